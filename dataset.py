@@ -1,0 +1,1727 @@
+"""Prepare data for fine-tuning Gemma 3: load, clean, prove, split, write JSONL.
+
+    python dataset.py                                       # text-to-SQL, from the hub
+    python dataset.py --type alpaca --sample-size 1000      # instruction following
+    python dataset.py --dataset-name sample --preview 3     # the bundled sample, offline
+    python dataset.py --dataset-name rows.csv --columns sql_prompt=question,sql=answer
+
+Input: a Hugging Face data set, a local .json/.jsonl/.csv/.parquet file or a folder of such files,
+or the bundled sample of the type. Output, in --output-dir: train.jsonl, valid.jsonl, test.jsonl,
+manifest.json (what was done, counted, with hashes) and lengths.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import math
+import multiprocessing
+import os
+import queue
+import random
+import re
+import resource
+import signal
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from tokenizers import Tokenizer
+
+Row = dict[str, Any]
+Config = TypeVar("Config")
+SPLITS = ("train", "valid", "test")
+ROOT = Path(__file__).resolve().parent
+
+DEFAULT_MODEL = "google/gemma-3-270m-it"
+DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
+MAX_SEQ_LENGTH = 512
+
+BOS, EOS = "<bos>", "<eos>"
+START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
+STOP_TOKENS = (EOS, END_OF_TURN)  # id 107, the newline after a turn, is not one of them
+# Text from outside that spells one of these would become the real control token.
+SPECIAL_TOKEN = re.compile(
+    r"<(?=(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|image)|image_soft_token|unused\d+)>)"
+)
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+EMPTY_INPUTS = {"noinput", "no input", "<noinput>", "n/a", "none", "null"}
+# English and SQL under Gemma's tokenizer: measured 3.4 to 4.3 characters a token on real rows.
+CHARACTERS_PER_TOKEN = 3.2
+
+# For each field: the canonical column, then the names it goes by elsewhere, best first.
+COLUMN_ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "sql": {
+        "sql_prompt": ("question", "instruction", "prompt", "utterance", "nl"),
+        "sql": ("query", "response", "answer", "output", "completion", "SQL"),
+        "sql_context": ("context", "input", "schema", "create_table"),
+        "sql_explanation": ("explanation",),
+    },
+    "alpaca": {
+        "instruction": ("question", "prompt", "query"),
+        "output": ("response", "answer", "completion"),
+        "input": ("context",),
+    },
+}
+REQUIRED_COLUMNS = {"sql": ("sql_prompt", "sql"), "alpaca": ("instruction", "output")}
+EXTRA_COLUMNS = {"complexity": "sql_complexity", "task": "sql_task_type", "domain": "domain"}
+
+
+class UserError(Exception):
+    """Something the user can put right; shown as one line on stderr, exit status 1."""
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Settings of one preparation; every field is a flag."""
+
+    type: Literal["sql", "alpaca"] = field(
+        default="sql", metadata={"help": "text-to-SQL or instruction following"}
+    )
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "hub data set, local file or folder, or 'sample' for the bundled rows; "
+            "by default the well-known set of the type"
+        },
+    )
+    revision: str | None = field(default=None, metadata={"help": "hub revision to load"})
+    columns: str | None = field(
+        default=None, metadata={"help": "column map, as sql_prompt=question,sql=answer"}
+    )
+    sample_size: int | None = field(
+        default=None, metadata={"help": "keep this many rows, balanced by complexity or task"}
+    )
+    output_dir: Path = field(default=Path("data"), metadata={"help": "where the splits go"})
+    seed: int = field(default=42, metadata={"help": "seed of sampling and splitting"})
+    valid_fraction: float = field(default=0.1, metadata={"help": "share of rows to validate on"})
+    test_fraction: float = field(default=0.1, metadata={"help": "share of rows to test on"})
+    max_eval_rows: int = field(
+        default=2000, metadata={"help": "most rows in valid, and in test; the rest trains"}
+    )
+    split_by: Literal["context", "row"] = field(
+        default="context",
+        metadata={"help": "context: rows over one SQL schema stay in one split; row: no grouping"},
+    )
+    prompt_context: Literal["schema", "full"] = field(
+        default="schema",
+        metadata={"help": "what of the SQL context the prompt shows: its CREATEs, or all of it"},
+    )
+    verify_sql: bool = field(
+        default=True, metadata={"help": "run every gold query that has a context on SQLite"}
+    )
+    keep_unverified: bool = field(
+        default=False, metadata={"help": "train also on rows whose gold query fails"}
+    )
+    keep_invalid: bool = field(
+        default=False, metadata={"help": "repair odd rows where possible, do not drop them"}
+    )
+    sql_timeout: float = field(default=2.0, metadata={"help": "seconds a gold query may take"})
+    workers: int = field(
+        default=max(1, (os.cpu_count() or 2)), metadata={"help": "processes that run SQL"}
+    )
+    model: str = field(
+        default=DEFAULT_MODEL, metadata={"help": "model whose tokenizer measures the lengths"}
+    )
+    max_seq_length: int = field(
+        default=MAX_SEQ_LENGTH, metadata={"help": "longer rows, in tokens, are dropped, never cut"}
+    )
+    preview: int = field(
+        default=0, metadata={"help": "print this many examples as the model will see them"}
+    )
+
+    def __post_init__(self) -> None:
+        check(
+            (self.sample_size is None or self.sample_size >= 3, "--sample-size must be 3 or more"),
+            (0 < self.valid_fraction < 1, "--valid-fraction must be between 0 and 1"),
+            (0 < self.test_fraction < 1, "--test-fraction must be between 0 and 1"),
+            (self.valid_fraction + self.test_fraction < 1, "the two fractions must leave a rest"),
+            (self.max_eval_rows >= 1, "--max-eval-rows must be 1 or more"),
+            (self.sql_timeout > 0, "--sql-timeout must be above 0"),
+            (self.workers >= 1, "--workers must be 1 or more"),
+            (self.max_seq_length >= 16, "--max-seq-length must be 16 or more"),
+            (self.preview >= 0, "--preview must be 0 or more"),
+            (self.columns is None or "=" in self.columns, "--columns must read name=theirs,..."),
+        )
+
+    @property
+    def source(self) -> str:
+        """The name under which the rows are looked for."""
+        return self.dataset_name or DEFAULT_DATASETS[self.type]
+
+    @property
+    def column_map(self) -> dict[str, str]:
+        """{our column: their column}, as given with --columns."""
+        pairs = [pair.partition("=") for pair in (self.columns or "").split(",") if pair.strip()]
+        return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+
+
+# --- The command line: one way for all four scripts ---------------------------------------------
+
+
+def check(*rules: tuple[bool, str]) -> None:
+    """Raise one ValueError that names every rule broken, joined by '; '."""
+    problems = [message for holds, message in rules if not holds]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def parse_config(
+    config_class: type[Config],
+    argv: Sequence[str] | None,
+    doc: str | None,
+    preset: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda given: {},
+) -> Config:
+    """Read flags into `config_class`. `preset` sees what the user gave and fills in the rest.
+
+    A bad flag or value ends the program with one line on stderr and exit status 2.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # else it reports PyTorch missing
+    from transformers import HfArgumentParser
+
+    class OneLineParser(HfArgumentParser):
+        def error(self, message: str) -> Any:
+            self.exit(2, f"{self.prog}: error: {message} (--help lists every flag)\n")
+
+    parser = OneLineParser(
+        config_class,  # type: ignore[arg-type]
+        description=(doc or "").split("\n\n")[0],
+        epilog="\n\n".join((doc or "").split("\n\n")[1:]),
+        formatter_class=type(
+            "Formatter",
+            (argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter),
+            {},
+        ),
+        allow_abbrev=False,
+    )
+    # argparse leaves attributes that exist already alone: what is still `unset` was not given.
+    unset = object()
+    names = [f.name for f in fields(config_class)]  # type: ignore[arg-type]
+    blank = argparse.Namespace(**dict.fromkeys(names, unset))
+    given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not unset}
+    try:
+        return config_class(**{**preset(given), **given})
+    except ValueError as error:
+        return parser.error(str(error))
+
+
+def run_script(action: Callable[[], Any]) -> int:
+    """Run `action`; a user's mistake becomes one line and status 1, Ctrl-C status 130."""
+    name = Path(sys.argv[0]).name
+    try:
+        action()
+    except UserError as error:
+        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) went away: nothing is wrong
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until the process ends
+        return 0
+    return 0
+
+
+def load_env() -> None:
+    """Read .env and hand the hub token on under the name that huggingface_hub reads.
+
+    huggingface_hub 2.4 knows HF_TOKEN and HUGGING_FACE_HUB_TOKEN, not HUGGINGFACE_HUB_TOKEN.
+    """
+    with contextlib.suppress(ImportError):
+        from dotenv import load_dotenv
+
+        load_dotenv(Path.cwd() / ".env")
+    token = os.environ.get("HUGGINGFACE_HUB_TOKEN")
+    if token and not os.environ.get("HF_TOKEN"):
+        os.environ["HF_TOKEN"] = token
+    if not os.environ.get("HF_TOKEN"):
+        os.environ.pop("HF_TOKEN", None)  # an empty one makes an illegal request header
+    if os.environ.pop("HF_HUB_ENABLE_HF_TRANSFER", None) == "1":  # only warns today
+        os.environ.setdefault("HF_XET_HIGH_PERFORMANCE", "1")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news
+
+
+def explain_hub_error(error: Exception, name: str, offline: str) -> UserError:
+    """One line for whatever the hub's libraries raised about `name`; `offline` is the way out."""
+    text = f"{type(error).__name__}: {error}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    gate = "log in at the hub, accept the licence on its page, put HF_TOKEN in .env and try again"
+    if "Gated" in text or "gated" in text or status == 403:
+        return UserError(f"'{name}' is gated: {gate}; or without the hub: {offline}")
+    if "Unauthorized" in text or status == 401:
+        return UserError(f"the hub refused the token for '{name}': {gate}; or {offline}")
+    if any(word in text for word in ("RepositoryNotFound", "DatasetNotFound", "doesn't exist")):
+        return UserError(
+            f"'{name}' was not found on the hub (or is private, or needs a token): check the "
+            f"spelling and HF_TOKEN in .env; or without the hub: {offline}"
+        )
+    if status == 429:
+        return UserError(f"the hub is limiting requests for '{name}': wait, then try again")
+    if any(w in text for w in ("Connect", "LocalEntryNotFound", "Offline", "resolve", "timed out")):
+        return UserError(f"the hub cannot be reached for '{name}': {offline}")
+    return UserError(f"loading '{name}' failed ({' '.join(text.split())[:200]}): {offline}")
+
+
+# --- The rendering rule -------------------------------------------------------------------------
+
+
+def neutralize(text: str) -> str:
+    """Break up control tokens spelt in user text ('<start_of_turn>' -> '< start_of_turn>')."""
+    return SPECIAL_TOKEN.sub("< ", text)
+
+
+def render_chat(turns: Sequence[tuple[str, str]], system: str | None = None) -> str:
+    """Render turns (('user', text), ('model', text), ...) up to where the model speaks next.
+
+    Gemma has no system role: system text leads the first user turn, followed by a blank line.
+    Content is trimmed and turns are separated as in the model's own chat template, so that both
+    give the same ids (a test compares them).
+    """
+    text = BOS
+    for index, (role, content) in enumerate(turns):
+        lead = f"{neutralize(system).strip()}\n\n" if system and index == 0 else ""
+        body = f"{lead}{neutralize(content).strip()}"
+        text += f"{START_OF_TURN}{role}\n{body}{END_OF_TURN}\n"
+    return f"{text}{START_OF_TURN}model\n"
+
+
+def render_prompt(prompt: str, system: str | None = None) -> str:
+    """Render one user turn and open the model's turn."""
+    return render_chat([("user", prompt)], system)
+
+
+def render_example(prompt: str, completion: str) -> str:
+    """Render a whole training example; its ids begin with the ids of `render_prompt(prompt)`."""
+    return f"{render_prompt(prompt)}{neutralize(completion).strip()}{END_OF_TURN}{EOS}"
+
+
+def parse_example(text: str) -> tuple[str, str]:
+    """Undo `render_example`: (prompt, completion). Raises ValueError for any other text."""
+    head, tail = f"{BOS}{START_OF_TURN}user\n", f"{END_OF_TURN}{EOS}"
+    middle = f"{END_OF_TURN}\n{START_OF_TURN}model\n"
+    prompt, found, completion = text.removeprefix(head).removesuffix(tail).partition(middle)
+    if not (text.startswith(head) and text.endswith(tail) and found):
+        raise ValueError("not a rendered example")
+    return prompt, completion
+
+
+def sql_prompt(question: str, schema: str | None) -> str:
+    """The user turn of a text-to-SQL example."""
+    about = f"\n\nSchema:\n{schema.strip()}" if schema and schema.strip() else ""
+    return f"Write a SQLite query that answers the question.{about}\n\nQuestion: {question}"
+
+
+def alpaca_prompt(instruction: str, input: str | None = None) -> str:
+    """The user turn of an instruction example."""
+    return f"{instruction}\n\n{input}" if input and input.strip() else instruction
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of rendered text. It holds its own <bos>; the tokenizer must not add a second."""
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+# --- Running SQL --------------------------------------------------------------------------------
+#
+# Running SQL that a model wrote, safely.
+#
+# Threat model. Context (CREATE and INSERT statements) and query are untrusted text: a language
+# model or a public data set wrote them. Nothing in them may touch a file, outlive its deadline,
+# exhaust the machine's memory, end the run, or leak into the next row.
+#
+# Covered, from the outside in:
+# - One worker process per SqlWorker, started with spawn and reused. A kernel timer (SIGALRM, never
+#   handled) ends it at a job's deadline even inside a single opcode, which SQLite's progress
+#   handler cannot interrupt. It needs no help from the parent, so a busy orphan ends too; an idle
+#   orphan ends when the pipe from its parent closes. The parent reports the row and goes on with a
+#   new worker.
+# - From the operating system: no new file descriptor (so no file can be opened), no file growth,
+#   no core dump, a bound on the address space (Linux only).
+# - In SQLite: a fresh in-memory database per job, a process-wide heap limit, a page limit,
+#   temporary storage in memory, low limits on lengths, columns, depth and attached databases, and
+#   an authorizer that allows a list of actions and nothing else: no ATTACH, DETACH, PRAGMA,
+#   VACUUM, virtual table or extension anywhere, no transaction statement in the query.
+# - The progress handler as an earlier, cheaper deadline, and as a bound on resident memory where
+#   SQLite was built without memory statistics (Apple's own build). Caps on rows and bytes
+#   returned.
+#
+# Not covered: a flaw in SQLite itself that lets SQL run machine code (the worker is the same user;
+# use a container against that); about 1 GB of memory for the length of one deadline; Windows.
+
+SQL_LENGTH = 1_000_000  # characters of a context or a query, bytes of a single value
+RESULT_BYTES = 8_000_000
+HEAP_BYTES = 256_000_000
+CHUNK_JOBS = 64  # jobs sent to a worker at once: one pickle and one wake-up for all of them
+ANSWER_SEC = 0.01  # a worker answers this often: what a kill loses is run again
+START_SEC = 60.0
+TRANSLATE_SEC = 5.0
+KILL_GRACE_SEC = 0.25  # the progress handler goes first, because a kill costs a new process
+WRITING_KINDS = ("insert", "update", "delete", "ddl")
+
+
+@dataclass(frozen=True)
+class SqlJob:
+    """One statement for a fresh in-memory database made by `context` (None: an empty one)."""
+
+    context: str | None
+    sql: str
+    timeout_sec: float = 2.0
+    max_rows: int = 1000
+
+
+@dataclass(frozen=True)
+class SqlResult:
+    """What became of one SqlJob."""
+
+    status: str  # "ok" | "error" | "timeout" | "refused" | "too_large"
+    rows: list[tuple[Any, ...]] = field(default_factory=list)  # at most max_rows; [] unless ok
+    columns: list[str] = field(default_factory=list)
+    truncated: bool = False  # more than max_rows rows existed
+    error: str | None = None  # one line
+    stage: str = "query"  # "context" when the context failed to load
+    kind: str = "other"  # "select" | "insert" | "update" | "delete" | "ddl" | "other"
+    state: str | None = None  # sha256 of the database a writing statement left behind
+    seconds: float = 0.0
+    context_used: str | None = None  # the translated context; None: as given
+    sql_used: str | None = None  # the translated statement; None: as given
+
+
+# Reading SQL without running it.
+
+_SKIP = r"\s+|--[^\n]*|/\*.*?(?:\*/|\Z)"
+_FIRST_WORD = re.compile(rf"(?:{_SKIP}|[;(])*([A-Za-z]*)", re.S)
+_TOKEN = re.compile(
+    rf"""(?P<skip>{_SKIP})|(?P<text>'[^']*(?:''[^']*)*'?)
+    |(?P<name>"[^"]*(?:""[^"]*)*"?|`[^`]*`?|\[[^\]]*\]?)
+    |(?P<word>[^\W\d][\w$]*)|(?P<other>\d[\w.]*|.)""",
+    re.S | re.X,
+)
+_KINDS = {"select": "select", "values": "select", "insert": "insert", "replace": "insert"}
+_KINDS |= {"update": "update", "delete": "delete", "truncate": "delete"}
+_KINDS |= {"create": "ddl", "alter": "ddl", "drop": "ddl"}
+_CLOCK_WORDS = frozenset("current_date current_time current_timestamp localtimestamp".split())
+_CLOCK_CALLS = frozenset(
+    "now getdate curdate curtime sysdate random rand randomblob uuid newid".split()
+)
+_TIME_CALLS = frozenset("date time datetime julianday unixepoch strftime timediff".split())
+_MAYBE_CLOCK = re.compile("|".join(sorted(_CLOCK_WORDS | _CLOCK_CALLS | _TIME_CALLS)), re.I)
+_DATE_PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
+
+
+def _tokens(sql: str) -> list[tuple[str, str]]:
+    """(class, text) of every token but blanks and comments; words in lower case."""
+    found = ((match.lastgroup or "", match.group()) for match in _TOKEN.finditer(sql))
+    return [(g, text.lower() if g == "word" else text) for g, text in found if g != "skip"]
+
+
+def _is_empty(sql: str) -> bool:
+    match = _FIRST_WORD.match(sql)
+    return match is None or (match.end() == len(sql) and not match.group(1))
+
+
+def statement_kind(sql: str) -> str:
+    """Name what a statement does: select, insert, update, delete, ddl, or other."""
+    match = _FIRST_WORD.match(sql)
+    first = match.group(1).lower() if match else ""
+    if first != "with":
+        return _KINDS.get(first, "other")
+    depth, previous = 0, ""
+    for group, text in _tokens(sql):
+        if depth == 0 and previous == ")" and group == "word" and text in _KINDS:
+            return _KINDS[text]  # the verb follows the last CTE's bracket; names follow a comma
+        depth += (text == "(") - (text == ")")
+        previous = text
+    return "other"
+
+
+def uses_clock(sql: str) -> bool:
+    """Whether a second run may differ: the statement reads the clock or draws random numbers."""
+    if not _MAYBE_CLOCK.search(sql):
+        return False
+    calls: list[list[Any]] = []  # the open brackets: function name, tokens inside, commas inside
+    previous = ""
+    for group, text in _tokens(sql):
+        if text == ")" and calls:
+            name, inside, commas = calls.pop()
+            if name in _TIME_CALLS and (not inside or (name == "strftime" and not commas)):
+                return True  # the time argument defaults to now
+        if calls:
+            calls[-1][1] += 1
+            calls[-1][2] += text == ","
+        if text == "(":
+            if previous in _CLOCK_CALLS:
+                return True
+            calls.append([previous, 0, 0])
+        named_now = text[1:-1].lower() == "now" and any(call[0] in _TIME_CALLS for call in calls)
+        if named_now or (group == "word" and text in _CLOCK_WORDS):
+            return True
+        previous = text if group == "word" else ""
+    return False
+
+
+def transpile_candidates(sql: str) -> list[str]:
+    """The text, then what sqlglot makes of it for SQLite, read as MySQL and as PostgreSQL.
+
+    Distinct texts only; a reading that sqlglot refuses is left out.
+    """
+    translated = (_translate(sql, dialect) for dialect in ("mysql", "postgres"))
+    return list(dict.fromkeys([sql, *filter(None, translated)]))
+
+
+def _translate(sql: str, dialect: str) -> str | None:
+    import logging
+
+    import sqlglot
+    from sqlglot import exp
+
+    logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # it warns per construct it cannot keep
+
+    def adapt(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.Table):  # SQLite has one name space
+            node.set("db", None)
+            node.set("catalog", None)
+        elif isinstance(node, exp.DataType) and node.this in (exp.DType.ENUM, exp.DType.SET):
+            return exp.DataType.build("TEXT")
+        elif isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day):
+            whole = isinstance(node, exp.Extract)
+            if part := _DATE_PARTS.get((node.name if whole else type(node).__name__).upper()):
+                value = node.expression if whole else node.this
+                call = exp.Anonymous(this="STRFTIME", expressions=[exp.Literal.string(part), value])
+                return exp.cast(call, "INTEGER")
+        return node
+
+    kept = []
+    try:
+        for statement in sqlglot.parse(sql, read=dialect):
+            space = isinstance(statement, exp.Create) and statement.kind in ("SCHEMA", "DATABASE")
+            if statement is not None and not space and not isinstance(statement, exp.Use):
+                kept.append(statement.transform(adapt, copy=False).sql(dialect="sqlite"))
+    except (sqlglot.errors.SqlglotError, RecursionError, ValueError, AttributeError, TypeError):
+        return None  # the last two: its parser trips over None in statements that are cut off
+    return ";\n".join(kept)
+
+
+# Inside the worker process.
+
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: SQL_LENGTH,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: SQL_LENGTH,
+    sqlite3.SQLITE_LIMIT_COLUMN: 256,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 500,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 200,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 1_000_000,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000,
+    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 100,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 50,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+_SETTINGS = "PRAGMA max_page_count=16384; PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF"
+_OBJECTS = ("TABLE", "INDEX", "VIEW", "TRIGGER")
+_ALLOWED = frozenset(
+    getattr(sqlite3, f"SQLITE_{name}")
+    for name in (
+        *"READ SELECT INSERT UPDATE DELETE RECURSIVE ALTER_TABLE REINDEX ANALYZE".split(),
+        *(f"{verb}_{thing}" for verb in ("CREATE", "DROP") for thing in _OBJECTS),
+        *(f"{verb}_TEMP_{thing}" for verb in ("CREATE", "DROP") for thing in _OBJECTS),
+    )
+)
+_TRANSACTIONS = (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT)
+_DENIED_FUNCTIONS = frozenset("load_extension readfile writefile edit fts3_tokenizer".split())
+_TOO_LARGE = ("too big", "too large", "too many", "is full", "out of memory", "interrupted")
+_FOREIGN = ("syntax error", "no such function", "unknown database", "unrecognized token")
+_DEFINITIONS = """SELECT 'main', type, name, sql FROM sqlite_master UNION ALL
+    SELECT 'temp', type, name, sql FROM sqlite_temp_master ORDER BY 1, 2, 3 COLLATE NOCASE"""
+_as_text = functools.partial(str, encoding="utf-8", errors="replace")
+_Payload = tuple[Any, ...]  # SqlResult's fields in order: cheaper to pickle than the class
+
+
+def _confine() -> int:
+    """Give up for good what SQL never needs; returns the resident bytes at which to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it closes the pipe
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"PRAGMA hard_heap_limit={HEAP_BYTES}")
+        # Read the time zone and the random seed while files can still be opened.
+        connection.execute("SELECT random(), datetime('now', 'localtime')").fetchall()
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: 0}
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + 4 * HEAP_BYTES
+    for limit, value in limits.items():
+        with contextlib.suppress(ValueError, OSError):  # the system may not offer it
+            resource.setrlimit(limit, (value, value))
+    return _peak_bytes() + 2 * HEAP_BYTES  # Linux hands the parent's peak down: count growth only
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class _Guard:
+    """The callbacks of one connection, and what they saw."""
+
+    def __init__(self, timeout_sec: float, max_bytes: int) -> None:
+        self.deadline, self.max_bytes = time.monotonic() + timeout_sec, max_bytes
+        self.stage, self.refused, self.timed_out = "context", "", False
+
+    def authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        if action in _ALLOWED:
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_FUNCTION and str(second).lower() not in _DENIED_FUNCTIONS:
+            return sqlite3.SQLITE_OK
+        if action in _TRANSACTIONS and self.stage == "context":
+            return sqlite3.SQLITE_OK
+        self.refused = " ".join(filter(None, (first, second))) or "this statement"
+        return sqlite3.SQLITE_DENY
+
+    def progress(self) -> bool:
+        self.timed_out = time.monotonic() > self.deadline
+        return self.timed_out or _peak_bytes() > self.max_bytes
+
+    def classify(self, error: BaseException) -> tuple[str, str]:
+        """Status and one line for an exception raised under this guard."""
+        message = " ".join(str(error).split())[:500] or "out of memory"
+        if self.timed_out:
+            return "timeout", "the deadline passed"
+        if self.refused:
+            return "refused", f"not allowed: {self.refused[:200]}"
+        if "one statement" in message:
+            return "error", "several statements"
+        large = isinstance(error, MemoryError) or any(text in message for text in _TOO_LARGE)
+        return ("too_large" if large else "error"), message
+
+
+def _open(guard: _Guard) -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
+    connection.text_factory = _as_text
+    for limit, value in _LIMITS.items():
+        connection.setlimit(limit, value)
+    connection.executescript(_SETTINGS)  # PRAGMA works only until the authorizer is there
+    connection.set_authorizer(guard.authorize)
+    connection.set_progress_handler(guard.progress, 4000)
+    return connection
+
+
+def _fetch(cursor: sqlite3.Cursor, max_rows: int) -> list[tuple[Any, ...]]:
+    """At most max_rows + 1 rows; MemoryError when they hold more than RESULT_BYTES."""
+    rows, size = [], 0
+    for row in itertools.islice(cursor, max_rows + 1):
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if size > RESULT_BYTES:
+            raise MemoryError("result too large")
+        rows.append(row)
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """1.0 and 1 alike, and no noise in a float's last digits."""
+    if not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.12g}")
+
+
+def _state(connection: sqlite3.Connection) -> str:
+    """sha256 of all definitions and of every table's rows as a sorted bag (rowids do not count)."""
+    digest = hashlib.sha256()
+    for schema, kind, name, sql in connection.execute(_DEFINITIONS).fetchall():
+        if name.startswith("sqlite_"):
+            continue
+        words = (text if g == "text" else text.strip('"`[]').lower() for g, text in _tokens(sql))
+        digest.update(f"{schema} {kind} {' '.join(words)}\n".encode())
+        if kind == "table":
+            quoted = name.replace('"', '""')
+            lines = [
+                repr([_plain(value) for value in row])
+                for row in connection.execute(f'SELECT * FROM {schema}."{quoted}"')
+            ]
+            digest.update("\n".join(sorted(lines)).encode())
+    return digest.hexdigest()
+
+
+def _arm(seconds: float) -> None:
+    """From here on the kernel ends this process after so long; 0 takes it back."""
+    signal.setitimer(signal.ITIMER_REAL, seconds + KILL_GRACE_SEC if seconds else 0)
+
+
+def _execute(context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int) -> _Payload:
+    start, guard, kind = time.perf_counter(), _Guard(timeout_sec, max_bytes), statement_kind(sql)
+    rows: list[tuple[Any, ...]] = []
+    columns: list[str] = []
+    status, error, state = "ok", None, None
+    try:
+        _arm(max(timeout_sec, 0.001))
+        with contextlib.closing(_open(guard)) as connection:
+            connection.executescript(context)
+            guard.stage = "query"
+            if kind == "other" and _is_empty(sql):
+                raise ValueError("empty statement")
+            cursor = connection.execute(sql.rstrip("; \t\r\n"))
+            rows = _fetch(cursor, max_rows)
+            columns = [column[0] for column in cursor.description or ()]
+            cursor.close()
+            state = _state(connection) if kind in WRITING_KINDS else None
+    except Exception as problem:  # whatever one row does, the next one runs
+        rows, columns = [], []
+        status, error = guard.classify(problem)
+    seconds = time.perf_counter() - start
+    truncated = len(rows) > max_rows
+    return status, rows[:max_rows], columns, truncated, error, guard.stage, kind, state, seconds
+
+
+def _execute_translated(
+    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int
+) -> _Payload:
+    """As _execute; text that SQLite cannot read is tried again as sqlglot translates it."""
+    first = result = _execute(context, sql, timeout_sec, max_rows, max_bytes)
+    used = context
+    if _is_foreign(first) and first[5] == "context":
+        for used in _readings(context):
+            result = _execute(used, sql, timeout_sec, max_rows, max_bytes)
+            if result[5] == "query":
+                break
+    context_used = used if used != context else None
+    renamed = context_used and result[0] == "error"  # its tables have lost their prefix
+    if result[5] == "query" and (renamed or _is_foreign(result)):
+        for statement in _readings(sql):
+            result = _execute(used, statement, timeout_sec, max_rows, max_bytes)
+            if result[0] == "ok":
+                return (*result, context_used, statement)
+    return (*result, context_used, None) if result[0] == "ok" else first
+
+
+def _is_foreign(result: _Payload) -> bool:
+    """Whether the failure can be one of dialect; a missing column stays missing when translated."""
+    return result[0] == "error" and any(text in result[4] for text in _FOREIGN)
+
+
+def _readings(sql: str) -> list[str]:
+    _arm(TRANSLATE_SEC)
+    return transpile_candidates(sql)[1:]
+
+
+def _worker_main(pipe: Connection, translate: bool) -> None:
+    """Answer lists of jobs, in lists, until the parent's end of the pipe closes."""
+    if translate:  # import sqlglot while files can still be opened
+        _translate("SELECT 1", "mysql")
+        _translate("SELECT 1", "postgres")
+    execute = _execute_translated if translate else _execute
+    max_bytes = _confine()
+    answers: list[_Payload] = []
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send(answers)
+        while True:
+            jobs, sent_at = pipe.recv(), time.monotonic()
+            for number, (context, sql, timeout_sec, max_rows) in enumerate(jobs, start=1):
+                answers.append(execute(context, sql, timeout_sec, max_rows, max_bytes))
+                large = answers[-1][0] == "too_large"
+                if number == len(jobs) or large or time.monotonic() - sent_at > ANSWER_SEC:
+                    _arm(0)
+                    pipe.send(answers)
+                    answers, sent_at = [], time.monotonic()
+                    if _peak_bytes() > max_bytes:
+                        return  # a peak never falls: a new process measures from the start
+
+
+# In the parent.
+
+
+class SqlWorker:
+    """One reused worker process; started at the first job, replaced after a kill or a crash.
+
+    With `translate`, what fails as it stands is tried again as sqlglot rewrites it for SQLite.
+    Use it as a context manager, from one thread at a time. UserError when no process can start.
+    """
+
+    def __init__(self, *, translate: bool = False) -> None:
+        self._translate = translate
+        self._process: Any = None
+        self._pipe: Any = None
+        self._busy = threading.Lock()
+
+    def __enter__(self) -> SqlWorker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> Any:
+        """End the process; returns its exit code, None if there was none. Safe to repeat."""
+        if self._process is None:
+            return None
+        process, self._process = self._process, None
+        self._pipe.close()
+        process.join(0.2)
+        process.kill()
+        process.join()
+        return process.exitcode
+
+    def _start(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        arguments = (theirs, self._translate)
+        self._process = spawn.Process(target=_worker_main, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+        with contextlib.suppress(EOFError):
+            if self._pipe.poll(START_SEC):
+                self._pipe.recv()
+                return
+        code = self.close()
+        raise UserError(
+            f"The process that runs SQL did not start (exit code {code}); in a script of your own, "
+            'call this under `if __name__ == "__main__":`'
+        )
+
+    def run(
+        self, context: str | None, sql: str, timeout_sec: float = 2.0, max_rows: int = 1000
+    ) -> SqlResult:
+        """Run one statement; see run_sql."""
+        [result] = self.run_many([SqlJob(context, sql, timeout_sec, max_rows)])
+        return result
+
+    def run_many(self, jobs: Iterable[SqlJob]) -> Iterator[SqlResult]:
+        """One result per job, in order, while the jobs are read in chunks."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("this SqlWorker is busy: finish its last run_many, or use another")
+        try:
+            source = iter(jobs)
+            while chunk := list(itertools.islice(source, CHUNK_JOBS)):
+                yield from self._run_chunk(deque(chunk))
+        finally:
+            self._busy.release()
+
+    def _run_chunk(self, jobs: deque[SqlJob]) -> Iterator[SqlResult]:
+        batch = len(jobs)
+        waiting = False
+        try:
+            while jobs:
+                if problem := _problem(jobs[0]):
+                    jobs.popleft()
+                    yield problem
+                    continue
+                sent = list(itertools.takewhile(lambda job: not _problem(job), jobs))[:batch]
+                self._ensure_process()
+                waiting, expected = True, len(jobs) - len(sent)
+                try:
+                    self._send(sent)
+                    while len(jobs) > expected:
+                        for payload in self._pipe.recv():
+                            jobs.popleft()
+                            yield SqlResult(*payload)
+                except (EOFError, OSError):
+                    self._process.join(START_SEC)  # it is on its way out: wait for the reason
+                    exit_code = self.close()
+                    if exit_code and batch == 1:
+                        yield _obituary(jobs.popleft(), exit_code)
+                        batch = len(jobs)
+                    elif exit_code:
+                        batch = 1  # one of those sent ended it: find it one by one
+                waiting = False
+        finally:
+            if waiting:  # the caller stopped early, with answers still on their way
+                self.close()
+
+    def _ensure_process(self) -> None:
+        if self._process is None or not self._process.is_alive():
+            self.close()
+            self._start()
+
+    def _send(self, jobs: list[SqlJob]) -> None:
+        self._pipe.send(
+            [(job.context or "", job.sql, job.timeout_sec, job.max_rows) for job in jobs]
+        )
+
+
+def _problem(job: SqlJob) -> SqlResult | None:
+    """The answer to a job that no worker needs to see."""
+    for stage, text in (("context", job.context or ""), ("query", job.sql)):
+        if not isinstance(text, str):
+            message = f"expected text, got {type(text).__name__}"
+            return SqlResult("error", error=message, stage=stage)
+        if len(text) > SQL_LENGTH:
+            message = f"{len(text):,} characters, more than {SQL_LENGTH:,}"
+            return SqlResult("too_large", error=message, stage=stage)
+    return None
+
+
+def _obituary(job: SqlJob, exit_code: int) -> SqlResult:
+    late = exit_code == -signal.SIGALRM
+    error = "killed at the deadline" if late else f"the SQL process died (exit code {exit_code})"
+    kind, seconds = statement_kind(job.sql), job.timeout_sec + KILL_GRACE_SEC if late else 0.0
+    return SqlResult("timeout" if late else "error", error=error, kind=kind, seconds=seconds)
+
+
+def run_sql(
+    context: str | None,
+    sql: str,
+    *,
+    worker: SqlWorker | None = None,
+    timeout_sec: float = 2.0,
+    max_rows: int = 1000,
+) -> SqlResult:
+    """Load `context` into a fresh in-memory SQLite database and run the one statement `sql`.
+
+    Never raises for anything in the two texts: see SqlResult.status. Without a worker, a process
+    is started for this one call (about 0.1 s). `timeout_sec` covers context and statement.
+    """
+    if worker is not None:
+        return worker.run(context, sql, timeout_sec, max_rows)
+    with SqlWorker() as once:
+        return once.run(context, sql, timeout_sec, max_rows)
+
+
+def verify_gold(
+    rows: Iterable[tuple[str | None, str]], workers: int = 1, timeout_sec: float = 2.0
+) -> Iterator[dict[str, Any]]:
+    """Run gold statements, `workers` at a time; one dict per (context, sql) pair, in order.
+
+    Keys: gold_runs, gold_returns_rows, gold_kind, uses_clock, gold (the statement that ran, or
+    None), context (the one it ran on, or as given), error.
+    """
+    idle: queue.SimpleQueue[SqlWorker] = queue.SimpleQueue()
+
+    def run(pairs: list[tuple[str | None, str]]) -> list[dict[str, Any]]:
+        worker = idle.get()
+        try:
+            results = worker.run_many(SqlJob(*pair, timeout_sec, max_rows=1) for pair in pairs)
+            return [_verdict(*pair, result) for pair, result in zip(pairs, results, strict=True)]
+        finally:
+            idle.put(worker)
+
+    source, pending = iter(rows), deque[Future[list[dict[str, Any]]]]()
+    with contextlib.ExitStack() as stack:
+        for _ in range(max(workers, 1)):
+            idle.put(stack.enter_context(SqlWorker(translate=True)))
+        pool = stack.enter_context(ThreadPoolExecutor(max(workers, 1)))
+        stack.callback(lambda: pool.shutdown(cancel_futures=True))
+        while pairs := list(itertools.islice(source, 4 * CHUNK_JOBS)):
+            pending.append(pool.submit(run, pairs))
+            if len(pending) > 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+
+def _verdict(context: str | None, sql: str, result: SqlResult) -> dict[str, Any]:
+    runs = result.status == "ok"
+    gold = (result.sql_used or sql) if runs else None
+    return {
+        "gold_runs": runs,
+        "gold_returns_rows": bool(result.rows),
+        "gold_kind": result.kind,
+        "uses_clock": uses_clock(gold or sql) if isinstance(sql, str) else False,
+        "gold": gold,
+        "context": result.context_used or context,
+        "error": result.error,
+    }
+
+
+def split_statements(sql: str) -> list[str]:
+    """The statements of a script, at the semicolons outside strings; comments are dropped."""
+    bare = re.sub(
+        r"('[^']*'|\"[^\"]*\")|--[^\n]*|/\*.*?\*/", lambda m: m[1] or " ", sql, flags=re.S
+    )
+    parts = re.findall(r"""(?:'[^']*'|"[^"]*"|[^;'"])+""", bare)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def schema_of(context: str) -> str:
+    """The CREATE statements of a context, one a line; what a person has before asking."""
+    statements = (" ".join(s.split()) for s in split_statements(context))
+    return "\n".join(f"{s};" for s in statements if s[:7].upper() == "CREATE ")
+
+
+def schema_key(context: str | None) -> str:
+    """What makes two schemas the same: their CREATE statements less case, spacing and types."""
+    names = re.findall(r"\w+", re.sub(r"\([\d, ]+\)", "", schema_of(context or "").lower()))
+    return " ".join(w for w in names if w not in SCHEMA_NOISE)
+
+
+SCHEMA_NOISE = frozenset(
+    "create table if not exists primary key foreign references unique null default temp temporary "
+    "int integer bigint smallint tinyint real float double precision decimal numeric text varchar "
+    "char date datetime timestamp time boolean bool blob autoincrement auto_increment".split()
+)
+
+
+# --- Where rows come from -----------------------------------------------------------------------
+
+
+def read_json_lines(path: Path) -> Iterator[Row]:
+    """Yield the objects of a .jsonl file; bytes that are not UTF-8 become U+FFFD."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {number} is not JSON ({error}): mend it") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number} holds {type(row).__name__}, not an object")
+            yield row
+
+
+def read_json(path: Path) -> Iterator[Row]:
+    """Yield the objects of a .json file: one list of objects, or one object a line."""
+    with path.open(encoding="utf-8-sig", errors="replace") as text:
+        if text.read(64).lstrip()[:1] != "[":
+            yield from read_json_lines(path)
+            return
+        text.seek(0)
+        try:
+            rows = json.load(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not JSON ({error}): mend it") from None
+    for row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"{path} holds {type(row).__name__} where an object should be")
+        yield row
+
+
+def read_csv(path: Path) -> Iterator[Row]:
+    """Yield the rows of a .csv file with a header line."""
+    csv.field_size_limit(2**27)
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as text:
+        try:
+            for row in csv.DictReader(line.replace("\0", "") for line in text):
+                row.pop(None, None)  # type: ignore[call-overload]  # cells beyond the header
+                yield row
+        except csv.Error as error:
+            raise UserError(f"{path} is not readable as CSV ({error}): mend it") from None
+
+
+def read_parquet(path: Path) -> Iterator[Row]:
+    """Yield the rows of a .parquet file, in blocks."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        for block in pyarrow.parquet.ParquetFile(path).iter_batches(1000):
+            yield from block.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not readable as Parquet ({error})") from None
+
+
+READERS = {
+    ".jsonl": read_json_lines,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+}
+
+
+def read_local(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file, or of the data files in a folder (its train* ones if any)."""
+    files = [path]
+    if path.is_dir():
+        found = sorted(f for f in path.rglob("*") if f.suffix in READERS and f.is_file())
+        files = [f for f in found if f.name.startswith("train")] or found
+    if not files or any(f.suffix.lower() not in READERS for f in files):
+        kinds = ", ".join(READERS)
+        raise UserError(f"{path} holds no data file that can be read: give one of {kinds}")
+    for file in files:
+        yield from READERS[file.suffix.lower()](file)
+
+
+def read_hub(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
+    """Download (or find in the cache) a hub data set: its train split's rows, and where from."""
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    datasets.disable_progress_bars() if not sys.stderr.isatty() else None
+    print(f"loading {config.source} from the hub ...", file=sys.stderr)
+    offline = "use --dataset-name sample, or a local .json, .jsonl, .csv or .parquet file"
+    try:
+        data = datasets.load_dataset(config.source, split="train", revision=config.revision)
+    except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+        raise explain_hub_error(error, config.source, offline) from None
+    revision, card = config.revision, None
+    with contextlib.suppress(
+        OSError, HfHubHTTPError
+    ):  # provenance is welcome; its absence stops nothing
+        info = HfApi().dataset_info(config.source, revision=config.revision, timeout=10)
+        revision, card = info.sha, info.card_data
+    blocks = data.iter(batch_size=1000)
+    rows = (dict(zip(b, values, strict=True)) for b in blocks for values in zip(*b.values()))  # noqa: B905
+    return rows, {
+        "name": config.source,
+        "revision": revision,
+        "licence": (card.get("license") if card else None) or data.info.license or None,
+    }
+
+
+def open_source(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
+    """Find the rows: (iterator, {"name", "revision", "licence"})."""
+    if config.source == "sample":
+        path = ROOT / "data" / f"sample_{config.type}.jsonl"
+        return read_local(path), {
+            "name": "sample",
+            "revision": sha256_of(path),
+            "licence": "MIT",
+        }
+    path = Path(config.source).expanduser()
+    if path.exists():
+        revision = sha256_of(path) if path.is_file() else None
+        return read_local(path), {"name": path.name, "revision": revision, "licence": None}
+    if path.suffix in READERS or config.source.startswith((".", "/", "~")):
+        raise UserError(f"there is no file {config.source}: check the path in --dataset-name")
+    return read_hub(config)
+
+
+def match_columns(columns: Sequence[str], kind: str, given: Mapping[str, str]) -> dict[str, str]:
+    """{our column: theirs} for the columns of a set; raises UserError when one is missing."""
+    there = ", ".join(sorted(columns))
+    unknown = sorted(set(given) - set(COLUMN_ALIASES[kind]))
+    absent = sorted(set(given.values()) - set(columns))
+    if unknown:
+        ours = ", ".join(COLUMN_ALIASES[kind])
+        raise UserError(f"--columns names '{unknown[0]}', which is none of {ours}")
+    if absent:
+        raise UserError(f"--columns points at '{absent[0]}', but the columns are: {there}")
+    found = dict(given)
+    for ours, aliases in COLUMN_ALIASES[kind].items():
+        free = [c for c in (ours, *aliases) if c in columns and c not in found.values()]
+        if ours not in found and free:
+            found[ours] = free[0]
+    missing = [ours for ours in REQUIRED_COLUMNS[kind] if ours not in found]
+    if missing:
+        raise UserError(
+            f"no column for '{missing[0]}' of --type {kind}: the columns are: {there}; "
+            f"say which with --columns {missing[0]}=NAME"
+        )
+    return found
+
+
+# --- Cleaning -----------------------------------------------------------------------------------
+
+
+def clean_text(text: str) -> tuple[str, list[str]]:
+    """Repair one text; returns it with the names of the repairs made. Idempotent."""
+    steps: tuple[tuple[str, Callable[[str], str]], ...] = (
+        ("line ends", lambda t: t.replace("\r\n", "\n").replace("\r", "\n")),
+        ("control characters", lambda t: CONTROL_CHARACTERS.sub("", t)),
+        ("special tokens", neutralize),
+        ("outer space", str.strip),
+    )
+    repairs = []
+    for name, step in steps:
+        repaired = step(text)
+        if repaired != text:
+            repairs.append(name)
+        text = repaired
+    return text, repairs
+
+
+def clean_row(
+    row: Mapping[str, Any], columns: Mapping[str, str], config: DatasetConfig
+) -> tuple[Row | None, str | None, list[str]]:
+    """Clean one raw row: (fields by our names or None, reason of a drop, repairs)."""
+    clean: Row = {}
+    repairs: list[str] = []
+    for ours, theirs in columns.items():
+        value = row.get(theirs)
+        if value is not None and not isinstance(value, str):
+            if not config.keep_invalid or isinstance(value, (dict, list)):
+                return None, "not text", repairs
+            value, repairs = str(value), [*repairs, "not text"]
+        text, made = clean_text(value or "")
+        if "\ufffd" in text and not config.keep_invalid:
+            return None, "invalid UTF-8", repairs
+        repairs += made
+        if ours == "input" and text.lower().strip(" .") in EMPTY_INPUTS:
+            text, repairs = "", [*repairs, "no-input marks"]
+        if not text and ours in REQUIRED_COLUMNS[config.type]:
+            return None, f"empty {ours}", repairs
+        clean[ours] = text or None
+    for name, theirs in EXTRA_COLUMNS.items():
+        if isinstance(row.get(theirs), str) and row[theirs].strip():
+            clean[name] = clean_text(row[theirs])[0]
+    return clean, None, sorted(set(repairs))
+
+
+def rendered(question: str, completion: str, context: str | None, config: DatasetConfig) -> Row:
+    """The parts of a row that follow from question, answer and context."""
+    if config.type == "sql":
+        shown = schema_of(context) if context and config.prompt_context == "schema" else context
+        # A context without a CREATE statement (a list of columns, say) is shown as it is.
+        prompt = sql_prompt(question, shown or context)
+    else:
+        prompt = alpaca_prompt(question, context)
+    text = render_example(prompt, completion)
+    return {
+        "id": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "text": text,
+        "prompt": prompt,
+        "completion": completion,
+        "type": config.type,
+        "question": question,
+        "context": context,
+    }
+
+
+def make_row(clean: Row, config: DatasetConfig) -> Row:
+    """Build the row that is written: rendered text, and what it was made from."""
+    question, answer, context = (
+        ("sql_prompt", "sql", "sql_context")
+        if config.type == "sql"
+        else ("instruction", "output", "input")
+    )
+    row = rendered(clean[question], clean[answer], clean.get(context), config)
+    row["source"] = Path(config.source).name if Path(config.source).exists() else config.source
+    row |= {k: clean[k] for k in EXTRA_COLUMNS if k in clean}
+    if clean.get("sql_explanation"):
+        row["explanation"] = clean["sql_explanation"]
+    return row
+
+
+def normalized(text: str) -> str:
+    """Text less case, spacing and punctuation: what counts as the same prompt."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def clean_rows(
+    raw: Iterable[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    config: DatasetConfig,
+    counts: Mapping[str, Counter[str]],
+) -> Iterator[Row]:
+    """Clean and de-duplicate rows, adding to `counts` ("read", "dropped", "repaired")."""
+    prompts: dict[bytes, bytes] = {}
+    for row in raw:
+        counts["rows"]["read"] += 1
+        clean, reason, repairs = clean_row(row, columns, config)
+        counts["repaired"].update(repairs)
+        if clean is None:
+            counts["dropped"][reason or "unusable"] += 1
+            continue
+        made = make_row(clean, config)
+        prompt = hashlib.md5(normalized(made["prompt"]).encode()).digest()
+        answer = hashlib.md5(made["completion"].encode()).digest()
+        if prompt in prompts:
+            same = prompts[prompt] == answer
+            counts["dropped"]["duplicate" if same else "duplicate prompt, other answer"] += 1
+            continue
+        prompts[prompt] = answer
+        yield made
+
+
+# --- Choosing, proving, measuring ---------------------------------------------------------------
+
+
+def batched(items: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Consecutive lists of at most `size` items (itertools.batched comes with Python 3.12)."""
+    source = iter(items)
+    while block := list(itertools.islice(source, size)):
+        yield block
+
+
+def balanced_order(labels: Sequence[str], seed: int) -> list[int]:
+    """Order of indices in which every prefix holds each label at about its share of the whole."""
+    draw = random.Random(seed)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        groups[label].append(index)
+    placed = []
+    for label in sorted(groups):
+        members = groups[label]
+        draw.shuffle(members)
+        offset = draw.random()
+        placed += [((rank + offset) / len(members), i) for rank, i in enumerate(members)]
+    return [index for _, index in sorted(placed)]
+
+
+def stratum(rows: Sequence[Row]) -> str | None:
+    """The column to balance a sample by: complexity, else task, if the rows have it."""
+    for name in ("complexity", "task"):
+        if sum(name in row for row in rows) > len(rows) // 2:
+            return name
+    return None
+
+
+def verify_rows(
+    rows: Iterable[Row], config: DatasetConfig, counts: Mapping[str, Counter[str]]
+) -> Iterator[Row]:
+    """Run the gold query of each row that has a context; note in the row how that went."""
+    if config.type != "sql" or not config.verify_sql:
+        yield from rows
+        return
+    waiting: list[Row] = []
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for row in rows:
+            waiting.append(row)
+            yield row["context"] or "", row["completion"]
+
+    for verdict in verify_gold(pairs(), config.workers, config.sql_timeout):
+        row = waiting.pop(0)
+        if not row["context"]:
+            yield row  # nothing to run it on: neither proven nor refuted
+            continue
+        facts = ("gold_runs", "gold_returns_rows", "gold_kind", "uses_clock")
+        row |= {name: verdict[name] for name in facts}
+        if not row["gold_runs"] and not config.keep_unverified:
+            counts["dropped"]["gold does not run"] += 1
+            continue
+        ran = (verdict["gold"] or row["completion"], verdict["context"])
+        if ran != (row["completion"], row["context"]):  # train on the SQL that runs on SQLite
+            counts["repaired"]["SQL translated to SQLite"] += 1
+            row |= rendered(row["question"], *ran, config)
+        yield row
+
+
+def load_tokenizer(model: str) -> Tokenizer | None:
+    """The fast tokenizer of a model folder or hub id, or None when it cannot be had offline."""
+    from huggingface_hub import hf_hub_download
+    from tokenizers import Tokenizer
+
+    folder = Path(model).expanduser()
+    files = [folder / "tokenizer.json"]
+    if model == "packaged":  # train.py converts it at its first use
+        files += sorted(model_cache().glob("packaged-*/tokenizer.json"))
+    for file in files:
+        if file.is_file():
+            return Tokenizer.from_file(str(file))
+    if "/" not in model or folder.exists():
+        return None
+    with contextlib.suppress(
+        Exception
+    ):  # whatever the hub's libraries raise, an estimate replaces it
+        return Tokenizer.from_file(
+            hf_hub_download(
+                model, "tokenizer.json", local_files_only=not os.environ.get("HF_TOKEN")
+            )
+        )
+    return None
+
+
+def model_cache() -> Path:
+    """Folder that keeps converted models, one sub-folder each."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("GEMMA_LORA_CACHE") or f"{base}/gemma3-mlx-lora").expanduser()
+
+
+def token_lengths(rows: Sequence[Row], tokenizer: Tokenizer | None) -> list[tuple[int, int]]:
+    """(prompt, completion) lengths in tokens, special tokens included; an estimate without one."""
+    lengths = []
+    for start in range(0, len(rows), 1000):
+        block = rows[start : start + 1000]
+        heads = [render_prompt(r["prompt"]) for r in block]
+        tails = [r["text"][len(head) :] for r, head in zip(block, heads, strict=True)]
+        lengths += list(zip(measure(heads, tokenizer), measure(tails, tokenizer), strict=True))
+    return lengths
+
+
+def measure(texts: Sequence[str], tokenizer: Tokenizer | None) -> list[int]:
+    """Token count of each text."""
+    if tokenizer is None:
+        return [round(len(t) / CHARACTERS_PER_TOKEN) for t in texts]
+    return [len(e.ids) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def percentiles(values: Sequence[int]) -> dict[str, int]:
+    """Nearest-rank percentiles of a non-empty list."""
+    ordered = sorted(values)
+    ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    return {name: ordered[max(0, math.ceil(len(ordered) * q) - 1)] for name, q in ranks.items()}
+
+
+# --- Splitting ----------------------------------------------------------------------------------
+
+
+def split_groups(groups: Sequence[str], quota: Mapping[str, int], seed: int) -> list[str]:
+    """Assign each row a split so that rows of one group share it.
+
+    `groups` names each row's group; `quota` says how many rows "test" and "valid" want. Groups are
+    drawn in a seeded order and taken while they fit (a group may overshoot by half its size).
+    """
+    sizes = Counter(groups)
+    order = sorted(sizes, key=lambda g: hashlib.sha256(f"{seed} {g}".encode()).digest())
+    chosen: dict[str, str] = {}
+    for split in ("test", "valid"):
+        room = quota[split]
+        for group in order:
+            if group not in chosen and sizes[group] <= max(1, 2 * room):
+                chosen[group] = split
+                room -= sizes[group]
+            if room <= 0:
+                break
+    return [chosen.get(group, "train") for group in groups]
+
+
+def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row]]:
+    """Divide rows into train, valid and test; rows with a failing gold only train."""
+    quota = {
+        "test": min(config.max_eval_rows, max(1, round(len(rows) * config.test_fraction))),
+        "valid": min(config.max_eval_rows, max(1, round(len(rows) * config.valid_fraction))),
+    }
+    by_schema = config.type == "sql" and config.split_by == "context"
+    groups = [(schema_key(r["context"]) if by_schema else "") or r["id"] for r in rows]
+    splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
+    for row, split in zip(rows, split_groups(groups, quota, config.seed), strict=True):
+        if split == "train" or row.get("gold_runs", True):
+            splits[split].append(row)
+    empty = [name for name in SPLITS if not splits[name]]
+    if empty:
+        schemas = f" over {len(set(groups))} schemas; --split-by row may help" if by_schema else ""
+        raise UserError(f"nothing is left for {empty[0]}: only {len(rows)} usable rows{schemas}")
+    order = random.Random(config.seed)
+    for name in SPLITS:
+        order.shuffle(splits[name])
+    return splits
+
+
+def similar_schemas(splits: Mapping[str, Sequence[Row]]) -> int:
+    """How many held-apart schemas have nearly the words (Jaccard >= 0.8) of one in train."""
+    keys = {n: {frozenset(schema_key(r["context"]).split()) for r in splits[n]} for n in SPLITS}
+    by_word: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for key in keys["train"]:
+        for word in key:
+            by_word[word].add(key)
+    near = 0
+    for key in (keys["valid"] | keys["test"]) - {frozenset()}:
+        # Schemas that share 80% of their words share the rarest of any 21% of them.
+        rare = sorted(key, key=lambda w: (len(by_word[w]), w))[: len(key) // 5 + 1]
+        others = set().union(*(by_word[w] for w in rare))
+        near += any(len(key & other) >= 0.8 * len(key | other) for other in others)
+    return near
+
+
+# --- Writing and reading ------------------------------------------------------------------------
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file; raises UserError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def write_atomic(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Write a file so that it is there whole or not at all; see `write_together`."""
+    write_together({path: content})
+
+
+def write_together(files: Mapping[Path, str | bytes | Iterable[str]]) -> None:
+    """Write files whole or not at all: every one to a temporary name, flushed, then renamed.
+
+    Whatever fails before the last byte is on the disk leaves all the old files as they were.
+    """
+    staged: dict[str, Path] = {}
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            staged[temporary] = path
+            with os.fdopen(handle, "wb") as file:
+                blocks = [content] if isinstance(content, (str, bytes)) else content
+                for block in blocks:
+                    file.write(block.encode() if isinstance(block, str) else block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+        for temporary, path in staged.items():
+            os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; nothing was replaced") from None
+    finally:
+        for temporary in staged:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def json_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Rows as the lines of a JSONL file; keys keep their order, so equal rows give equal bytes."""
+    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_manifest(data_dir: Path) -> Row:
+    """The manifest of a prepared folder, {} when there is none."""
+    path = data_dir / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable ({error}): run dataset.py again") from None
+
+
+def read_split(data_dir: Path, split: str) -> list[Row]:
+    """Rows of data/{split}.jsonl; raises UserError when absent, empty or not ours."""
+    path = data_dir / f"{split}.jsonl"
+    if not path.exists():
+        raise UserError(f"{path} is not there: run `python dataset.py` first (or give --data)")
+    rows = list(read_json_lines(path))
+    if not rows:
+        raise UserError(f"{path} is empty: run `python dataset.py` again")
+    for number, row in enumerate(rows, 1):
+        wants = [k for k in ("text", "prompt", "completion") if not isinstance(row.get(k), str)]
+        if wants:
+            raise UserError(
+                f"{path}, line {number} has no '{wants[0]}': it was not written by dataset.py; "
+                "prepare the file with `python dataset.py --dataset-name FILE`"
+            )
+        if row["text"] != render_example(row["prompt"], row["completion"]):
+            raise UserError(
+                f"{path}, line {number}: 'text' is not what prompt and completion render to; "
+                "edit the source and run dataset.py again"
+            )
+    return rows
+
+
+def edited_files(data_dir: Path) -> list[str]:
+    """Names of split files whose bytes are no longer those the manifest vouches for."""
+    files = read_manifest(data_dir).get("files", {})
+    return [name for name, f in files.items() if sha256_of(data_dir / name) != f["sha256"]]
+
+
+def plot_lengths(lengths: Sequence[tuple[int, int]], config: DatasetConfig, unit: str) -> None:
+    """Write lengths.png: histograms of prompt and whole-example lengths."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no lengths.png: pip install matplotlib", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    import io
+
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    totals = [p + c for p, c in lengths]
+    bins = [i * max(totals) / 60 for i in range(61)]
+    axes.hist(totals, bins, label="whole example", color="#4c78a8", alpha=0.55)
+    axes.hist([p for p, _ in lengths], bins, label="prompt", histtype="step", color="#54a24b", lw=2)
+    axes.hist(
+        [c for _, c in lengths], bins, label="completion", histtype="step", color="#e45756", lw=2
+    )
+    if config.max_seq_length <= 1.2 * max(totals):
+        axes.axvline(config.max_seq_length, color="k", ls="--", lw=1, label="--max-seq-length")
+    axes.set(
+        xlabel=f"length ({unit})", ylabel="rows", title=f"{len(lengths):,} rows, {config.type}"
+    )
+    axes.legend()
+    buffer = io.BytesIO()
+    # No creation date and no library version inside: the same data give the same bytes.
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    plt.close(figure)
+    write_atomic(config.output_dir / "lengths.png", buffer.getvalue())
+
+
+def build_manifest(
+    config: DatasetConfig,
+    origin: Row,
+    columns: Mapping[str, str],
+    counts: Mapping[str, Counter[str]],
+    lengths: Sequence[tuple[int, int]],
+    facts: Row,
+) -> Row:
+    """What was done, from what, with which result; no clock in it, so that runs can be compared."""
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    for local in ("output_dir", "preview", "workers"):  # change nothing in the data
+        del settings[local]
+    parts = {
+        "prompt": [p for p, _ in lengths],
+        "completion": [c for _, c in lengths],
+        "whole": [p + c for p, c in lengths],
+    }
+    return {
+        "format": 1,
+        "type": config.type,
+        "source": origin,
+        "columns": dict(columns),
+        "seed": config.seed,
+        "settings": settings,
+        "counts": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
+        "token_lengths": {name: percentiles(values) for name, values in parts.items()},
+        **facts,
+    }
+
+
+# --- What a person sees -------------------------------------------------------------------------
+
+
+def show_summary(config: DatasetConfig, manifest: Row) -> None:
+    """Print the manifest's counts as a table that fits 80 columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{manifest['source']['name']} -> {config.output_dir}/", title_style="bold")
+    table.add_column("what")
+    table.add_column("rows", justify="right")
+    counts = manifest["counts"]
+    table.add_row("read", f"{counts['rows']['read']:,}")
+    for name in ("dropped", "repaired"):
+        for reason, count in sorted(counts[name].items(), key=lambda item: -item[1]):
+            table.add_row(f"{name}: {reason}", f"{count:,}", style="yellow")
+    for name in ("gold", "split"):
+        table.add_section()
+        for reason, count in counts[name].items():
+            table.add_row(
+                f"{name}: {reason}" if name == "gold" else f"{reason}.jsonl", f"{count:,}"
+            )
+    console = Console()
+    console.print(table)
+    sizes = manifest["token_lengths"]
+    console.print(
+        f"lengths in tokens ({manifest['lengths_by']}): prompt p50 {sizes['prompt']['p50']}, "
+        f"completion p50 {sizes['completion']['p50']}, whole p99 {sizes['whole']['p99']}; "
+        f"--max-seq-length {manifest['max_seq_length_99']} would keep 99%",
+        highlight=False,
+    )
+    if manifest.get("balanced_by"):
+        console.print(f"sample balanced by {manifest['balanced_by']}", highlight=False)
+
+
+def show_preview(rows: Sequence[Row]) -> None:
+    """Print examples: what is only read dim, what is trained green, control tokens marked."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    control = re.compile(r"<(?:bos|eos|(?:start|end)_of_turn)>")
+    for number, row in enumerate(rows, 1):
+        head = len(render_prompt(row["prompt"]))
+        text = Text(row["text"])
+        text.stylize("dim", 0, head)
+        text.stylize("green", head)
+        for match in control.finditer(row["text"]):
+            text.stylize(
+                "bold magenta" if match.start() < head else "bold green reverse", *match.span()
+            )
+        console.rule(f"example {number}: dim = read, green = trained", style="dim")
+        console.print(text)
+
+
+def progress(items: Iterable[Row], label: str, total: int | None = None) -> Iterator[Row]:
+    """Pass items through, with a progress bar when a person is watching."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, label, total=total, console=Console(stderr=True), transient=True)
+
+
+# --- The whole of it ----------------------------------------------------------------------------
+
+
+def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tuple[list[Row], Row]:
+    """Read, clean, verify, sample and measure: (rows, {"origin", "columns", "lengths", facts})."""
+    raw, origin = open_source(config)
+    first = next(raw, None)
+    if first is None:
+        raise UserError(f"{config.source} holds no rows: give a set that has some")
+    columns = match_columns(list(first), config.type, config.column_map)
+    renamed = ", ".join(f"{a}={b}" for a, b in columns.items() if a != b)
+    if renamed:
+        print(f"columns: {renamed}", file=sys.stderr)
+    clean = clean_rows(progress(itertools.chain([first], raw), "reading"), columns, config, counts)
+    rows: list[Row] | Iterator[Row] = list(clean)
+    assert isinstance(rows, list)
+    label, wanted, total = stratum(rows), config.sample_size, len(rows)
+    if wanted and wanted > total:
+        raise UserError(
+            f"--sample-size {wanted} is more than the {total} usable rows of {config.source}: "
+            "ask for fewer, or leave it out to keep all"
+        )
+    if wanted:
+        order = balanced_order([r.get(label or "", "") for r in rows], config.seed)
+        rows = [rows[i] for i in order]
+    tokenizer = load_tokenizer(config.model)
+    kept: list[Row] = []
+    lengths: list[tuple[int, int]] = []
+    proven = verify_rows(progress(rows, "running gold SQL", total), config, counts)
+    every_length: list[int] = []
+    for block in batched(proven, 1000):
+        for row, size in zip(block, token_lengths(block, tokenizer), strict=True):
+            every_length.append(sum(size))
+            if sum(size) > config.max_seq_length:
+                counts["dropped"]["over --max-seq-length"] += 1
+            elif not wanted or len(kept) < wanted:
+                kept.append(row)
+                lengths.append(size)
+        if wanted and len(kept) >= wanted:
+            break
+    if not kept:
+        why = ", ".join(f"{reason}: {n}" for reason, n in counts["dropped"].items())
+        raise UserError(f"no usable row in {config.source} ({why})")
+    facts = {
+        "lengths_by": f"tokenizer of {config.model}" if tokenizer else "estimate from characters",
+        "max_seq_length_99": percentiles(every_length)["p99"],
+        "balanced_by": label if wanted else None,
+    }
+    return kept, {"origin": origin, "columns": columns, "lengths": lengths, "facts": facts}
+
+
+def prepare(config: DatasetConfig) -> Row:
+    """Prepare the data of `config`, write the files and return the manifest."""
+    counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired", "gold", "split")}
+    rows, found = usable_rows(config, counts)
+    splits = split_rows(rows, config)
+    for row in rows:
+        if "gold_runs" in row:
+            counts["gold"]["runs on SQLite"] += row["gold_runs"]
+            counts["gold"]["returns rows"] += row["gold_returns_rows"]
+            counts["gold"]["is not a SELECT"] += row["gold_kind"] != "select"
+            counts["gold"]["depends on the clock"] += row["uses_clock"]
+    for name in SPLITS:
+        counts["split"][name] = len(splits[name])
+    counts["rows"]["kept"] = sum(counts["split"].values())
+    files = {f"{name}.jsonl": "".join(json_lines(splits[name])).encode() for name in SPLITS}
+    facts = {
+        **found["facts"],
+        "similar_schemas": similar_schemas(splits) if config.type == "sql" else 0,
+    }
+    facts["files"] = {
+        name: {"rows": counts["split"][name[:-6]], "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+    }
+    manifest = build_manifest(
+        config, found["origin"], found["columns"], counts, found["lengths"], facts
+    )
+    write_together(
+        {config.output_dir / name: data for name, data in files.items()}
+        | {config.output_dir / "manifest.json": json.dumps(manifest, indent=2) + "\n"}
+    )
+    unit = "tokens" if "tokenizer" in facts["lengths_by"] else "tokens, estimated"
+    plot_lengths(found["lengths"], config, unit)
+    show_summary(config, manifest)
+    if config.preview:
+        show_preview(splits["train"][: config.preview])
+    return manifest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the flags and prepare."""
+    config = parse_config(DatasetConfig, argv, __doc__)
+    load_env()
+    return run_script(lambda: prepare(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

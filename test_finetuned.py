@@ -1,0 +1,1943 @@
+"""Compare a fine-tuned Gemma 3 with its base model, or chat with both.
+
+    python test_finetuned.py --adapter-path checkpoints                       # default prompts
+    python test_finetuned.py --adapter-path checkpoints --num-samples 100     # scored on test rows
+    python test_finetuned.py --adapter-path checkpoints --split test --shots 3
+    python test_finetuned.py --adapter-path checkpoints --interactive --show-base
+
+Input: the adapter folder of train.py (it names the base model) and, for scored runs, the data
+folder of dataset.py. Output: a report in the terminal; scored runs also write evaluation.json,
+evaluation_samples.jsonl and evaluation.md to the adapter folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import random
+import re
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import dataset
+import train
+from dataset import Row, UserError
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+    from rich.console import Console
+
+TUNED = "fine-tuned"
+DEFAULT_SPLIT = "test"
+MAX_TOKENS = {"sql": 96, "alpaca": 256}
+CHAT_TOKENS = 512
+# Numbers match when both are whole and equal, or when they differ by at most one part in a million.
+REL_TOL, ABS_TOL = 1e-6, 1e-9
+PREVIEW_ROWS = 3
+CONFIDENCE, POWER = 0.95, 0.80
+BOOTSTRAP_SEED = 0
+# A shared beginning of the prompts (the worked examples) is read once from this length on.
+SHARED_PREFIX = 48
+CACHE_STEP = 32
+WIDE = 120  # terminal columns from which answers stand side by side
+MAX_SCHEMA_BYTES = 1_000_000
+MAX_DB_BYTES = 256_000_000
+MAX_DUMP_BYTES = 800_000  # the sandbox takes a context of a million characters
+DUMP_ROWS = 200  # rows of each table kept when the whole database is too large to copy
+
+STATEMENT = r"(?:SELECT|WITH|INSERT|UPDATE|DELETE|REPLACE|CREATE|ALTER|DROP|VALUES|EXPLAIN)"
+CLAUSE = re.compile(
+    rf"\s*(?:{STATEMENT}|FROM|WHERE|JOIN|LEFT|INNER|CROSS|GROUP|HAVING|ORDER|LIMIT|UNION|EXCEPT"
+    r"|INTERSECT|WINDOW|SET|ON|AND|OR|\()\b",
+    re.IGNORECASE,
+)
+FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+STARTS = re.compile(rf"(?:^|[:\n>])[ \t]*({STATEMENT})\b", re.IGNORECASE)
+QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+SHOP = """CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, city TEXT);
+CREATE TABLE orders (id INTEGER PRIMARY KEY, customer_id INTEGER, total REAL, ordered_on TEXT);
+INSERT INTO customers VALUES (1, 'Ada', 'Leeds'), (2, 'Ben', 'York'), (3, 'Cleo', 'Leeds'),
+(4, 'Dan', 'Hull');
+INSERT INTO orders VALUES (1, 1, 30.0, '2024-01-05'), (2, 1, 45.5, '2024-02-11'),
+(3, 2, 12.0, '2024-02-14'), (4, 3, 80.0, '2024-03-02'), (5, 3, 5.0, '2024-03-09');"""
+SCHOOL = """CREATE TABLE teachers (id INTEGER PRIMARY KEY, name TEXT, subject TEXT, salary INTEGER);
+INSERT INTO teachers VALUES (1, 'Ito', 'physics', 4100), (2, 'Mbeki', 'history', 3600),
+(3, 'Ruiz', 'physics', 3900), (4, 'Lund', 'music', 3600), (5, 'Okafor', NULL, 4500);"""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Settings of one evaluation or chat; every field is a flag."""
+
+    adapter_path: Path = field(
+        default=Path("checkpoints"), metadata={"help": "adapter folder written by train.py"}
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "base model, instead of the one the adapter names"}
+    )
+    data: Path = field(default=Path("data"), metadata={"help": "data folder of dataset.py"})
+    split: Literal["train", "valid", "test"] | None = field(
+        default=None,
+        metadata={"help": "score rows of this split (test when only a number is given)"},
+    )
+    num_samples: int | None = field(
+        default=None, metadata={"help": "score this many rows, drawn by the seed; all by default"}
+    )
+    use_validation: bool = field(
+        default=False, metadata={"help": "score rows of valid.jsonl, which chose the checkpoint"}
+    )
+    quick_test: bool = field(
+        default=False, metadata={"help": "short answers; three default prompts or eight rows"}
+    )
+    interactive: bool = field(default=False, metadata={"help": "chat with the fine-tuned model"})
+    show_base: bool = field(
+        default=False, metadata={"help": "in the chat, let the base answer too"}
+    )
+    db: Path | None = field(
+        default=None, metadata={"help": "SQLite file to ask in the chat; read, never written"}
+    )
+    schema: Path | None = field(
+        default=None, metadata={"help": "SQL file with a schema to ask about in the chat"}
+    )
+    max_tokens: int | None = field(
+        default=None,
+        metadata={"help": "longest answer in tokens (96 for SQL, 256 for Alpaca, 512 in the chat)"},
+    )
+    temp: float = field(default=0.0, metadata={"help": "sampling temperature; 0 is greedy"})
+    top_p: float = field(default=1.0, metadata={"help": "share of probability sampled from"})
+    seed: int = field(default=42, metadata={"help": "seed of the rows drawn and of sampling"})
+    batch_size: int = field(
+        default=16, metadata={"help": "answers generated at one time; more is faster, needs memory"}
+    )
+    shots: int = field(
+        default=0,
+        metadata={"help": "score the base also with this many worked examples as earlier turns"},
+    )
+    examples: int = field(default=5, metadata={"help": "rows shown in full in the report"})
+    check_forgetting: bool = field(
+        default=False, metadata={"help": "score both models also on the other task's sample"}
+    )
+    sql_timeout: float = field(default=2.0, metadata={"help": "seconds one query may run"})
+    output_dir: Path | None = field(
+        default=None, metadata={"help": "where the files go; the adapter folder by default"}
+    )
+
+    # (question, database, gold)
+    sql_prompts: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        (
+            "How many customers live in Leeds?",
+            SHOP,
+            "SELECT COUNT(*) FROM customers WHERE city = 'Leeds'",
+        ),
+        (
+            "List the names of all physics teachers.",
+            SCHOOL,
+            "SELECT name FROM teachers WHERE subject = 'physics'",
+        ),
+        (
+            "What is the total amount each customer has spent? Show name and total.",
+            SHOP,
+            "SELECT c.name, SUM(o.total) FROM customers c JOIN orders o ON o.customer_id = c.id "
+            "GROUP BY c.id, c.name",
+        ),
+        (
+            "Which teacher earns the most?",
+            SCHOOL,
+            "SELECT name FROM teachers ORDER BY salary DESC LIMIT 1",
+        ),
+        (
+            "Which customers have never placed an order?",
+            SHOP,
+            "SELECT name FROM customers WHERE id NOT IN (SELECT customer_id FROM orders)",
+        ),
+        (
+            "What is the average salary per subject, highest first?",
+            SCHOOL,
+            "SELECT subject, AVG(salary) AS pay FROM teachers GROUP BY subject ORDER BY pay DESC",
+        ),
+    )
+    # (instruction, input)
+    alpaca_prompts: ClassVar[tuple[tuple[str, str | None], ...]] = (
+        ("Name three things that plants need to grow.", None),
+        ("Rewrite the sentence so that it is polite.", "Give me the report now."),
+        ("Explain in two sentences why the moon has phases.", None),
+        ("Classify each animal as a mammal or a bird.", "bat, penguin, whale, owl"),
+        ("Write a short thank-you note to a neighbour who watered your garden.", None),
+        ("What is the sum of 17 and 26? Show the steps.", None),
+    )
+
+    def __post_init__(self) -> None:
+        dataset.check(
+            (self.num_samples is None or self.num_samples >= 1, "--num-samples must be 1 or more"),
+            (
+                not self.use_validation or self.split in (None, "valid"),
+                f"--use-validation and --split {self.split} ask for different rows; give one",
+            ),
+            (
+                self.interactive or not (self.db or self.schema),
+                "--db and --schema go with --interactive",
+            ),
+            (not (self.db and self.schema), "give --db or --schema, not both"),
+            (self.max_tokens is None or self.max_tokens >= 1, "--max-tokens must be 1 or more"),
+            (0 <= self.temp <= 5, "--temp must be between 0 and 5"),
+            (0 < self.top_p <= 1, "--top-p must be above 0 and at most 1"),
+            (self.batch_size >= 1, "--batch-size must be 1 or more"),
+            (0 <= self.shots <= 16, "--shots must be between 0 and 16"),
+            (self.examples >= 0, "--examples must be 0 or more"),
+            (self.sql_timeout > 0, "--sql-timeout must be above 0"),
+        )
+
+    @property
+    def rows_from(self) -> str | None:
+        """The split that is scored, None for the default prompts."""
+        if self.use_validation:
+            return "valid"
+        return self.split or (DEFAULT_SPLIT if self.num_samples else None)
+
+
+def quick_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What --quick-test sets where the user said nothing."""
+    if not given.get("quick_test"):
+        return {}
+    scored = given.get("split") or given.get("use_validation")
+    return {"max_tokens": 64, "examples": 2} | ({"num_samples": 8} if scored else {})
+
+
+def optional(module: str, package: str, costs: str) -> Any | None:
+    """Import an optional library; without it, say once what is missing and how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        if package not in _missing:
+            print(f"no {costs}: pip install {package}", file=sys.stderr)
+            _missing.add(package)
+        return None
+
+
+_missing: set[str] = set()
+
+
+# --- SQL in a reply -----------------------------------------------------------------------------
+
+
+def extract_sql(reply: str, asked: str = "") -> str:
+    """The SQL of a reply: out of its fence, without prose before or after; '' when there is none.
+
+    Only the surroundings are cut. When several statements follow each other they are all kept: to
+    run just the first would give the reply a meaning it does not have. Leading statements that
+    repeat the prompt `asked` word for word (its schema) are a quotation, not the answer.
+    """
+    for language, body in FENCE.findall(reply):
+        if language.lower() in ("", "sql", "sqlite") and STARTS.search(body):
+            reply = body
+            break
+    quotable = " ".join(asked.split())
+    while start := STARTS.search(reply):
+        text = reply[start.start(1) :].split("```")[0]
+        first = _statement_end(text, 0)
+        if first is None or " ".join(text[:first].split()) not in quotable:
+            return _statements(text)
+        reply = text[first:]
+    return ""
+
+
+def _statements(text: str) -> str:
+    """The statements that `text` begins with, up to the first thing that is none."""
+    end = 0
+    while (cut := _statement_end(text, end)) is not None:
+        end = cut
+        if not re.match(rf"\s*{STATEMENT}\b", text[end:], re.IGNORECASE):
+            return text[:end].strip()
+    return text[: end + _prose_start(text[end:])].strip()
+
+
+def _statement_end(text: str, start: int) -> int | None:
+    """Index after the next semicolon that ends a statement (not one in quotes or a trigger)."""
+    for match in re.finditer(";", text[start:]):
+        if sqlite3.complete_statement(text[start : start + match.end()]):
+            return start + match.end()
+    return None
+
+
+def _prose_start(text: str) -> int:
+    """Length of the statement at the start of `text`: up to an empty line that no SQL follows."""
+    blank = QUOTED.sub(lambda m: "x" * len(m.group()), text)
+    for gap in re.finditer(r"\n\s*\n", blank):
+        head = blank[: gap.start()]
+        if head.count("(") <= head.count(")") and not CLAUSE.match(blank, gap.end()):
+            return gap.start()
+    return len(text)
+
+
+def parse_sql(sql: str) -> list[Any] | None:
+    """sqlglot's trees of the statements, or None when it is no SQL statement of a known kind."""
+    sqlglot = optional("sqlglot", "sqlglot", "valid_sql_rate and no normalised exact_match")
+    if sqlglot is None or not sql.strip():
+        return None
+    exp = sqlglot.exp
+    known = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Create, exp.Drop, exp.Alter)
+    try:
+        trees = [t for t in sqlglot.parse(sql, read="sqlite") if t is not None]
+    except (sqlglot.errors.SqlglotError, RecursionError):
+        return None
+    return trees if trees and all(isinstance(t, known) for t in trees) else None
+
+
+def normal_sql(sql: str) -> str:
+    """One spelling for SQL that differs in case of names, quoting of names, spacing, comments."""
+    trees = parse_sql(sql)
+    if trees is None:
+        return " ".join(sql.rstrip("; \n").lower().split())
+    for tree in trees:
+        for name in tree.find_all(importlib.import_module("sqlglot").exp.Identifier):
+            name.set("this", name.this.lower())
+            name.set("quoted", False)
+    return "; ".join(t.sql(dialect="sqlite", comments=False) for t in trees)
+
+
+def order_columns(sql: str, columns: Sequence[str]) -> tuple[int, ...] | None:
+    """Which result columns a top-level ORDER BY sorts by; None when there is no ORDER BY.
+
+    Rows that tie on these columns may come in any order. When the sorting is by something that is
+    not in the result, every column counts.
+    """
+    trees = parse_sql(sql)
+    order = trees[-1].args.get("order") if trees else None
+    if order is None:
+        return None
+    names, found = [c.lower() for c in columns], []
+    for item in order.expressions:
+        key = item.this
+        text = key.sql(dialect="sqlite").lower()
+        if key.is_int and 1 <= int(key.name) <= len(names):
+            found.append(int(key.name) - 1)
+        elif text in names or key.name.lower() in names:
+            found.append(names.index(text if text in names else key.name.lower()))
+        else:
+            return tuple(range(len(names)))
+    return tuple(found)
+
+
+# --- Comparing results --------------------------------------------------------------------------
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """NULL equals NULL, 1 equals 1.0, text is compared as text, floats with a tolerance."""
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        whole = isinstance(a, int) and isinstance(b, int)
+        return a == b if whole else math.isclose(a, b, rel_tol=REL_TOL, abs_tol=ABS_TOL)
+    return type(a) is type(b) and bool(a == b)
+
+
+def _shape(row: Sequence[Any]) -> tuple[Any, ...]:
+    """What must be equal exactly in a row; numbers are left to `same_value`."""
+    return tuple("number" if isinstance(v, (int, float)) else (type(v).__name__, v) for v in row)
+
+
+def same_bag(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> bool:
+    """Whether two results hold the same rows equally often, in any order."""
+    if len(gold) != len(predicted):
+        return False
+    groups: dict[Any, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
+    for side, rows in enumerate((gold, predicted)):
+        for row in rows:
+            groups[_shape(row)][side].append(tuple(v for v in row if isinstance(v, (int, float))))
+    return all(_same_numbers(sorted(g), sorted(p)) for g, p in groups.values())
+
+
+def _same_numbers(gold: list[Any], predicted: list[Any]) -> bool:
+    """Match sorted number rows one to one: in step, or else each to the first that fits."""
+    if len(gold) != len(predicted):
+        return False
+
+    def same(a: Any, b: Any) -> bool:
+        return all(same_value(x, y) for x, y in zip(a, b, strict=True))
+
+    if all(same(a, b) for a, b in zip(gold, predicted, strict=True)):
+        return True
+    left = list(predicted)
+    for row in gold:
+        fit = next((i for i, other in enumerate(left) if same(row, other)), None)
+        if fit is None:
+            return False
+        left.pop(fit)
+    return True
+
+
+def align_columns(
+    gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]
+) -> tuple[int, ...] | None:
+    """The predicted column for each gold column, None when the results cannot match.
+
+    Columns in the same places win. Another order is accepted only if the contents leave no choice:
+    each gold column equals exactly one predicted column.
+    """
+    width = len(gold[0])
+    if any(len(row) != width for row in predicted) or len(gold) != len(predicted):
+        return None
+    if same_bag(gold, predicted):
+        return tuple(range(width))
+    chosen = []
+    for i in range(width):
+        column = [(row[i],) for row in gold]
+        fits = [j for j in range(width) if same_bag(column, [(row[j],) for row in predicted])]
+        if len(fits) != 1:
+            return None
+        chosen.append(fits[0])
+    moved = [tuple(row[j] for j in chosen) for row in predicted]
+    return tuple(chosen) if len(set(chosen)) == width and same_bag(gold, moved) else None
+
+
+def compare_rows(
+    gold: Sequence[Sequence[Any]],
+    predicted: Sequence[Sequence[Any]],
+    order: Sequence[int] | None = None,
+) -> str:
+    """'match', 'wrong rows' or 'wrong order'; `order` is what `order_columns` gave for the gold."""
+    if not gold or not predicted:
+        return "match" if not gold and not predicted else "wrong rows"
+    columns = align_columns(gold, predicted)
+    if columns is None:
+        return "wrong rows"
+    in_order = all(
+        same_value(g[i], p[columns[i]])
+        for g, p in zip(gold, predicted, strict=True)
+        for i in order or ()
+    )
+    return "match" if in_order else "wrong order"
+
+
+# --- A perturbed copy of the data ---------------------------------------------------------------
+
+
+def sql_literal(value: Any) -> str:
+    """A value of SQLite as SQL text."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        return f"X'{value.hex()}'"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "9e999" if value > 0 else "-9e999"
+    return (
+        repr(value)
+        if isinstance(value, (int, float))
+        else "'" + str(value).replace("'", "''") + "'"
+    )
+
+
+def context_tables(context: str) -> dict[str, set[str]]:
+    """{table as SQL: names, lower case, of its declared key columns} of the CREATE TABLEs."""
+    sqlglot = optional("sqlglot", "sqlglot", "execution_accuracy_strict")
+    if sqlglot is None:
+        return {}
+    exp = sqlglot.exp
+    tables: dict[str, set[str]] = {}
+    with suppress(sqlglot.errors.SqlglotError, RecursionError):
+        for tree in sqlglot.parse(context, read="sqlite", error_level=sqlglot.ErrorLevel.IGNORE):
+            if not isinstance(tree, exp.Create) or tree.kind != "TABLE":
+                continue
+            keys: set[str] = set()
+            for column in tree.find_all(exp.ColumnDef):
+                kinds = (exp.PrimaryKeyColumnConstraint, exp.UniqueColumnConstraint)
+                if column.find(*kinds):
+                    keys.add(column.name.lower())
+            for many in tree.find_all(exp.PrimaryKey, exp.UniqueColumnConstraint):
+                keys |= {name.name.lower() for name in many.find_all(exp.Identifier)}
+            tables[tree.find(exp.Table).sql(dialect="sqlite")] = keys
+    return tables
+
+
+def perturb_rows(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], keys: set[str], seed: str
+) -> list[tuple[Any, ...]]:
+    """Shuffle, change and add rows of one table; key columns keep unique values.
+
+    Keys are the declared ones and, where their values are unique, columns named id or *_id. Other
+    columns are shuffled (every second one), rows made of existing values are added, and one of
+    them gets a NULL.
+    """
+    draw = random.Random(seed)
+    values = [[row[i] for row in rows] for i in range(len(columns))]
+    unique = [
+        name.lower() in keys
+        or (re.search(r"(^|_)id$", name.lower()) is not None and len(set(column)) == len(column))
+        for name, column in zip(columns, values, strict=True)
+    ]
+    extra = max(2, len(rows) // 2)
+    made = []
+    for column, key in zip(values, unique, strict=True):
+        if key:
+            made.append(column + [_fresh(column, n) for n in range(extra)])
+            continue
+        kept = draw.sample(column, len(column)) if draw.random() < 0.5 else list(column)
+        made.append(kept + [_varied(draw.choice(column), column, draw) for _ in range(extra)])
+    free = [i for i, key in enumerate(unique) if not key]
+    if free:
+        made[draw.choice(free)][-1] = None
+    return list(zip(*made, strict=True))
+
+
+def _fresh(column: Sequence[Any], n: int) -> Any:
+    """A value that a key column does not hold yet."""
+    numbers = [v for v in column if isinstance(v, (int, float))]
+    if len(numbers) == len(column):
+        return int(max(numbers)) + n + 1
+    return f"{column[n % len(column)]}-{n + 1}"
+
+
+def _varied(value: Any, column: Sequence[Any], draw: random.Random) -> Any:
+    """An existing value; a number is nudged every second time, unless the column is like a flag."""
+    if isinstance(value, (int, float)) and len(set(column)) > 2 and draw.random() < 0.5:
+        return value + draw.randint(1, 9) if isinstance(value, int) else round(value * 1.5 + 1, 2)
+    return value
+
+
+# --- Statistics ---------------------------------------------------------------------------------
+
+
+def wilson(successes: int, n: int) -> list[float] | None:
+    """Wilson's 95% interval of a share, None without scipy or without rows."""
+    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
+    if stats is None or n == 0:
+        return None
+    interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return [float(interval.low), float(interval.high)]
+
+
+def mcnemar(wins: int, losses: int) -> float | None:
+    """Exact two-sided McNemar p-value: a binomial test on the rows where the two differ."""
+    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
+    if stats is None:
+        return None
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def rows_needed(wins: int, losses: int, n: int) -> int | None:
+    """Rows at which a paired difference like this one is found in 80% of runs; None if none is."""
+    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
+    if stats is None or wins == losses or n == 0:
+        return None
+    z_alpha, z_power = stats.norm.ppf([1 - (1 - CONFIDENCE) / 2, POWER])
+    discordant, difference = (wins + losses) / n, (wins - losses) / n
+    spread = math.sqrt(max(0.0, discordant - difference**2))
+    return math.ceil(((z_alpha * math.sqrt(discordant) + z_power * spread) / difference) ** 2)
+
+
+def bootstrap_mean(values: Sequence[float]) -> list[float] | None:
+    """Seeded percentile bootstrap 95% interval of a mean; None below two rows."""
+    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
+    if stats is None or len(values) < 2:
+        return None
+    import numpy as np
+
+    draws = np.random.default_rng(BOOTSTRAP_SEED)
+    interval = stats.bootstrap(
+        (list(values),), np.mean, n_resamples=2000, method="percentile", rng=draws
+    ).confidence_interval
+    return [float(interval.low), float(interval.high)]
+
+
+# --- Text metrics -------------------------------------------------------------------------------
+
+
+def rouge_l(reference: str, text: str) -> float | None:
+    """ROUGE-L F1 (0 to 1) over lower-cased words; the subsequence is found by rapidfuzz."""
+    lcs = optional("rapidfuzz.distance", "rapidfuzz", "ROUGE-L")
+    if lcs is None:
+        return None
+    a, b = (re.findall(r"\w+", t.lower()) for t in (reference, text))
+    return 2 * lcs.LCSseq.similarity(a, b) / (len(a) + len(b)) if a and b else 0.0
+
+
+def chrf(reference: str, text: str) -> float | None:
+    """Sentence chrF (0 to 100) as sacrebleu computes it."""
+    sacrebleu = optional("sacrebleu", "sacrebleu", "chrF")
+    return float(sacrebleu.sentence_chrf(text, [reference]).score) if sacrebleu else None
+
+
+def repetition_rate(text: str) -> float:
+    """Share of the 4-word sequences that repeat an earlier one; 0 for shorter texts."""
+    words = text.split()
+    grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+# --- From samples to figures --------------------------------------------------------------------
+
+
+def summarize(samples: Sequence[Row]) -> Row:
+    """Every figure of a run from its rows alone, as evaluation_samples.jsonl holds them.
+
+    Returns {"type", "n", "headline", "excluded", "models": {name: figures}, "paired": [...],
+    "breakdown": {column: {value: {name: [hits, n]}}}}.
+    """
+    kind = samples[0]["type"]
+    names = list(samples[0]["outputs"])
+    scored = [s for s in samples if headline_counts(s)]
+    metric = "perplexity" if kind == "alpaca" else "execution_accuracy"
+    if kind == "sql" and not any(s["context"] for s in samples):
+        metric, scored = "exact_match", list(samples)
+    figures = {
+        name: (sql_figures if kind == "sql" else text_figures)(samples, name) for name in names
+    }
+    others = [name for name in names if name != TUNED] if TUNED in names else []
+    summary: Row = {
+        "type": kind,
+        "n": len(samples),
+        "headline": metric,
+        "excluded": dict(Counter(s["excluded"] for s in samples if s.get("excluded"))),
+        "models": figures,
+    }
+    if kind == "sql":
+        summary["paired"] = [compare_hits(scored, name, metric) for name in others]
+        summary["breakdown"] = breakdown(scored, names, metric)
+    else:
+        summary["paired"] = [p for name in others if (p := compare_losses(samples, name))]
+    return summary
+
+
+def headline_counts(sample: Row) -> bool:
+    """Whether a SQL row counts for execution accuracy: a gold that runs and shows something."""
+    return sample["type"] == "sql" and not sample["excluded"] and not sample["empty_gold"]
+
+
+def hit(sample: Row, name: str, metric: str) -> bool:
+    """Whether a model got a row right."""
+    out = sample["outputs"][name]
+    return bool(out["exact_match"] if metric == "exact_match" else out["match"])
+
+
+def share(hits: Iterable[bool]) -> Row:
+    """A share with its n and interval: {"value", "n", "ci"}."""
+    flags = list(hits)
+    value = sum(flags) / len(flags) if flags else None
+    return {"value": value, "n": len(flags), "ci": wilson(sum(flags), len(flags))}
+
+
+def mean(values: Iterable[float | None]) -> Row:
+    """A mean with its n and bootstrap interval: {"value", "n", "ci"}."""
+    known = [v for v in values if v is not None]
+    return {"value": fmean(known) if known else None, "n": len(known), "ci": bootstrap_mean(known)}
+
+
+def shared_figures(outputs: Sequence[Row]) -> Row:
+    """What both tasks count: how answers ended, and their length."""
+    return {
+        "stopped": share(o["finish_reason"] == "stop" for o in outputs),
+        "generation_tokens": sum(o["generation_tokens"] for o in outputs),
+    }
+
+
+def sql_figures(samples: Sequence[Row], name: str) -> Row:
+    """One model's figures on SQL rows."""
+    outputs = [s["outputs"][name] for s in samples]
+    loaded = [s["outputs"][name] for s in samples if s["context"] and s["excluded"] != BAD_CONTEXT]
+    scored = [s["outputs"][name] for s in samples if headline_counts(s)]
+    strict = [o for o in scored if o["strict_match"] is not None]
+    empty = [s["outputs"][name] for s in samples if not s["excluded"] and s["empty_gold"]]
+    return {
+        "valid_sql_rate": share(o["valid_sql"] for o in outputs if o["valid_sql"] is not None),
+        "executes_rate": share(o["executes"] for o in loaded),
+        "exact_match": share(o["exact_match"] for o in outputs),
+        "execution_accuracy": share(o["match"] for o in scored),
+        "execution_accuracy_strict": share(o["strict_match"] for o in strict),
+        "empty_results": {"n": len(empty), "matches": sum(o["match"] for o in empty)},
+        "errors": dict(Counter(o["error"] for o in scored if o["error"]).most_common()),
+        **shared_figures(outputs),
+    }
+
+
+def text_figures(samples: Sequence[Row], name: str) -> Row:
+    """One model's figures on instruction rows; rows without a reference have fewer."""
+    outputs = [s["outputs"][name] for s in samples]
+    known = [(s, o) for s, o in zip(samples, outputs, strict=True) if o["nll"] is not None]
+    tokens = sum(s["reference_tokens"] for s, _ in known)
+    loss = sum(o["nll"] for _, o in known) / tokens if tokens else None
+    keys = ("rouge_l", "chrf", "length_ratio", "repetition_rate")
+    return {
+        "perplexity": {
+            "value": math.exp(loss) if loss is not None else None,
+            "n": len(known),
+            "ci": None,
+        },
+        **{key: mean(o[key] for o in outputs) for key in keys},
+        **shared_figures(outputs),
+    }
+
+
+def compare_hits(samples: Sequence[Row], base: str, metric: str) -> Row:
+    """Paired comparison of the fine-tuned model with `base` on right and wrong rows."""
+    pairs = [(hit(s, TUNED, metric), hit(s, base, metric)) for s in samples]
+    n, wins, losses = len(pairs), pairs.count((True, False)), pairs.count((False, True))
+    p = mcnemar(wins, losses)
+    needed = rows_needed(wins, losses, n)
+    difference = (wins - losses) / n if n else None
+    result = {
+        "against": base, "metric": metric, "n": n, "wins": wins, "losses": losses,
+        "difference": difference, "p_value": p, "n_needed": needed,
+        "verdict": verdict(difference, p is not None and p < 1 - CONFIDENCE),
+    }  # fmt: skip
+    if not n or difference is None:
+        sentence = f"No row can be scored by {metric}, so nothing can be said about {base}."
+    elif p is None:
+        points = f"{100 * difference:+.1f} points against {base} at n = {n}"
+        sentence = f"{points}; whether that is chance needs scipy."
+    elif result["verdict"] == "no difference":
+        more = (
+            f"about {needed:,} rows would be needed for one this size"
+            if needed
+            else "they are equal"
+        )
+        sentence = (
+            f"No difference between {TUNED} and {base} can be shown at n = {n} "
+            f"({100 * difference:+.1f} points, exact McNemar p = {p:.2g}); {more}."
+        )
+    else:
+        sentence = (
+            f"{TUNED.capitalize()} is {result['verdict']} than {base}: {100 * difference:+.1f} "
+            f"points of {metric} at n = {n} (won {wins}, lost {losses}, exact McNemar p = {p:.2g})."
+        )
+    return {**result, "sentence": sentence}
+
+
+def verdict(difference: float | None, shown: bool) -> str:
+    """'better', 'worse' or 'no difference' for a difference where more is better."""
+    return ("better" if difference > 0 else "worse") if difference and shown else "no difference"
+
+
+def compare_losses(samples: Sequence[Row], base: str) -> Row | None:
+    """Paired comparison on the reference's loss per token; None without references."""
+    rows = [s for s in samples if s["outputs"][TUNED]["nll"] is not None and s["reference_tokens"]]
+    gains = [
+        (s["outputs"][base]["nll"] - s["outputs"][TUNED]["nll"]) / s["reference_tokens"]
+        for s in rows
+    ]
+    if not gains:
+        return None
+    gain, ci = fmean(gains), bootstrap_mean(gains)
+    word = verdict(gain, ci is not None and (ci[0] > 0 or ci[1] < 0))
+    n_needed = None
+    if word == "no difference" and gain and len(gains) > 1:
+        spread = math.sqrt(sum((g - gain) ** 2 for g in gains) / (len(gains) - 1))
+        n_needed = math.ceil(((1.96 + 0.84) * spread / gain) ** 2)
+    interval = f", 95% interval {ci[0]:+.3f} to {ci[1]:+.3f}" if ci else ""
+    size = f"{gain:+.3f} nats a token less loss on the reference at n = {len(gains)}{interval}"
+    if word == "no difference":
+        more = f"; about {n_needed:,} rows would be needed for one this size" if n_needed else ""
+        sentence = f"No difference between {TUNED} and {base} can be shown: {size}{more}."
+    else:
+        sentence = f"{TUNED.capitalize()} is {word} than {base}: {size}."
+    return {
+        "against": base, "metric": "nll_per_token", "n": len(gains), "difference": gain, "ci": ci,
+        "n_needed": n_needed, "verdict": word, "sentence": sentence,
+    }  # fmt: skip
+
+
+def breakdown(samples: Sequence[Row], names: Sequence[str], metric: str) -> Row:
+    """Hits by complexity and statement kind, for columns with more than one value."""
+    found: Row = {}
+    for column in ("complexity", "kind"):
+        values = Counter(s[column] for s in samples if s.get(column))
+        if len(values) > 1:
+            found[column] = {
+                value: {
+                    name: [sum(hit(s, name, metric) for s in samples if s.get(column) == value), n]
+                    for name in names
+                }
+                for value, n in values.most_common()
+            }
+    return found
+
+
+# --- The report ---------------------------------------------------------------------------------
+
+SQL_COLUMNS = {
+    "valid_sql_rate": "valid SQL",
+    "executes_rate": "executes",
+    "exact_match": "exact",
+    "execution_accuracy": "exec. accuracy",
+    "execution_accuracy_strict": "strict",
+}
+TEXT_COLUMNS = {
+    "perplexity": "perplexity",
+    "rouge_l": "ROUGE-L",
+    "chrf": "chrF",
+    "length_ratio": "length ratio",
+    "repetition_rate": "repeats",
+    "stopped": "stopped",
+}
+
+
+def table_cells(summary: Row) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the summary table."""
+    sql = summary["type"] == "sql"
+    columns = SQL_COLUMNS if sql else TEXT_COLUMNS
+    lines = []
+    for name, figures in summary["models"].items():
+        n = (
+            figures["execution_accuracy"]["n"]
+            if summary["headline"] == "execution_accuracy"
+            else summary["n"]
+        )
+        cells = [name, str(n)]
+        for key in columns:
+            value, ci = figures[key]["value"], figures[key]["ci"]
+            percent = sql or key in ("repetition_rate", "stopped")
+            text = "-" if value is None else f"{100 * value:.1f}%" if percent else f"{value:.2f}"
+            if key == summary["headline"] and ci:
+                text += f" [{100 * ci[0]:.0f}-{100 * ci[1]:.0f}]"
+            cells.append(text)
+        lines.append(cells)
+    return ["model", "n", *columns.values()], lines
+
+
+def notes(summary: Row) -> list[str]:
+    """What a reader of the table must know: the verdicts first, then what was left out."""
+    lines = [p["sentence"] for p in summary["paired"]]
+    if summary["headline"] == "exact_match":
+        lines.append("These rows have no database to run on: exact_match is the headline instead.")
+    if summary["excluded"]:
+        counts = ", ".join(f"{reason}: {n}" for reason, n in summary["excluded"].items())
+        lines.append(f"Not scored by execution ({counts}).")
+    if summary["type"] == "sql":
+        empty = next(iter(summary["models"].values()))["empty_results"]["n"]
+        if empty:
+            by = (f"{k} {v['empty_results']['matches']}" for k, v in summary["models"].items())
+            lines.append(
+                f"Gold shows nothing on {empty} rows, counted apart; matched: {', '.join(by)}."
+            )
+        for name, figures in summary["models"].items():
+            if figures["errors"]:
+                errors = ", ".join(f"{k} {v}" for k, v in figures["errors"].items())
+                lines.append(f"What went wrong, {name}: {errors}.")
+    return lines
+
+
+def rank_sample(sample: Row) -> int:
+    """Order of the rows shown: won, lost, right by both, wrong by both."""
+    outputs = sample["outputs"]
+    if TUNED not in outputs or sample["type"] != "sql":
+        return 0
+    base = next(iter(outputs.values()))
+    return {(True, False): 0, (False, True): 1, (True, True): 2}.get(
+        (bool(outputs[TUNED]["match"]), bool(base["match"])), 3
+    )
+
+
+def outcome(out: Row) -> str:
+    """One line under an answer: right or wrong, and how it ended."""
+    ending = f"{out['generation_tokens']} tokens, ended by {out['finish_reason']}"
+    if "match" not in out:
+        scores = {"ROUGE-L": out["rouge_l"], "chrF": out["chrf"]}
+        return ", ".join([f"{k} {v:.2f}" for k, v in scores.items() if v is not None] + [ending])
+    said = "right" if out["match"] else f"wrong: {out['error']}" if out["error"] else "not scored"
+    return f"{said} ({ending})"
+
+
+def clip(text: str, lines: int = 14, width: int = 900) -> str:
+    """The beginning of a text, marked when it goes on."""
+    short = "\n".join(text.strip().split("\n")[:lines])[:width]
+    return short + (" ..." if len(short) < len(text.strip()) else "")
+
+
+def rows_text(rows: Sequence[Sequence[Any]] | None) -> str:
+    """Result rows on one line each, values separated by bars."""
+    return "\n".join(" | ".join("NULL" if v is None else str(v) for v in row) for row in rows or [])
+
+
+def answer_text(out: Row) -> str:
+    """An answer, its verdict and the first rows of its result."""
+    rows = rows_text(out.get("rows"))
+    return clip(out["text"] or "(empty)") + f"\n-> {outcome(out)}" + (f"\n{rows}" if rows else "")
+
+
+def sample_parts(sample: Row) -> list[tuple[str, str]]:
+    """(title, text) pairs of a row: question, reference, then an answer for each model."""
+    gold = clip(sample["gold"] or "")
+    if rows := rows_text(sample.get("gold_rows")):
+        gold += f"\n-> its first rows\n{rows}"
+    question = sample["question"]
+    if sample["type"] == "alpaca" and sample["context"]:
+        question += f"\n{clip(sample['context'])}"
+    head = [("question", question)] + ([("reference", gold)] if gold else [])
+    return head + [(name, answer_text(out)) for name, out in sample["outputs"].items()]
+
+
+def markdown(title: str, summary: Row | None, samples: Sequence[Row]) -> str:
+    """The report as Markdown: evaluation.md, and the terminal's text where rich is missing."""
+    lines = [f"# {title}", ""]
+    if summary:
+        header, cells = table_cells(summary)
+        for row in [header, ["---"] * len(header), *cells]:
+            lines.append(f"| {' | '.join(row)} |")
+        lines += ["", *(f"- {note}" for note in notes(summary)), ""]
+        for column, values in summary.get("breakdown", {}).items():
+            names = list(summary["models"])
+            lines += [f"| {column} | n | {' | '.join(names)} |", "| --- " * (len(names) + 2) + "|"]
+            for value, hits in values.items():
+                scores = " | ".join(f"{100 * k / n:.0f}%" for k, n in hits.values())
+                lines.append(f"| {value} | {next(iter(hits.values()))[1]} | {scores} |")
+            lines.append("")
+    for number, sample in enumerate(samples, 1):
+        lines += [f"## Example {number}", ""]
+        for name, text in sample_parts(sample):
+            fence = "`" * max(3, max((len(m) + 1 for m in re.findall(r"`{3,}", text)), default=3))
+            lines += [f"{name}:", "", fence, text, fence, ""]
+    return "\n".join(lines)
+
+
+def make_console() -> Console | None:
+    """rich's console, or None when rich is missing."""
+    rich = optional("rich.console", "rich", "coloured report and no progress bar")
+    return rich.Console(highlight=False) if rich else None
+
+
+def show_sample(console: Console, sample: Row, title: str) -> None:
+    """Print one row with its answers: side by side on wide terminals, stacked on narrow ones."""
+    from rich.table import Table
+    from rich.text import Text
+
+    parts = sample_parts(sample)
+    answers = [(n, t) for n, t in parts if n in sample["outputs"]]
+    console.rule(title, style="dim")
+    for name, text in parts[: len(parts) - len(answers)]:
+        console.print(Text.assemble((f"{name}: ", "bold"), text))
+    side_by_side = console.width >= WIDE and len(answers) > 1
+    grid = Table(show_header=side_by_side, expand=True, box=None, padding=(0, 2, 0, 0))
+    if side_by_side:
+        for name, _ in answers:
+            grid.add_column(name, ratio=1, header_style="bold")
+        grid.add_row(*(painted(text) for _, text in answers))
+        console.print(grid)
+        return
+    for name, text in answers:
+        console.print(Text.assemble((f"{name}: ", "bold"), painted(text)))
+
+
+def painted(text: str) -> Any:
+    """An answer with its verdict line in green or red."""
+    from rich.text import Text
+
+    shown = Text(text)
+    shown.highlight_regex(r"(?m)^-> right.*$", "green")
+    shown.highlight_regex(r"(?m)^-> wrong.*$", "red")
+    return shown
+
+
+def show_report(title: str, summary: Row | None, samples: Sequence[Row], examples: int) -> None:
+    """Print one answer before and after, the table with its verdict, then more examples."""
+    ranked = sorted(samples, key=rank_sample)
+    console = make_console()
+    if console is None:
+        print(markdown(title, summary, ranked[: max(1, examples)]))
+        return
+    from rich.table import Table
+
+    if summary is None:
+        console.print(f"\n[bold]{title}[/bold]")
+        for number, sample in enumerate(samples, 1):
+            show_sample(console, sample, f"prompt {number}")
+        return
+    show_sample(console, ranked[0], "an answer before and after")
+    header, cells = table_cells(summary)
+    table = Table(title=title, title_style="bold", header_style="bold")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", no_wrap=not index)
+    for row in cells:
+        table.add_row(*row, style="green" if row[0] == TUNED else None)
+    console.print()
+    console.print(table)
+    for index, note in enumerate(notes(summary)):
+        console.print(note, style="bold" if index < len(summary["paired"]) else None, markup=False)
+    for number, sample in enumerate(ranked[1:examples], 2):
+        show_sample(console, sample, f"example {number}")
+
+
+# --- Generating ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer of a model."""
+
+    text: str
+    prompt_tokens: int
+    generation_tokens: int
+    finish_reason: str  # "stop" (a stop token came) | "length"
+    time_sec: float  # from the answer's first token to its last
+
+
+def stop_ids(tokenizer: TokenizerWrapper) -> set[int]:
+    """Ids of the two tokens at which an answer ends."""
+    return {int(tokenizer.convert_tokens_to_ids(token)) for token in dataset.STOP_TOKENS}
+
+
+def prompt_ids(
+    model: nn.Module, tokenizer: TokenizerWrapper, prompt: str, max_tokens: int
+) -> list[int]:
+    """Ids of a rendered prompt; UserError when it and its answer do not fit the model."""
+    ids = dataset.encode(tokenizer, prompt)
+    limit = getattr(model.args, "max_position_embeddings", math.inf)
+    if len(ids) + max_tokens > limit:
+        raise UserError(
+            f"a prompt of {len(ids):,} tokens and an answer of {max_tokens:,} do not fit the "
+            f"model's {limit:,}: shorten the prompt or schema, or lower --shots or --max-tokens"
+        )
+    return ids
+
+
+def generate_batch(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    prompts: Sequence[str],
+    max_tokens: int,
+    temp: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 16,
+    top_p: float = 1.0,
+    advance: Callable[[int], None] = lambda n: None,
+) -> list[Generation]:
+    """Answer rendered prompts, `batch_size` at a time, in the order given.
+
+    Rows are worked off longest first, so that neighbours need little padding; a row that ends
+    makes room for the next. What all prompts begin with is computed once.
+    """
+    import mlx.core as mx
+    from mlx_lm.generate import BatchGenerator
+    from mlx_lm.models.cache import BatchKVCache, BatchRotatingKVCache
+    from mlx_lm.sample_utils import make_sampler
+
+    ids = [prompt_ids(model, tokenizer, p, max_tokens) for p in prompts]
+    order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+    shared = shared_prefix(ids)
+    mx.random.seed(seed)
+    # The caches grow by this many positions at a time: 256 for answers of 96 would be mostly air.
+    BatchKVCache.step = BatchRotatingKVCache.step = CACHE_STEP
+    generator = BatchGenerator(
+        model if temp else GreedyHead(model),  # type: ignore[arg-type]  # it is called, no more
+        stop_tokens=[[i] for i in stop_ids(tokenizer)],
+        sampler=make_sampler(temp, top_p=top_p) if temp else GreedyHead.sample,
+        completion_batch_size=batch_size,
+        prefill_batch_size=min(8, batch_size),
+    )
+    uids = generator.insert(
+        [ids[i][shared:] for i in order],
+        [max_tokens] * len(order),
+        caches=prefix_caches(model, ids[order[0]][:shared], len(order)) if shared else None,
+    )
+    row_of = dict(zip(uids, order, strict=True))
+    tokens: list[list[int]] = [[] for _ in ids]
+    began: dict[int, float] = {}
+    done: dict[int, Generation] = {}
+    try:
+        while responses := generator.next_generated():
+            for response in responses:
+                row = row_of[response.uid]
+                began.setdefault(row, time.perf_counter())
+                tokens[row].append(response.token)
+                if response.finish_reason:
+                    text = tokenizer.decode(
+                        tokens[row][: -1 if response.finish_reason == "stop" else None]
+                    )
+                    seconds = time.perf_counter() - began[row]
+                    done[row] = Generation(
+                        text, len(ids[row]), len(tokens[row]), response.finish_reason, seconds
+                    )
+                    advance(1)
+    finally:
+        generator.close()
+    return [done[row] for row in range(len(ids))]
+
+
+class GreedyHead:
+    """A model whose logits are only (best id, 0): enough for greedy decoding.
+
+    mlx-lm turns a step's logits into log-probabilities and keeps them. For a batch of 32 over
+    262,144 tokens that is a quarter of a step's time on a CPU and a few hundred MB, for nothing.
+    Taking one log-probability from the other gives the id back, exactly below 2**24.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.layers, self.make_cache = model, model.layers, model.make_cache
+
+    def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
+        import mlx.core as mx
+
+        best = mx.argmax(self.model(inputs, cache=cache)[:, -1:], axis=-1).astype(mx.float32)
+        return mx.stack([best, mx.zeros_like(best)], axis=-1)
+
+    @staticmethod
+    def sample(logprobs: mx.array) -> mx.array:
+        """The ids that the logits carried."""
+        import mlx.core as mx
+
+        return mx.round(logprobs[:, 0] - logprobs[:, 1]).astype(mx.uint32)
+
+
+def shared_prefix(ids: Sequence[list[int]]) -> int:
+    """Tokens that all rows begin with, 0 when too few to be worth it; each row keeps some."""
+    low, high = min(ids), max(ids)
+    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    same = min(same, min(map(len, ids)) - 2)
+    return same if same >= SHARED_PREFIX and len(ids) > 1 else 0
+
+
+def prefix_caches(model: nn.Module, prefix: list[int], copies: int) -> list[list[Any]]:
+    """Key-value caches that hold `prefix`, one for each row."""
+    import copy
+
+    import mlx.core as mx
+    from mlx_lm.models.cache import make_prompt_cache
+
+    cache = make_prompt_cache(model)
+    model.model(mx.array(prefix)[None], cache=cache)
+    mx.eval([c.state for c in cache])
+    return [copy.deepcopy(cache) for _ in range(copies)]
+
+
+def reference_losses(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    prompts: Sequence[str],
+    references: Sequence[str],
+) -> list[tuple[float, int]]:
+    """(summed loss in nats, tokens) of each reference with its end of turn, after its prompt."""
+    import mlx.core as mx
+
+    pairs = []
+    for prompt, reference in zip(prompts, references, strict=True):
+        head = prompt_ids(model, tokenizer, prompt, 0)
+        answer = f"{dataset.neutralize(reference).strip()}{dataset.END_OF_TURN}"
+        pairs.append((head, prompt_ids(model, tokenizer, prompt + answer, 0)))
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
+    losses: dict[int, tuple[float, int]] = {}
+    for start in range(0, len(order), 8):
+        block = order[start : start + 8]
+        width = max(len(pairs[i][1]) for i in block)
+        inputs = mx.array([pairs[i][1] + [0] * (width - len(pairs[i][1])) for i in block])
+        hidden = model.model(inputs)
+        for row, i in enumerate(block):
+            head, whole = pairs[i]
+            targets = mx.array(whole[len(head) :])
+            states = hidden[row, len(head) - 1 : len(whole) - 1]
+            loss: Any = train.head_loss(model, states, targets).item()
+            losses[i] = (loss, len(targets))
+    return [losses[i] for i in range(len(pairs))]
+
+
+# --- Scoring SQL --------------------------------------------------------------------------------
+
+BAD_CONTEXT = "the database does not load"
+STATUS_ERRORS = {
+    "timeout": "timed out",
+    "refused": "refused by the sandbox",
+    "too_large": "result too large",
+}
+SQL_ERRORS = {
+    "no such table": "no such table",
+    "no such column": "no such column",
+    "no such function": "no such function",
+    "syntax error": "syntax",
+    "incomplete input": "syntax",
+    "unrecognized token": "syntax",
+    "several statements": "several statements",
+}
+NO_CHANGE = 'DROP TABLE IF EXISTS "no such table"'  # runs as a change and leaves all as it was
+
+
+@dataclass(frozen=True)
+class Gold:
+    """What a row's reference does on its database and on a perturbed copy of it."""
+
+    sql: str
+    kind: str = "other"
+    excluded: str | None = None  # why the row cannot be scored by execution
+    empty: bool = False  # the gold returns nothing, or changes nothing
+    result: dataset.SqlResult | None = None
+    order: tuple[int, ...] | None = None
+    copy: str | None = None  # context of the perturbed copy, None when it serves no purpose
+    copy_result: dataset.SqlResult | None = None
+
+
+def prepare_gold(row: Row, worker: dataset.SqlWorker, seed: int, timeout_sec: float) -> Gold:
+    """Run a row's reference; find out whether and how answers can be compared with it."""
+    sql = row.get("gold") or extract_sql(row["completion"]) or row["completion"]
+    kind = dataset.statement_kind(sql)
+    context = row.get("context")
+    if not context:
+        return Gold(sql, kind, "no database")
+    result = worker.run(context, sql, timeout_sec)
+    if result.stage == "context" and result.status != "ok":
+        return Gold(sql, kind, BAD_CONTEXT)
+    if result.status != "ok" or result.truncated:
+        return Gold(
+            sql,
+            kind,
+            "the gold's result is too large" if result.truncated else "the gold does not run",
+        )
+    if dataset.uses_clock(sql):
+        return Gold(sql, kind, "the gold reads the clock or random numbers")
+    empty = shows_nothing(result, context, worker, timeout_sec)
+    gold = Gold(sql, kind, None, empty, result, order_columns(sql, result.columns))
+    copy = None if empty else perturbed_context(context, worker, f"{seed} {row['id']}", timeout_sec)
+    if copy is None:
+        return gold
+    again = worker.run(copy, sql, timeout_sec)
+    if again.status != "ok" or again.truncated or shows_nothing(again, copy, worker, timeout_sec):
+        return gold
+    return replace(gold, copy=copy, copy_result=again)
+
+
+def shows_nothing(
+    result: dataset.SqlResult, context: str, worker: dataset.SqlWorker, timeout_sec: float
+) -> bool:
+    """Whether a statement returned nothing but NULLs, or left the database as it was."""
+    if result.state is None:
+        return all(value is None for row in result.rows for value in row)
+    return result.state == worker.run(context, NO_CHANGE, timeout_sec).state
+
+
+def perturbed_context(
+    context: str, worker: dataset.SqlWorker, seed: str, timeout_sec: float
+) -> str | None:
+    """The context with its tables' rows replaced by perturbed ones; None when there are none."""
+    changes = []
+    for table, keys in context_tables(context).items():
+        found = worker.run(context, f"SELECT * FROM {table}", timeout_sec)
+        if found.status == "ok" and found.rows and not found.truncated:
+            rows = perturb_rows(found.columns, found.rows, keys, f"{seed} {table}")
+            values = ",\n".join(f"({', '.join(map(sql_literal, row))})" for row in rows)
+            # A row that breaks a constraint is left out; the others serve.
+            changes.append(f"DELETE FROM {table};\nINSERT OR IGNORE INTO {table} VALUES {values};")
+    return "\n".join([context.rstrip().rstrip(";") + ";", *changes]) if changes else None
+
+
+def judge(
+    result: dataset.SqlResult, gold: dataset.SqlResult, order: Sequence[int] | None
+) -> str | None:
+    """None when a result matches the gold's, else what is wrong with it."""
+    if result.status == "ok":
+        if gold.state is not None or result.state is not None:
+            return None if gold.state == result.state else "wrong rows"
+        said = "wrong rows" if result.truncated else compare_rows(gold.rows, result.rows, order)
+        return None if said == "match" else said
+    message = (result.error or "").lower()
+    by_message = (name for marker, name in SQL_ERRORS.items() if marker in message)
+    return STATUS_ERRORS.get(result.status) or next(by_message, "other error")
+
+
+def score_sql(
+    answer: Generation,
+    gold: Gold,
+    row: Row,
+    worker: dataset.SqlWorker,
+    timeout_sec: float,
+) -> Row:
+    """One model's verdict on one row: the fields of a sample's outputs."""
+    sql, context = extract_sql(answer.text, row["prompt"]), row.get("context")
+    out: Row = {
+        **asdict(answer),
+        "sql": sql,
+        "valid_sql": parse_sql(sql) is not None if "sqlglot" not in _missing else None,
+        "executes": False,
+        "exact_match": bool(sql) and normal_sql(sql) == normal_sql(gold.sql),
+        "match": False,
+        "strict_match": None,
+        "error": None,
+        "rows": None,
+    }
+    if not context or gold.excluded == BAD_CONTEXT:
+        return out
+    result = worker.run(context, sql, timeout_sec) if sql else None
+    if result and result.status == "ok":
+        out |= {"executes": True, "rows": preview(result.rows)}
+    if gold.result is None:
+        return out
+    out["error"] = judge(result, gold.result, gold.order) if result else "no SQL in the reply"
+    out["match"] = out["error"] is None
+    if gold.copy and gold.copy_result:
+        again = worker.run(gold.copy, sql, timeout_sec) if out["match"] else None
+        out["strict_match"] = (
+            again is not None and judge(again, gold.copy_result, gold.order) is None
+        )
+    if (
+        out["error"]
+        and sql
+        and answer.finish_reason == "length"
+        and answer.text.rstrip().endswith(sql)
+    ):
+        out["error"] = "cut off at the length limit"
+    return out
+
+
+def preview(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """The first rows of a result, as JSON can hold them."""
+    return [[v.hex() if isinstance(v, bytes) else v for v in row] for row in rows[:PREVIEW_ROWS]]
+
+
+def score_text(answer: Generation, reference: str, loss: float | None) -> Row:
+    """One model's scores on one instruction row; without a reference only what needs none."""
+    return {
+        **asdict(answer),
+        "nll": loss,
+        "rouge_l": rouge_l(reference, answer.text) if reference else None,
+        "chrf": chrf(reference, answer.text) if reference else None,
+        "length_ratio": len(answer.text.split()) / max(1, len(reference.split()))
+        if reference
+        else None,
+        "repetition_rate": repetition_rate(answer.text),
+    }
+
+
+# --- A whole run --------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """Yields a function that counts finished rows: a bar with the time left, or plain lines."""
+    rich = optional("rich.progress", "rich", "coloured report and no progress bar")
+    if rich and sys.stderr.isatty():
+        console = importlib.import_module("rich.console").Console(stderr=True)
+        with rich.Progress(
+            *rich.Progress.get_default_columns(), console=console, transient=True
+        ) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda n: bar.advance(task, n)
+        return
+    start, done, shown = time.monotonic(), 0, 0
+
+    def advance(n: int) -> None:
+        nonlocal done, shown
+        done += n
+        if done * 4 // total > shown:
+            shown = done * 4 // total
+            left = (time.monotonic() - start) / done * (total - done)
+            print(
+                f"{label}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True
+            )
+
+    yield advance
+
+
+def default_rows(kind: str, quick: bool) -> list[Row]:
+    """The default prompts as rows like those of the data folder."""
+    config = dataset.DatasetConfig(type=kind, dataset_name="default prompts")  # type: ignore[arg-type]
+    rows = []
+    if kind == "sql":
+        for question, context, gold in EvaluationConfig.sql_prompts:
+            fields = {"sql_prompt": question, "sql": gold, "sql_context": context}
+            rows.append(dataset.make_row(fields, config))
+    else:
+        for instruction, given in EvaluationConfig.alpaca_prompts:
+            rows.append(
+                dataset.make_row({"instruction": instruction, "input": given, "output": ""}, config)
+            )
+    return rows[:3] if quick else rows
+
+
+def chosen_rows(config: EvaluationConfig, kind: str) -> list[Row]:
+    """The rows to evaluate; UserError when they are of another type than the adapter."""
+    if config.rows_from is None:
+        return default_rows(kind, config.quick_test)
+    rows = typed_rows(config, config.rows_from, kind)
+    if config.num_samples and config.num_samples < len(rows):
+        rows = random.Random(config.seed).sample(rows, config.num_samples)
+    return rows
+
+
+def typed_rows(config: EvaluationConfig, split: str, kind: str) -> list[Row]:
+    """All rows of a split, checked to be of the adapter's type."""
+    rows = dataset.read_split(config.data, split)
+    other = next((r["type"] for r in rows if r.get("type", kind) != kind), None)
+    if other:
+        raise UserError(
+            f"{config.data}/{split}.jsonl holds {other} rows but the adapter in "
+            f"{config.adapter_path} was trained on {kind}: give the matching --data"
+        )
+    return rows
+
+
+def shot_turns(config: EvaluationConfig, kind: str) -> list[tuple[str, str]]:
+    """Worked examples from the train split as earlier turns of the chat, the same for every row."""
+    if not config.shots:
+        return []
+    rows = typed_rows(config, "train", kind)
+    if len(rows) < config.shots:
+        raise UserError(f"--shots {config.shots} is more than the {len(rows)} rows of train.jsonl")
+    drawn = random.Random(config.seed).sample(rows, config.shots)
+    return [turn for r in drawn for turn in (("user", r["prompt"]), ("model", r["completion"]))]
+
+
+def run_models(
+    tuned: train.Finetuned,
+    rows: Sequence[Row],
+    turns: list[tuple[str, str]],
+    config: EvaluationConfig,
+) -> tuple[dict[str, list[Row]], Row]:
+    """Let every model answer all rows: ({model: answers}, {model: speed}).
+
+    An answer is {"answer": Generation, "loss": (nats, tokens) of the reference or None}.
+    """
+    kind = rows[0]["type"]
+    runs: dict[str, tuple[Literal["base", "finetuned"], list[tuple[str, str]]]] = {
+        "base": ("base", [])
+    }
+    if turns:
+        runs = {"base, 0 shots": ("base", []), f"base, {config.shots} shots": ("base", turns)}
+    runs[TUNED] = ("finetuned", [])
+    max_tokens = config.max_tokens or MAX_TOKENS[kind]
+    found: dict[str, list[Row]] = {}
+    speed: Row = {}
+    with progress(len(runs) * len(rows), "answers") as advance:
+        for name, (which, earlier) in runs.items():
+            model = tuned.use(which)
+            prompts = [dataset.render_chat([*earlier, ("user", r["prompt"])]) for r in rows]
+            start = time.perf_counter()
+            answers = generate_batch(
+                model, tuned.tokenizer, prompts, max_tokens, config.temp, config.seed,
+                config.batch_size, config.top_p, advance,
+            )  # fmt: skip
+            seconds, made = time.perf_counter() - start, sum(a.generation_tokens for a in answers)
+            speed[name] = {"generation_tps": made / seconds, "seconds": seconds}
+            losses: list[tuple[float, int] | None] = [None] * len(rows)
+            if kind == "alpaca" and all(r["completion"] for r in rows):
+                losses = [
+                    *reference_losses(
+                        model, tuned.tokenizer, prompts, [r["completion"] for r in rows]
+                    )
+                ]
+            pairs = zip(answers, losses, strict=True)
+            found[name] = [{"answer": a, "loss": loss} for a, loss in pairs]
+    return found, speed
+
+
+def make_samples(
+    rows: Sequence[Row], found: Mapping[str, Sequence[Row]], config: EvaluationConfig
+) -> list[Row]:
+    """Score every answer: the rows of evaluation_samples.jsonl."""
+    samples = []
+    with dataset.SqlWorker() as worker:
+        for index, row in enumerate(rows):
+            sample = {
+                k: row.get(k)
+                for k in ("id", "type", "source", "complexity", "question", "context", "prompt")
+            }
+            answers = {name: made[index] for name, made in found.items()}
+            if row["type"] == "sql":
+                gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
+                sample |= {
+                    "gold": gold.sql,
+                    "kind": gold.kind,
+                    "excluded": gold.excluded,
+                    "empty_gold": gold.empty,
+                }
+                sample["gold_rows"] = preview(gold.result.rows) if gold.result else None
+                sample["outputs"] = {
+                    name: score_sql(made["answer"], gold, row, worker, config.sql_timeout)
+                    for name, made in answers.items()
+                }
+            else:
+                loss = next(iter(answers.values()))["loss"]
+                sample |= {"gold": row["completion"], "reference_tokens": loss[1] if loss else None}
+                sample["outputs"] = {
+                    name: score_text(
+                        made["answer"], row["completion"], made["loss"] and made["loss"][0]
+                    )
+                    for name, made in answers.items()
+                }
+            samples.append(sample)
+    return samples
+
+
+def forgetting_rows(kind: str, config: EvaluationConfig) -> list[Row]:
+    """Rows of the other task's bundled sample."""
+    other = "alpaca" if kind == "sql" else "sql"
+    settings = dataset.DatasetConfig(type=other, dataset_name="sample")  # type: ignore[arg-type]
+    raw, _ = dataset.open_source(settings)
+    first = next(raw)
+    columns = dataset.match_columns(list(first), other, {})
+    counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired")}
+    rows = list(dataset.clean_rows([first, *raw], columns, settings, counts))
+    return random.Random(config.seed).sample(rows, min(len(rows), config.num_samples or 40))
+
+
+def describe_run(tuned: train.Finetuned, config: EvaluationConfig, n: int) -> Row:
+    """With what a run was made: everything that is not computed from its samples."""
+    from importlib import metadata
+
+    import mlx.core as mx
+
+    versions = {}
+    for name in ("mlx", "mlx-lm", "transformers", "sqlglot", "scipy", "sacrebleu", "rapidfuzz"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    path = config.data / f"{config.rows_from}.jsonl"
+    keys = ("model", "base_sha256", "dataset_type", "best_step", "best_val_loss", "fine_tune_type")
+    return {
+        "split": config.rows_from,
+        "rows_chose_the_checkpoint": config.rows_from == "valid",
+        "n": n,
+        "seed": config.seed,
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "shots_as": "earlier turns of the chat, drawn from train.jsonl" if config.shots else None,
+        "data_sha256": dataset.sha256_of(path),
+        "adapter": {k: tuned.config[k] for k in keys if k in tuned.config},
+        "number_tolerance": {"relative": REL_TOL, "absolute": ABS_TOL},
+        "versions": versions,
+        "device": str(mx.default_device()),
+        "peak_memory_gb": mx.get_peak_memory() / 1e9,
+    }
+
+
+def run_title(config: EvaluationConfig, n: int) -> str:
+    """What was evaluated, for the head of the report."""
+    if config.rows_from is None:
+        return f"{n} default prompts"
+    chose = " (these rows chose the checkpoint: expect a lower score on new ones)"
+    return (
+        f"{n} rows of {config.data}/{config.rows_from}.jsonl, split {config.rows_from}, "
+        f"seed {config.seed}{chose if config.rows_from == 'valid' else ''}"
+    )
+
+
+def evaluate(config: EvaluationConfig) -> Row:
+    """Compare base and fine-tuned model as configured; returns what evaluation.json holds.
+
+    For the default prompts nothing is written and "summary" is None.
+    """
+    train.use_openblas()
+    tuned = train.load_finetuned(config.adapter_path, config.model)
+    kind = tuned.config.get("dataset_type", "sql")
+    rows = chosen_rows(config, kind)
+    title = run_title(config, len(rows))
+    print(title, file=sys.stderr)
+    found, speed = run_models(tuned, rows, shot_turns(config, kind), config)
+    samples = make_samples(rows, found, config)
+    if config.rows_from is None:
+        show_report(title, None, samples, len(samples))
+        return {"summary": None, "samples": samples}
+    summary = summarize(samples)
+    report: Row = {
+        "summary": summary,
+        "run": describe_run(tuned, config, len(rows)) | {"speed": speed},
+    }
+    show_report(title, summary, samples, config.examples)
+    ranked = sorted(samples, key=rank_sample)[: config.examples]
+    text = markdown(f"Evaluation: {title}", summary, ranked)
+    if config.check_forgetting:
+        others = forgetting_rows(kind, config)
+        made = make_samples(others, run_models(tuned, others, [], config)[0], config)
+        report["forgetting"] = summarize(made)
+        name = (
+            f"what fine-tuning cost: {len(others)} rows of the bundled {others[0]['type']} sample"
+        )
+        show_report(name, report["forgetting"], made, 1)
+        text += "\n" + markdown(name.capitalize(), report["forgetting"], [])
+        samples = [s | {"set": "main"} for s in samples] + [s | {"set": "forgetting"} for s in made]
+    folder = config.output_dir or config.adapter_path
+    dataset.write_together(
+        {
+            folder / "evaluation_samples.jsonl": "".join(dataset.json_lines(samples)),
+            folder / "evaluation.json": json.dumps(report, indent=2) + "\n",
+            folder / "evaluation.md": text,
+        }
+    )
+    print(
+        f"written: {folder}/evaluation.json, evaluation_samples.jsonl and evaluation.md",
+        file=sys.stderr,
+    )
+    return report
+
+
+# --- The chat -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Chat:
+    """What a chat knows; each model keeps its own side of the conversation."""
+
+    tuned: train.Finetuned
+    config: EvaluationConfig
+    console: Console | None
+    worker: dataset.SqlWorker
+    temp: float
+    max_tokens: int
+    system: str | None = None
+    schema: str | None = None  # shown to the models
+    database: str | None = None  # SQL text that rebuilds the data, for running answers
+    history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    transcript: list[str] = field(default_factory=list)
+
+    @property
+    def is_sql(self) -> bool:
+        """Whether the adapter was trained to write SQL."""
+        return self.tuned.config.get("dataset_type") == "sql"
+
+    def say(self, text: str = "") -> None:
+        """Print a line of the program's own, and keep it for /save."""
+        print(text, flush=True)
+        self.transcript.append(text)
+
+
+def set_system(chat: Chat, text: str) -> None:
+    """TEXT: instruction placed before the first turn; alone: none"""
+    chat.system = text or None
+    chat.history.clear()
+    chat.say(f"system text {'set' if text else 'removed'}; the conversation starts afresh")
+
+
+def reset(chat: Chat, _: str) -> None:
+    """forget the conversation"""
+    chat.history.clear()
+    chat.say("the conversation starts afresh")
+
+
+def set_temp(chat: Chat, text: str) -> None:
+    """N: sampling temperature, 0 is greedy"""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 5:
+            chat.temp = float(text)
+            return chat.say(f"temperature {chat.temp:g}")
+    raise UserError(f"/temp takes a number between 0 and 5, not '{text}'")
+
+
+def set_max_tokens(chat: Chat, text: str) -> None:
+    """N: longest answer in tokens"""
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"/max-tokens takes a whole number above 0, not '{text}'")
+    chat.max_tokens = int(text)
+    chat.say(f"answers of at most {chat.max_tokens} tokens")
+
+
+def ask_example(chat: Chat, _: str) -> None:
+    """ask a row of the validation split and show its reference"""
+    kind = "sql" if chat.is_sql else "alpaca"
+    row = random.choice(typed_rows(chat.config, "valid", kind))
+    chat.history.clear()
+    chat.say(f"example> {row['prompt']}")
+    answer_turn(chat, row["prompt"], row.get("context") if chat.is_sql else None)
+    chat.history.clear()
+    chat.say(f"reference: {row['completion']}")
+
+
+def save_chat(chat: Chat, text: str) -> None:
+    """FILE: write the conversation so far"""
+    path = Path(text).expanduser()
+    if not text or path.exists():
+        raise UserError(
+            f"'{text}' exists already: give another name" if text else "/save takes a file name"
+        )
+    dataset.write_atomic(path, "\n".join(chat.transcript) + "\n")
+    print(f"saved to {path}")
+
+
+def use_schema(chat: Chat, text: str) -> None:
+    """FILE.sql: ask about the tables of this SQL file"""
+    path = Path(text).expanduser()
+    try:
+        size = path.stat().st_size
+        if size > MAX_SCHEMA_BYTES:
+            raise UserError(
+                f"{path} has {size:,} bytes, more than {MAX_SCHEMA_BYTES:,}: cut it down"
+            )
+        sql = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the schema '{text}': {error}") from None
+    take_database(chat, sql, path)
+
+
+def use_db(chat: Chat, text: str) -> None:
+    """FILE.sqlite: ask about this database; answers run on a copy"""
+    path = Path(text).expanduser()
+    sql, note = dump_database(path)
+    take_database(chat, sql, path)
+    if note:
+        chat.say(note)
+
+
+def quit_chat(chat: Chat, _: str) -> None:
+    """leave (also Ctrl-D)"""
+    raise EOFError
+
+
+def show_help(chat: Chat, _: str) -> None:
+    """list the commands"""
+    for name, command in commands(chat).items():
+        about = (command.__doc__ or "").strip()
+        argument, _, rest = about.partition(": ")
+        known = argument.isupper() or "." in argument
+        chat.say(f"  {name + ' ' + argument if known else name:22} {rest if known else about}")
+
+
+def commands(chat: Chat) -> dict[str, Callable[[Chat, str], None]]:
+    """The chat's commands by name."""
+    sql = {"/schema": use_schema, "/db": use_db} if chat.is_sql else {}
+    return {
+        "/help": show_help, "/system": set_system, "/reset": reset, "/temp": set_temp,
+        "/max-tokens": set_max_tokens, "/example": ask_example, "/save": save_chat, **sql,
+        "/quit": quit_chat,
+    }  # fmt: skip
+
+
+def take_database(chat: Chat, sql: str, path: Path) -> None:
+    """Make a schema the subject of the chat, after seeing that it loads."""
+    if not chat.is_sql:
+        raise UserError("schemas and databases are for adapters trained on SQL")
+    schema = dataset.schema_of(sql)
+    if not schema:
+        raise UserError(f"{path} holds no CREATE statement")
+    tried = chat.worker.run(sql, "SELECT 1", 10 * chat.config.sql_timeout)
+    if tried.status != "ok":
+        raise UserError(f"{path} does not load into SQLite: {tried.error}")
+    ids = dataset.encode(chat.tuned.tokenizer, schema)
+    limit = getattr(chat.tuned.model.args, "max_position_embeddings", math.inf)
+    if len(ids) + chat.max_tokens > limit:
+        raise UserError(
+            f"the schema of {path} takes {len(ids):,} tokens; the model reads {limit:,}"
+        )
+    chat.schema, chat.database = schema, sql
+    chat.history.clear()
+    chat.say(
+        f"asking about {path}: {schema.upper().count('CREATE TABLE')} tables, {len(ids):,} tokens"
+    )
+
+
+def dump_database(path: Path) -> tuple[str, str | None]:
+    """(SQL text that rebuilds a SQLite file, a note when rows were left out). Never writes to it.
+
+    The file is copied first, its write-ahead log too, because even reading can touch the log.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_DB_BYTES:
+            raise UserError(
+                f"{path} has {size:,} bytes, more than {MAX_DB_BYTES:,}: use /schema instead"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "copy.sqlite")
+            for suffix in ("", "-wal"):
+                if Path(f"{path}{suffix}").exists():
+                    shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+            with closing(sqlite3.connect(copy)) as connection:
+                connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+                whole = dump_tables(connection, None)
+                if whole is not None:
+                    return whole, None
+                part = dump_tables(connection, DUMP_ROWS)
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"cannot read the database '{path}': {error}") from None
+    if part is None:
+        raise UserError(
+            f"{path} is too large to ask even with {DUMP_ROWS} rows a table; use /schema"
+        )
+    return part, f"large database: answers are computed on the first {DUMP_ROWS} rows of each table"
+
+
+def dump_tables(connection: sqlite3.Connection, limit: int | None) -> str | None:
+    """CREATE and INSERT statements of a database; None when longer than MAX_DUMP_BYTES."""
+    objects = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL "
+        "AND name NOT LIKE 'sqlite_%' ORDER BY type = 'table' DESC, rowid"
+    ).fetchall()
+    virtual = tuple(
+        f"{name}_" for _, name, sql in objects if sql.upper().startswith("CREATE VIRTUAL")
+    )
+    lines, size = [], 0
+    for kind, name, sql in objects:
+        if sql.upper().startswith("CREATE VIRTUAL") or (virtual and name.startswith(virtual)):
+            continue  # full-text indexes and their shadow tables: the sandbox has no virtual tables
+        table = '"' + name.replace('"', '""') + '"'
+        made: Iterable[str] = [f"{sql};"]
+        if kind == "table":
+            info = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            columns = ", ".join('"' + c[1].replace('"', '""') + '"' for c in info)
+            rows = connection.execute(
+                f"SELECT {columns} FROM {table} LIMIT ?", (-1 if limit is None else limit,)
+            )
+            head = f"INSERT INTO {table} ({columns}) VALUES"
+            made = chain(made, (f"{head} ({', '.join(map(sql_literal, r))});" for r in rows))
+        for line in made:
+            size += len(line) + 1
+            if size > MAX_DUMP_BYTES:
+                return None
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def answer_turn(chat: Chat, text: str, database: str | None) -> None:
+    """Stream the answer of each model to one user turn, and run its SQL where there is data."""
+    names = {"base": "base", TUNED: "finetuned"} if chat.config.show_base else {TUNED: "finetuned"}
+    wide = chat.console is not None and chat.console.is_terminal and chat.console.width >= WIDE
+    with stacked(chat) if len(names) == 1 or not wide else side_by_side(chat, list(names)) as show:
+        for name, which in names.items():
+            turns = [*chat.history.get(name, []), ("user", text)]
+            answer, facts = stream_answer(chat, which, turns, partial(show, name))
+            show(name, f"\n[{facts}]\n")
+            chat.history[name] = [*turns, ("model", answer)]
+            chat.transcript.append(f"{name}> {answer}\n[{facts}]")
+            if database and (sql := extract_sql(answer, text)):
+                table = run_answer(chat, sql, database)
+                show(name, table + "\n")
+                chat.transcript.append(table)
+
+
+def stream_answer(
+    chat: Chat, which: Any, turns: Sequence[tuple[str, str]], show: Callable[[str], None]
+) -> tuple[str, str]:
+    """(answer, line of facts) of one model; Ctrl-C ends the answer and keeps what was said."""
+    import mlx.core as mx
+    from mlx_lm.generate import stream_generate
+    from mlx_lm.sample_utils import make_sampler
+
+    model, tokenizer = chat.tuned.use(which), chat.tuned.tokenizer
+    tokenizer.eos_token_ids = stop_ids(tokenizer)
+    ids = prompt_ids(model, tokenizer, dataset.render_chat(turns, chat.system), chat.max_tokens)
+    mx.random.seed(chat.config.seed)
+    sampler = make_sampler(chat.temp, top_p=chat.config.top_p)
+    text, reason, tokens, speed, first = "", "interrupted", 0, 0.0, None
+    start = time.perf_counter()
+    try:
+        for part in stream_generate(
+            model, tokenizer, ids, max_tokens=chat.max_tokens, sampler=sampler
+        ):
+            first = first if first is not None else time.perf_counter() - start
+            text += part.text
+            show(part.text)
+            tokens, speed = part.generation_tokens, part.generation_tps
+            reason = part.finish_reason or reason
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    wait = f", first after {first:.1f} s" if first is not None else ""
+    return text, f"{tokens} tokens, {speed:.1f} tokens/s{wait}, {reason}"
+
+
+def run_answer(chat: Chat, sql: str, database: str) -> str:
+    """Run an answer's SQL on a throw-away copy; its rows as text, or why there are none."""
+    result = chat.worker.run(database, sql, chat.config.sql_timeout, max_rows=20)
+    if result.status != "ok":
+        return f"  the query did not run ({result.status}): {result.error}"
+    if result.state is not None:
+        return f"  this {result.kind} statement ran on a copy; your data are as they were"
+    lines = (
+        [" | ".join(result.columns), *rows_text(result.rows).split("\n")]
+        if result.rows
+        else ["no rows"]
+    )
+    return "\n".join(f"  {line}" for line in lines) + ("\n  ..." if result.truncated else "")
+
+
+@contextmanager
+def stacked(chat: Chat) -> Iterator[Callable[[str, str], None]]:
+    """Print pieces as they come, one model after the other."""
+    last: list[str] = []
+
+    def show(name: str, piece: str) -> None:
+        if last != [name]:
+            last[:] = [name]
+            print(f"{name}> ", end="")
+        print(piece, end="", flush=True)
+
+    yield show
+
+
+@contextmanager
+def side_by_side(chat: Chat, names: Sequence[str]) -> Iterator[Callable[[str, str], None]]:
+    """Stream pieces into one column for each model."""
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    texts = dict.fromkeys(names, "")
+
+    def grid() -> Table:
+        table = Table(box=None, expand=True, padding=(0, 2, 0, 0))
+        for name in names:
+            table.add_column(name, ratio=1)
+        table.add_row(*(Text(texts[name]) for name in names))
+        return table
+
+    with Live(
+        grid(), console=chat.console, refresh_per_second=8, vertical_overflow="visible"
+    ) as live:
+
+        def show(name: str, piece: str) -> None:
+            texts[name] += piece
+            live.update(grid())
+
+        yield show
+
+
+def take_line(chat: Chat, line: str) -> None:
+    """Obey a command or answer a question; a mistake is one line and the chat goes on."""
+    try:
+        if line.startswith("/"):
+            name, _, argument = line.partition(" ")
+            command = commands(chat).get(name)
+            if command is None:
+                raise UserError(f"there is no {name}: /help lists the commands")
+            return command(chat, argument.strip())
+        chat.transcript.append(f"you> {line}")
+        prompt = (
+            dataset.sql_prompt(line, chat.schema)
+            if chat.is_sql
+            else dataset.alpaca_prompt(line, None)
+        )
+        answer_turn(chat, prompt, chat.database)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def chat(config: EvaluationConfig) -> None:
+    """Talk with the fine-tuned model, and with the base next to it, until the input ends."""
+    train.use_openblas()
+    tuned = train.load_finetuned(config.adapter_path, config.model)
+    typing = sys.stdin.isatty()
+    if typing:
+        with suppress(ImportError):
+            importlib.import_module("readline")  # line editing and history for input()
+    with dataset.SqlWorker() as worker:
+        state = Chat(
+            tuned, config, make_console(), worker, config.temp, config.max_tokens or CHAT_TOKENS
+        )
+        if config.db:
+            use_db(state, str(config.db))
+        if config.schema:
+            use_schema(state, str(config.schema))
+        if typing:
+            print("Ask away; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
+        while True:
+            try:
+                line = input("you> " if typing else "").strip()
+                if line:
+                    take_line(state, line)
+            except KeyboardInterrupt:
+                print()
+            except EOFError:
+                return
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the flags, then evaluate or chat."""
+    config = dataset.parse_config(EvaluationConfig, argv, __doc__, quick_settings)
+    dataset.load_env()
+    return dataset.run_script(lambda: chat(config) if config.interactive else evaluate(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

