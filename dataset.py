@@ -33,6 +33,7 @@ import sys
 import tempfile
 import threading
 import time
+import unicodedata
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,6 +63,7 @@ SPECIAL_TOKEN = re.compile(
     r"<(?=(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|image)|image_soft_token|unused\d+)>)"
 )
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+WORD_OR_SIGN = re.compile(r"\w+|[^\w\s.,:;!?'\"`]")
 EMPTY_INPUTS = {"noinput", "no input", "<noinput>", "n/a", "none", "null"}
 # English and SQL under Gemma's tokenizer: measured 3.4 to 4.3 characters a token on real rows.
 CHARACTERS_PER_TOKEN = 3.2
@@ -154,7 +156,7 @@ class DatasetConfig:
             (0 < self.test_fraction < 1, "--test-fraction must be between 0 and 1"),
             (self.valid_fraction + self.test_fraction < 1, "the two fractions must leave a rest"),
             (self.max_eval_rows >= 1, "--max-eval-rows must be 1 or more"),
-            (self.sql_timeout > 0, "--sql-timeout must be above 0"),
+            (0 < self.sql_timeout <= 600, "--sql-timeout must be above 0 and at most 600"),
             (self.workers >= 1, "--workers must be 1 or more"),
             (self.max_seq_length >= 16, "--max-seq-length must be 16 or more"),
             (self.preview >= 0, "--preview must be 0 or more"),
@@ -899,6 +901,12 @@ def verify_gold(
     None), context (the one it ran on, or as given), error.
     """
     idle: queue.SimpleQueue[SqlWorker] = queue.SimpleQueue()
+    translate = True
+    try:
+        import sqlglot  # noqa: F401
+    except ImportError:
+        translate = False
+        print("foreign SQL is not translated to SQLite: pip install sqlglot", file=sys.stderr)
 
     def run(pairs: list[tuple[str | None, str]]) -> list[dict[str, Any]]:
         worker = idle.get()
@@ -911,7 +919,7 @@ def verify_gold(
     source, pending = iter(rows), deque[Future[list[dict[str, Any]]]]()
     with contextlib.ExitStack() as stack:
         for _ in range(max(workers, 1)):
-            idle.put(stack.enter_context(SqlWorker(translate=True)))
+            idle.put(stack.enter_context(SqlWorker(translate=translate)))
         pool = stack.enter_context(ThreadPoolExecutor(max(workers, 1)))
         stack.callback(lambda: pool.shutdown(cancel_futures=True))
         while pairs := list(itertools.islice(source, 4 * CHUNK_JOBS)):
@@ -945,12 +953,14 @@ def split_statements(sql: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+@functools.lru_cache(maxsize=1 << 18)  # asked for each row when cleaning, splitting, comparing
 def schema_of(context: str) -> str:
     """The CREATE statements of a context, one a line; what a person has before asking."""
     statements = (" ".join(s.split()) for s in split_statements(context))
     return "\n".join(f"{s};" for s in statements if s[:7].upper() == "CREATE ")
 
 
+@functools.lru_cache(maxsize=1 << 18)
 def schema_key(context: str | None) -> str:
     """What makes two schemas the same: their CREATE statements less case, spacing and types."""
     names = re.findall(r"\w+", re.sub(r"\([\d, ]+\)", "", schema_of(context or "").lower()))
@@ -1035,13 +1045,16 @@ def read_local(path: Path) -> Iterator[Row]:
     """Yield the rows of a file, or of the data files in a folder (its train* ones if any)."""
     files = [path]
     if path.is_dir():
-        found = sorted(f for f in path.rglob("*") if f.suffix in READERS and f.is_file())
+        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in READERS and f.is_file())
         files = [f for f in found if f.name.startswith("train")] or found
     if not files or any(f.suffix.lower() not in READERS for f in files):
         kinds = ", ".join(READERS)
         raise UserError(f"{path} holds no data file that can be read: give one of {kinds}")
     for file in files:
-        yield from READERS[file.suffix.lower()](file)
+        try:
+            yield from READERS[file.suffix.lower()](file)
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}") from None
 
 
 def read_hub(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
@@ -1053,16 +1066,17 @@ def read_hub(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
     datasets.disable_progress_bars() if not sys.stderr.isatty() else None
     print(f"loading {config.source} from the hub ...", file=sys.stderr)
     offline = "use --dataset-name sample, or a local .json, .jsonl, .csv or .parquet file"
+    revision, card = config.revision, None
     try:
-        data = datasets.load_dataset(config.source, split="train", revision=config.revision)
+        info = HfApi().dataset_info(config.source, revision=revision, timeout=10)
+        revision, card = info.sha, info.card_data
+    except Exception as error:  # whatever the transport raises; the next call says what is wrong
+        if not isinstance(error, ValueError) and getattr(error, "response", None) is None:
+            datasets.config.HF_HUB_OFFLINE = True  # no answer: the cache, without 20 s of retries
+    try:
+        data = datasets.load_dataset(config.source, split="train", revision=revision)
     except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
         raise explain_hub_error(error, config.source, offline) from None
-    revision, card = config.revision, None
-    with contextlib.suppress(
-        OSError, HfHubHTTPError
-    ):  # provenance is welcome; its absence stops nothing
-        info = HfApi().dataset_info(config.source, revision=config.revision, timeout=10)
-        revision, card = info.sha, info.card_data
     blocks = data.iter(batch_size=1000)
     rows = (dict(zip(b, values, strict=True)) for b in blocks for values in zip(*b.values()))  # noqa: B905
     return rows, {
@@ -1147,8 +1161,10 @@ def clean_row(
                 return None, "not text", repairs
             value, repairs = str(value), [*repairs, "not text"]
         text, made = clean_text(value or "")
-        if "\ufffd" in text and not config.keep_invalid:
-            return None, "invalid UTF-8", repairs
+        if "\ufffd" in text:
+            if not config.keep_invalid:
+                return None, "invalid UTF-8", repairs
+            made.append("invalid UTF-8")
         repairs += made
         if ours == "input" and text.lower().strip(" .") in EMPTY_INPUTS:
             text, repairs = "", [*repairs, "no-input marks"]
@@ -1197,8 +1213,16 @@ def make_row(clean: Row, config: DatasetConfig) -> Row:
 
 
 def normalized(text: str) -> str:
-    """Text less case, spacing and punctuation: what counts as the same prompt."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+    """Text less case, spacing and plain punctuation: what counts as the same prompt.
+
+    Signs stay, for 2 + 2 is not 2 - 2 and C++ is not C.
+    """
+    return " ".join(WORD_OR_SIGN.findall(unicodedata.normalize("NFC", text).lower()))
+
+
+def prompt_key(row: Row) -> bytes:
+    """A short key of the normalised prompt."""
+    return hashlib.md5(normalized(row["prompt"]).encode()).digest()
 
 
 def clean_rows(
@@ -1206,9 +1230,13 @@ def clean_rows(
     columns: Mapping[str, str],
     config: DatasetConfig,
     counts: Mapping[str, Counter[str]],
+    prompts: dict[bytes, bytes] | None = None,
 ) -> Iterator[Row]:
-    """Clean and de-duplicate rows, adding to `counts` ("read", "dropped", "repaired")."""
-    prompts: dict[bytes, bytes] = {}
+    """Clean and de-duplicate rows, adding to `counts` ("read", "dropped", "repaired").
+
+    `prompts` is filled with the key of each prompt that came through and a key of its answer.
+    """
+    prompts = {} if prompts is None else prompts
     for row in raw:
         counts["rows"]["read"] += 1
         clean, reason, repairs = clean_row(row, columns, config)
@@ -1217,7 +1245,7 @@ def clean_rows(
             counts["dropped"][reason or "unusable"] += 1
             continue
         made = make_row(clean, config)
-        prompt = hashlib.md5(normalized(made["prompt"]).encode()).digest()
+        prompt = prompt_key(made)
         answer = hashlib.md5(made["completion"].encode()).digest()
         if prompt in prompts:
             same = prompts[prompt] == answer
@@ -1261,13 +1289,19 @@ def stratum(rows: Sequence[Row]) -> str | None:
 
 
 def verify_rows(
-    rows: Iterable[Row], config: DatasetConfig, counts: Mapping[str, Counter[str]]
+    rows: Iterable[Row],
+    config: DatasetConfig,
+    counts: Mapping[str, Counter[str]],
+    prompts: dict[bytes, bytes],
 ) -> Iterator[Row]:
-    """Run the gold query of each row that has a context; note in the row how that went."""
+    """Run the gold query of each row that has a context; note in the row how that went.
+
+    `prompts` are those of `clean_rows`: a translated context may turn a prompt into one of them.
+    """
     if config.type != "sql" or not config.verify_sql:
         yield from rows
         return
-    waiting: list[Row] = []
+    waiting: deque[Row] = deque()
 
     def pairs() -> Iterator[tuple[str, str]]:
         for row in rows:
@@ -1275,7 +1309,7 @@ def verify_rows(
             yield row["context"] or "", row["completion"]
 
     for verdict in verify_gold(pairs(), config.workers, config.sql_timeout):
-        row = waiting.pop(0)
+        row = waiting.popleft()
         if not row["context"]:
             yield row  # nothing to run it on: neither proven nor refuted
             continue
@@ -1286,8 +1320,14 @@ def verify_rows(
             continue
         ran = (verdict["gold"] or row["completion"], verdict["context"])
         if ran != (row["completion"], row["context"]):  # train on the SQL that runs on SQLite
-            counts["repaired"]["SQL translated to SQLite"] += 1
+            before = prompt_key(row)
             row |= rendered(row["question"], *ran, config)
+            after = prompt_key(row)
+            if after != before and after in prompts:
+                counts["dropped"]["duplicate"] += 1
+                continue
+            prompts[after] = b""
+            counts["repaired"]["SQL translated to SQLite"] += 1
         yield row
 
 
@@ -1337,7 +1377,7 @@ def measure(texts: Sequence[str], tokenizer: Tokenizer | None) -> list[int]:
     """Token count of each text."""
     if tokenizer is None:
         return [round(len(t) / CHARACTERS_PER_TOKEN) for t in texts]
-    return [len(e.ids) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    return [len(e) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def percentiles(values: Sequence[int]) -> dict[str, int]:
@@ -1592,6 +1632,12 @@ def show_summary(config: DatasetConfig, manifest: Row) -> None:
         f"--max-seq-length {manifest['max_seq_length_99']} would keep 99%",
         highlight=False,
     )
+    if manifest["similar_schemas"]:
+        console.print(
+            f"{manifest['similar_schemas']} schemas of valid and test are similar to one of train "
+            "(80% of their words)",
+            highlight=False,
+        )
     if manifest.get("balanced_by"):
         console.print(f"sample balanced by {manifest['balanced_by']}", highlight=False)
 
@@ -1633,14 +1679,17 @@ def progress(items: Iterable[Row], label: str, total: int | None = None) -> Iter
 def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tuple[list[Row], Row]:
     """Read, clean, verify, sample and measure: (rows, {"origin", "columns", "lengths", facts})."""
     raw, origin = open_source(config)
-    first = next(raw, None)
-    if first is None:
+    head = list(itertools.islice(raw, 1000))  # a row of JSON may lack what the next one has
+    if not head:
         raise UserError(f"{config.source} holds no rows: give a set that has some")
-    columns = match_columns(list(first), config.type, config.column_map)
+    names = list(dict.fromkeys(name for row in head for name in row))
+    columns = match_columns(names, config.type, config.column_map)
     renamed = ", ".join(f"{a}={b}" for a, b in columns.items() if a != b)
     if renamed:
         print(f"columns: {renamed}", file=sys.stderr)
-    clean = clean_rows(progress(itertools.chain([first], raw), "reading"), columns, config, counts)
+    prompts: dict[bytes, bytes] = {}
+    everything = progress(itertools.chain(head, raw), "reading")
+    clean = clean_rows(everything, columns, config, counts, prompts)
     rows: list[Row] | Iterator[Row] = list(clean)
     assert isinstance(rows, list)
     label, wanted, total = stratum(rows), config.sample_size, len(rows)
@@ -1655,7 +1704,7 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tu
     tokenizer = load_tokenizer(config.model)
     kept: list[Row] = []
     lengths: list[tuple[int, int]] = []
-    proven = verify_rows(progress(rows, "running gold SQL", total), config, counts)
+    proven = verify_rows(progress(rows, "running gold SQL", total), config, counts, prompts)
     every_length: list[int] = []
     for block in batched(proven, 1000):
         for row, size in zip(block, token_lengths(block, tokenizer), strict=True):
@@ -1670,6 +1719,8 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tu
     if not kept:
         why = ", ".join(f"{reason}: {n}" for reason, n in counts["dropped"].items())
         raise UserError(f"no usable row in {config.source} ({why})")
+    if wanted and len(kept) < wanted:
+        print(f"--sample-size {wanted}: only {len(kept)} rows can be used", file=sys.stderr)
     facts = {
         "lengths_by": f"tokenizer of {config.model}" if tokenizer else "estimate from characters",
         "max_seq_length_99": percentiles(every_length)["p99"],
@@ -1692,6 +1743,8 @@ def prepare(config: DatasetConfig) -> Row:
     for name in SPLITS:
         counts["split"][name] = len(splits[name])
     counts["rows"]["kept"] = sum(counts["split"].values())
+    if failing := len(rows) - counts["rows"]["kept"]:
+        counts["dropped"]["gold does not run, drawn for valid or test"] = failing
     files = {f"{name}.jsonl": "".join(json_lines(splits[name])).encode() for name in SPLITS}
     facts = {
         **found["facts"],
@@ -1718,8 +1771,8 @@ def prepare(config: DatasetConfig) -> Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and prepare."""
+    load_env()  # before anything imports huggingface_hub, which reads its settings only then
     config = parse_config(DatasetConfig, argv, __doc__)
-    load_env()
     return run_script(lambda: prepare(config))
 
 

@@ -13,7 +13,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,7 +44,7 @@ def sql_rows(schemas: int = 30, each: int = 3) -> list[Row]:
     return [
         {
             "sql_prompt": f"Which item costs more than {k}?",
-            "sql_context": f"CREATE TABLE shop{s} (item{s} TEXT, cost INT); "
+            "sql_context": f"CREATE TABLE shop{s} (item{s} TEXT, cost INTEGER); "
             f"INSERT INTO shop{s} VALUES ('pen', 90), ('ink', 95);",
             "sql": f"SELECT item{s} FROM shop{s} WHERE cost > {k}",
         }
@@ -175,7 +177,10 @@ def test_other_text_does_not_parse(text: str) -> None:
 
 
 def test_prompts_show_what_they_should() -> None:
-    context = "CREATE  TABLE t (a INT); -- note\nINSERT INTO t VALUES ('x; y');\ncreate view v as select 1"
+    context = (
+        "CREATE  TABLE t (a INT); -- note\nINSERT INTO t VALUES ('x; y');\n"
+        "create view v as select 1"
+    )
     assert dataset.schema_of(context) == "CREATE TABLE t (a INT);\ncreate view v as select 1;"
     prompt = dataset.sql_prompt("How many?", dataset.schema_of(context))
     assert "CREATE TABLE t" in prompt and "INSERT" not in prompt and prompt.endswith("How many?")
@@ -353,10 +358,11 @@ def test_translation_makes_no_duplicates(quick: None) -> None:
 
 def test_similar_schemas_are_reported(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     words = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+    columns = ", ".join(f"{word} INT" for word in words)
     rows = [
         {
             "sql_prompt": f"How many {s}?",
-            "sql_context": f"CREATE TABLE big ({', '.join(f'{w} INT' for w in words)}, only{s} INT)",
+            "sql_context": f"CREATE TABLE big ({columns}, only{s} INT)",
             "sql": "SELECT COUNT(*) FROM big",
         }
         for s in range(30)
@@ -435,7 +441,7 @@ def test_given_columns_win() -> None:
 def test_wrong_columns_are_named() -> None:
     columns = ["b", "a"]
     for given_map in ({}, {"sql": "c"}):
-        message = failure(lambda g=given_map: dataset.match_columns(columns, "sql", g))
+        message = failure(partial(dataset.match_columns, columns, "sql", given_map))
         assert "a, b" in message and "--columns" in message
     message = failure(lambda: dataset.match_columns(columns, "sql", {"sqll": "a"}))
     assert "'sqll'" in message and "sql_prompt, sql, sql_context" in message
@@ -680,7 +686,6 @@ VALUES = st.recursive(
 )
 @given(st.lists(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), max_size=5))
 def test_json_lines_round_trip(rows: list[Row]) -> None:
-    assume(all("\ud800" > c or c > "\udfff" for row in rows for c in json.dumps(row)))
     path = Path("round.jsonl")
     dataset.write_atomic(path, "".join(dataset.json_lines(rows)))
     assert list(dataset.read_json_lines(path)) == rows
@@ -741,6 +746,7 @@ def test_a_failure_midway_changes_nothing(quick: None) -> None:
 
 KILLED = """
 import os, signal, sys
+from functools import partial
 from pathlib import Path
 import dataset
 call, number = sys.argv[1], int(sys.argv[2])
@@ -931,13 +937,29 @@ def test_a_file_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- The hub ------------------------------------------------------------------------------------
 
 
-def test_a_hub_set(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_hub_set(reached: bool, monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
     import datasets
+    import huggingface_hub
 
-    served = datasets.Dataset.from_list(alpaca_rows())
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: served)
-    manifest = prepared(Path("some/set"), type="alpaca", revision="abc")
-    assert manifest["source"] == {"name": "some/set", "revision": "abc", "licence": None}
+    def info(*_: Any, **__: Any) -> Any:
+        if not reached:  # as httpx: not an OSError
+            raise RuntimeError("ConnectError: refused")
+        return SimpleNamespace(sha="abc", card_data={"license": "mit"})
+
+    asked: list[Any] = []
+
+    def load(*_: Any, revision: str | None, **__: Any) -> Any:
+        asked.extend([revision, datasets.config.HF_HUB_OFFLINE])
+        return datasets.Dataset.from_list(alpaca_rows())
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    manifest = prepared(Path("some/set"), type="alpaca")
+    known = ("abc", "mit") if reached else (None, None)
+    assert manifest["source"] == {"name": "some/set", "revision": known[0], "licence": known[1]}
+    assert asked == [known[0], not reached]
     assert manifest["counts"]["rows"]["kept"] == 40
     assert {row["source"] for row in read_rows(Path("data"))} == {"some/set"}
 
@@ -974,7 +996,7 @@ def test_no_hub(environment: dict[str, str]) -> None:
     ]
     assert "Traceback" not in done.stderr
     assert "cannot be reached" in done.stderr and "--dataset-name sample" in done.stderr
-    assert time.monotonic() - start < 40
+    assert time.monotonic() - start < 15  # not the minute of the hub library's retries
 
 
 def test_the_token_is_handed_on() -> None:
@@ -996,12 +1018,8 @@ def test_an_empty_token_is_none() -> None:
 def test_dotenv_speaks_before_the_hub_is_imported() -> None:
     Path(".env").write_text("HF_ENDPOINT=http://127.0.0.1:9\nHUGGINGFACE_HUB_TOKEN=hf_file\n")
     code = (
-        (
-            "import dataset, huggingface_hub; dataset.main(['--dataset-name', 'none.jsonl']); "
-            "print(huggingface_hub.constants.ENDPOINT, huggingface_hub.get_token())"
-        )
-        .replace(", huggingface_hub; ", "; ")
-        .replace("print", "import huggingface_hub; print")
+        "import dataset; dataset.main(['--dataset-name', 'none.jsonl']); "
+        "import huggingface_hub as h; print(h.constants.ENDPOINT, h.get_token())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -1038,7 +1056,7 @@ def test_help_is_quick_and_needs_no_mlx() -> None:
 
 def test_without_the_optional_packages() -> None:
     poison = Path("poison")
-    for name in ("sqlglot", "matplotlib", "rich", "scipy", "dotenv"):
+    for name in ("sqlglot", "matplotlib", "scipy", "dotenv"):
         (poison / name).mkdir(parents=True)
         (poison / name / "__init__.py").write_text(f"raise ImportError('No module named {name}')")
     source = write_rows(Path("rows.jsonl"), sql_rows())
@@ -1085,13 +1103,14 @@ def test_bad_flags(flags: list[str], says: list[str], capsys: pytest.CaptureFixt
             ["--dataset-name", "rows.jsonl", "--columns", "output=reply"],
             "input, instruction, output",
         ),
-        (["--dataset-name", "rows.jsonl", "--type", "sql"], "no column for 'sql_prompt'"),
+        (["--dataset-name", "other.jsonl"], "no column for 'instruction'"),
     ],
 )
 def test_mistakes_are_one_line(
     flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_rows(Path("rows.jsonl"), alpaca_rows())
+    write_rows(Path("other.jsonl"), [{"a": "b"}])
     status = dataset.main(["--type", "alpaca", "--model", "none", *flags])
     shown = capsys.readouterr().err
     errors = [line for line in shown.splitlines() if not line.startswith("columns:")]
