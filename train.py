@@ -81,7 +81,7 @@ CONSERVATIVE = {
 }  # fmt: skip
 # What may differ between a run and its resumption; all else must stay as it was.
 FREE_ON_RESUME = {
-    "adapter_path", "early_stopping_patience", "iters", "keep", "min_delta", "overwrite",
+    "adapter_path", "early_stopping_patience", "iters", "min_delta", "overwrite",
     "report_to", "resume", "sample_every_eval", "save_every", "save_total_limit",
     "steps_per_report",
 }  # fmt: skip
@@ -197,15 +197,15 @@ class TrainingConfig:
             (self.max_seq_length >= 16, "--max-seq-length must be 16 or more"),
             (self.num_layers == -1 or self.num_layers >= 1, "--num-layers must be -1 or 1 and up"),
             (self.rank >= 1, "--rank must be 1 or more"),
-            (self.scale > 0, "--scale must be above 0"),
+            (0 < self.scale < math.inf, "--scale must be above 0 and finite"),
             (0 <= self.dropout < 1, "--dropout must be 0 or more and below 1"),
             (self.weight_decay >= 0, "--weight-decay must be 0 or more"),
             (self.warmup >= 0, "--warmup must be 0 or more"),
             (self.grad_clip >= 0, "--grad-clip must be 0 or more"),
             (self.grad_accumulation_steps >= 1, "--grad-accumulation-steps must be 1 or more"),
             (
-                self.val_batches is None or self.val_batches >= -1,
-                "--val-batches must be -1 or more",
+                self.val_batches in (None, -1) or (self.val_batches or 0) >= 1,
+                "--val-batches must be -1 or 1 and up",
             ),
             (self.steps_per_report >= 1, "--steps-per-report must be 1 or more"),
             (self.steps_per_eval >= 1, "--steps-per-eval must be 1 or more"),
@@ -408,7 +408,7 @@ def batch_iterator(config: TrainingConfig, start: int = 0) -> Callable[..., Iter
 
 
 def chunk_loss(model: nn.Module, states: mx.array, targets: mx.array) -> mx.array:
-    """Summed cross-entropy, in float32, of states [C, D] against targets [C]; < 0 counts nothing."""
+    """Summed float32 cross-entropy of states [C, D] against targets [C]; those < 0 do not count."""
     import mlx.core as mx
 
     logits = model.model.embed_tokens.as_linear(states).astype(mx.float32)
@@ -474,7 +474,7 @@ def head_loss(model: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array
     def loss_and_gradient_vjp(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
         return (cotangents[0] * outputs[1]).astype(outputs[1].dtype)
 
-    return loss_and_gradient(hidden)[0]
+    return loss_and_gradient(hidden)[0]  # type: ignore[index]
 
 
 def supervised_loss(
@@ -573,6 +573,8 @@ def use_openblas() -> str | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     found = [str(f.locate()) for f in files if f.name == "libopenblas.so"]
+    # Its idle threads spin for 2**26 cycles, while MLX works on one core between two products.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     for prepare_runtime in (lambda: None, load_fortran_runtime):
         with suppress(OSError, IndexError):
             prepare_runtime()
@@ -603,6 +605,49 @@ def load_fortran_runtime() -> None:
     ctypes.CDLL(str(copy), mode=ctypes.RTLD_GLOBAL)
 
 
+# tanh as a ratio of polynomials, within 3e-7 (the coefficients of Eigen's ptanh), highest first.
+TANH_TOP = (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11,
+            5.12229709037114e-08, 1.48572235717979e-05, 6.37261928875436e-04,
+            4.89352455891786e-03)  # fmt: skip
+TANH_BOTTOM = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03,
+               4.89352518554385e-03)  # fmt: skip
+TANH_LIMIT = 7.90531110763549805
+
+
+def use_fast_gelu() -> None:
+    """Give MLX, on a CPU, a gelu_approx that is six times as fast and equal to 1e-6.
+
+    MLX takes tanh and exp one number at a time there: 20 ns each, and a third of a training
+    step goes into the activations of the feed-forward layers. Sums and products are vectorized,
+    so tanh becomes a ratio of polynomials, and the gradient reuses it.
+    """
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    def polynomial(x: mx.array, coefficients: Sequence[float]) -> mx.array:
+        value = coefficients[0] * x + coefficients[1]
+        for coefficient in coefficients[2:]:
+            value = value * x + coefficient
+        return value
+
+    @mx.custom_function
+    def gelu_and_gate(x: mx.array) -> tuple[mx.array, mx.array]:
+        inner = x * (0.7978845608028654 + 0.035677408136300125 * (x * x))
+        inner = mx.clip(inner, -TANH_LIMIT, TANH_LIMIT)
+        square = inner * inner
+        tanh = inner * polynomial(square, TANH_TOP) / polynomial(square, TANH_BOTTOM)
+        gate = 0.5 + 0.5 * tanh
+        return x * gate, gate
+
+    @gelu_and_gate.vjp
+    def gelu_and_gate_vjp(x: mx.array, cotangents: Any, outputs: Any) -> mx.array:
+        gate = outputs[1]
+        slope = 1.5957691216057308 + 0.21406444881780075 * (x * x)
+        return cotangents[0] * gate * (1 + x * (1 - gate) * slope)
+
+    nn.gelu_approx = lambda x: gelu_and_gate(x)[0]  # type: ignore[index]
+
+
 def on_gpu() -> bool:
     """Whether MLX computes on a GPU (Metal or CUDA)."""
     import mlx.core as mx
@@ -623,8 +668,12 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep a second training out of `folder`; the system drops the lock with the process."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to --adapter-path {folder}: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -939,6 +988,7 @@ def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, Token
         folder = quantized_folder(folder, quantize)
     if not on_gpu():
         mx.disable_compile()  # measured: no gain on the CPU, and a first compilation of seconds
+        use_fast_gelu()
     try:
         loaded, tokenizer, *_ = load(str(folder), lazy=True)
         loaded.set_dtype(getattr(mx, compute_dtype()))
@@ -1139,11 +1189,15 @@ def export_peft(adapter_path: Path, target: Path) -> None:
             f"only a lora adapter can go to PEFT, this one is {config['fine_tune_type']}"
         )
     lora = config["lora_parameters"]
+    try:
+        tensors = load_tensors(adapter_path / "adapters.safetensors")[0]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"{adapter_path}/adapters.safetensors is damaged ({error})") from None
     weights = {
         f"base_model.model.{name}".replace(".lora_a", ".lora_A.weight").replace(
             ".lora_b", ".lora_B.weight"
         ): mx.contiguous(value.T)
-        for name, value in load_tensors(adapter_path / "adapters.safetensors")[0].items()
+        for name, value in tensors.items()
     }
     total = config["total_layers"]
     settings = {
@@ -1228,11 +1282,21 @@ def saved_settings(adapter_path: Path) -> Row:
     return {}
 
 
+def remove_leftovers(adapter_path: Path) -> None:
+    """Delete the temporary files of a run that was killed while it wrote."""
+    names = tuple(f".{name}." for name in RUN_FILES)
+    for path in adapter_path.glob(".*"):
+        numbered = path.match("." + "[0-9]" * 7 + "_adapters.safetensors.*")
+        if path.is_file() and (numbered or path.name.startswith(names)):
+            path.unlink(missing_ok=True)
+
+
 def move_aside(adapter_path: Path, overwrite: bool) -> None:
     """Make room for a new run: an earlier one goes to previous-N/, or away with `overwrite`."""
     old = [adapter_path / name for name in RUN_FILES if (adapter_path / name).exists()]
     old += sorted(adapter_path.glob("[0-9]" * 7 + "_adapters.safetensors"))
     if not any(path.suffix == ".safetensors" for path in old):
+        (adapter_path / "metrics.jsonl").unlink(missing_ok=True)  # of a run that saved nothing
         return
     number = 1
     while (place := adapter_path / f"previous-{number}").exists():
@@ -1343,12 +1407,13 @@ class TrainingRun:
             progress.step % config.save_every == 0 or last or improved or stopping
         ):
             self.save(numbered=progress.step % config.save_every == 0 or last)
-        patience = config.early_stopping_patience
+        if last:
+            return
         if stopping:
             raise StopTraining("interrupted")
-        if patience and progress.evals_since_best >= patience and whole_window and not last:
+        if whole_window and (reason := self.out_of_patience()):
             self.save(numbered=False)
-            raise StopTraining(f"no better validation loss in {patience} validations")
+            raise StopTraining(reason)
 
     def on_val_loss_report(self, info: dict[str, Any]) -> None:
         """Never called: mlx-lm is given no validation set, because it validates before a step."""
@@ -1366,6 +1431,13 @@ class TrainingRun:
             "nothing of this step was kept. Try a lower --learning-rate, a longer --warmup or "
             "--grad-clip 0.5; --resume goes on from the last checkpoint"
         )
+
+    def out_of_patience(self) -> str | None:
+        """Why the run should end early, if it should."""
+        patience = self.config.early_stopping_patience
+        if not patience or self.progress.evals_since_best < patience:
+            return None
+        return f"no better validation loss in {patience} validations"
 
     def agree_to_stop(self) -> bool:
         """Whether any rank was asked to stop."""
@@ -1398,6 +1470,11 @@ class TrainingRun:
         progress = self.progress
         begun = time.perf_counter()
         loss = self.loss_on(self.subset)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"step {progress.step}: the validation loss is not finite; nothing since the last "
+                "checkpoint was kept. Try a lower --learning-rate or a longer --warmup"
+            )
         progress.last_val_loss = loss
         if progress.step == 0:
             progress.first_val_loss = loss
@@ -1444,8 +1521,12 @@ class TrainingRun:
 
     def show(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        if self.is_main:
-            (self.display.console.print if self.display else print)(text)
+        if not self.is_main:
+            return
+        if self.display:  # without markup: SQL has [names] in brackets
+            self.display.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)  # at once, into a pipe too
 
     def log(self, line: dict[str, Any]) -> None:
         """Append to metrics.jsonl, tell the reporter, print what is due."""
@@ -1481,6 +1562,18 @@ class TrainingRun:
     def adapter_weights(self) -> dict[str, mx.array]:
 
         return named_arrays(self.model.trainable_parameters())
+
+    def best_weights(self) -> dict[str, mx.array]:
+        """The weights in adapters.safetensors, which is on rank 0's disk, for every rank."""
+        import mlx.core as mx
+
+        if self.is_main:
+            weights = load_tensors(self.config.adapter_path / "adapters.safetensors")[0]
+        else:
+            weights = {n: mx.zeros_like(w) for n, w in self.adapter_weights().items()}
+        if self.world.size() == 1:
+            return weights
+        return {n: mx.distributed.all_sum(weights[n], stream=mx.cpu) for n in sorted(weights)}
 
     def save_adapter(self, name: str) -> None:
         save_tensors(
@@ -1557,7 +1650,7 @@ class TrainingRun:
         self.optimizer.state = tree_unflatten(state)
         self.optimizer.init(self.model.trainable_parameters())
         metrics = self.config.adapter_path / "metrics.jsonl"
-        if self.is_main:
+        if self.is_main and metrics.exists():
             whole = [line for line in metrics.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in whole if json.loads(line)["step"] <= self.progress.step]
             write_atomic(metrics, "".join(f"{line}\n" for line in kept))
@@ -1678,9 +1771,6 @@ def read_data(config: TrainingConfig) -> tuple[dict[str, list[Row]], dict[str, s
     """Rows of train and valid, the files' hashes, and the type; raises UserError."""
     rows = {split: read_split(config.data, split) for split in ("train", "valid")}
     hashes = {split: sha256_of(config.data / f"{split}.jsonl") for split in rows}
-    edited = edited_files(config.data)
-    if edited:
-        print(f"note: {', '.join(edited)} in {config.data} changed since dataset.py wrote them")
     kind = rows["train"][0].get("type") or read_manifest(config.data).get("type") or "sql"
     if config.dataset_type and config.dataset_type != kind:
         raise UserError(
@@ -1722,6 +1812,12 @@ def training_record(config: TrainingConfig, model: nn.Module, folder: Path, kind
     layers = len(model.layers)
     if config.num_layers > layers:
         raise UserError(f"--num-layers {config.num_layers}: the model has {layers}")
+    if config.fine_tune_type == "full" and any(
+        name.endswith(".scales") for name in named_arrays(model.parameters())
+    ):
+        raise UserError(
+            "--fine-tune-type full cannot train a quantized base: drop --quantize, or use lora"
+        )
     adapter = {
         "fine_tune_type": config.fine_tune_type,
         "num_layers": layers if config.num_layers == -1 else config.num_layers,
@@ -1762,17 +1858,34 @@ def write_training_config(run: TrainingRun, header: Sequence[str]) -> None:
     write_atomic(run.config.adapter_path / "training_config.txt", "\n".join(lines) + "\n")
 
 
+@contextmanager
+def recomputed_layers(model: nn.Module) -> Iterator[None]:
+    """Recompute the layers' activations in the backward pass instead of keeping them.
+
+    mlx-lm's function patches the layers' class for good: a second run in this process would nest
+    the patch, and one without the flag would recompute too.
+    """
+    from mlx_lm.tuner.trainer import grad_checkpoint
+
+    block: Any = type(model.layers[0])
+    plain = block.__call__
+    grad_checkpoint(model.layers[0])
+    try:
+        yield
+    finally:
+        block.__call__ = plain
+
+
 def fit(run: TrainingRun) -> str | None:
     """Drive mlx-lm's trainer from where the run stands; returns why it stopped early, if so."""
     import mlx.core as mx
-    from mlx_lm.tuner.trainer import TrainingArgs, grad_checkpoint
+    from mlx_lm.tuner.trainer import TrainingArgs
     from mlx_lm.tuner.trainer import train as mlx_train
 
     config = run.config
-    if config.grad_checkpoint:
-        grad_checkpoint(run.model.layers[0])
+    recomputing = recomputed_layers(run.model) if config.grad_checkpoint else nullcontext()
     mx.reset_peak_memory()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, recomputing:
         args = TrainingArgs(
             batch_size=config.batch_size,
             iters=config.total_iters - run.progress.step,
@@ -1817,9 +1930,7 @@ def finish(run: TrainingRun, stopped: str | None) -> Row:
         last = run.loss_on(run.valid_examples)
         best_loss = last
         if best != progress.step and config.keep == "best":
-            run.model.load_weights(
-                list(load_tensors(folder / "adapters.safetensors")[0].items()), strict=False
-            )
+            run.model.load_weights(list(run.best_weights().items()), strict=False)
             best_loss = run.loss_on(run.valid_examples)
     result |= {"full_val_loss_best": best_loss, "full_val_loss_last": last}
     first = progress.first_val_loss or math.nan
@@ -1861,7 +1972,11 @@ def train(config: TrainingConfig) -> Row:
     add_adapter(model, record["adapter_config"])
     model.train()
     run = TrainingRun(config, model, tokenizer, examples, record)
+    if edited := edited_files(config.data):
+        run.show(f"note: {', '.join(edited)} in {config.data} changed since dataset.py wrote them")
     with locked(config.adapter_path) if run.is_main else nullcontext():
+        if run.is_main:
+            remove_leftovers(config.adapter_path)
         if run.is_main and not config.resume:
             move_aside(config.adapter_path, config.overwrite)
         if config.resume:
@@ -1876,7 +1991,7 @@ def train(config: TrainingConfig) -> Row:
         with progress_display(run), graceful_signals(run):
             if run.progress.step == 0:
                 run.validate()
-            stopped = fit(run)
+            stopped = run.out_of_patience() or fit(run)
         return finish(run, stopped)
 
 

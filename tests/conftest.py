@@ -1,6 +1,6 @@
 """Fixtures that every test file shares: a tiny real model, data prepared for it, an adapter.
 
-The model is a real 2-layer gemma3_text of about 250 KB with random weights and a byte-level
+The model is a real 2-layer gemma3_text of about 370 KB with random weights and a byte-level
 tokenizer that has Gemma's special tokens under Gemma's ids, so that loading, training, saving
 and generating are the real thing. What is session-scoped is read only: tests that change files
 ask for the copies (`adapter_copy`, `data_copy`).
@@ -25,11 +25,11 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # tiny matrices: threads only wait
     os.environ.setdefault(variable, "1")
 
-import train
+import train  # noqa: E402
 
 train.use_openblas()  # before anything imports mlx.core
 
-import dataset
+import dataset  # noqa: E402
 
 ROOT = Path(train.__file__).resolve().parent
 TINY_SETTINGS: dict[str, Any] = {
@@ -236,9 +236,10 @@ def run_command(
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and capture what it says; `env` adds to this process's."""
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
     return subprocess.run(
         list(command), env={**os.environ, **(env or {})}, cwd=cwd, timeout=timeout, text=True,
-        capture_output=True, **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
+        capture_output=True, **given,
     )  # fmt: skip
 
 

@@ -1,0 +1,201 @@
+"""Measure training against `mlx_lm.lora --train --mask-prompt`, in alternating runs.
+
+    python tests/measure_training.py --data data --model packaged --steps 12 --rounds 2
+
+Both sides get the same rows, model, float32 weights, BLAS, rank, layers, batch size, optimizer and
+seed, each in a process of its own; the first two steps are not counted. Prints a table and, last,
+one JSON line. Supervised tokens are those of the answer and its end; mlx-lm's count is corrected
+for the pad token a row that its mask lets through.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import train  # noqa: E402
+
+WARM_UP = 2
+RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
+
+
+def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
+    """Train with mlx-lm's own functions, as its command line calls them."""
+    train.use_openblas()
+    import numpy as np
+    from mlx_lm import lora
+    from mlx_lm.cli_ui import make_console
+    from mlx_lm.utils import load
+
+    make_console().quiet = True
+    steps: list[dict[str, float]] = []
+
+    class Record:
+        def on_train_loss_report(self, info: dict[str, float]) -> None:
+            steps.append(dict(info))
+
+        def on_val_loss_report(self, info: dict[str, float]) -> None: ...
+
+    settings = dict(lora.CONFIG_DEFAULTS) | {
+        "model": str(train.resolve_model(args.model)),
+        "data": str(args.data),
+        "train": True,
+        "mask_prompt": True,
+        "iters": args.steps,
+        "batch_size": BATCH,
+        "num_layers": -1,
+        "learning_rate": RATE,
+        "optimizer": "adamw",
+        "lora_parameters": {
+            "rank": RANK, "scale": SCALE, "dropout": 0.0, "keys": list(train.LORA_KEYS),
+        },
+        "steps_per_report": 1,
+        "steps_per_eval": 10**9,
+        "val_batches": 1,
+        "grad_checkpoint": args.grad_checkpoint,
+        "adapter_path": args.scratch,
+        "seed": 0,
+    }  # fmt: skip
+    space = types.SimpleNamespace(**settings)
+    np.random.seed(0)
+    model, tokenizer = load(space.model)[:2]
+    rows, valid, _ = lora.load_dataset(space, tokenizer)
+    lora.train_model(space, model, rows, valid, Record())
+    timed, tokens_before = [], 0.0
+    for info in steps:
+        tokens = info["trained_tokens"] - tokens_before
+        tokens_before = info["trained_tokens"]
+        timed.append((tokens - BATCH, tokens / info["tokens_per_second"]))
+    return {"steps": timed, "peak_memory_gb": steps[-1]["peak_memory"]}
+
+
+def run_ours(args: argparse.Namespace) -> dict[str, Any]:
+    """Train with train.py and read its metrics."""
+    train.use_openblas()
+    config = train.TrainingConfig(
+        model=args.model, data=args.data, adapter_path=Path(args.scratch) / "ours",
+        iters=args.steps, batch_size=BATCH, num_layers=-1, learning_rate=RATE, rank=RANK,
+        scale=SCALE, val_batches=1, steps_per_eval=10**9, save_every=10**9, warmup=0,
+        grad_checkpoint=args.grad_checkpoint, steps_per_report=10**9, seed=0,
+    )  # fmt: skip
+    finish = train.finish
+    train.finish = lambda run, stopped: {}  # type: ignore[assignment]  # no closing validation
+    try:
+        train.train(config)
+    finally:
+        train.finish = finish
+    lines = [json.loads(x) for x in (config.adapter_path / "metrics.jsonl").open()]
+    steps = [x for x in lines if "train_loss" in x]
+    before = [0, *(x["trained_tokens"] for x in steps)]
+    timed = [
+        (x["trained_tokens"] - b, (x["trained_tokens"] - b) / x["tokens_per_second"])
+        for x, b in zip(steps, before, strict=False)
+    ]
+    return {"steps": timed, "peak_memory_gb": max(x["peak_memory_gb"] for x in steps)}
+
+
+def matmul_peak() -> float:
+    """Best of several 2048-cubed float32 products, in GFLOP/s."""
+    train.use_openblas()
+    import mlx.core as mx
+
+    a, best = mx.random.normal((2048, 2048)), 1e9
+    for _ in range(6):
+        begun = time.perf_counter()
+        mx.eval(a @ a)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * 2048**3 / best / 1e9
+
+
+def model_flops(args: argparse.Namespace) -> float:
+    """Floating-point operations per supervised token, padding left out.
+
+    Layers: 2 per weight and token forward, 2 backward (their weights are frozen, only inputs get
+    gradients). Head: the same on supervised tokens only. Attention scores and LoRA are left out.
+    """
+    rows = train.read_split(args.data, "train")
+    prompt_share = sum(len(r["text"]) for r in rows) / sum(
+        len(r["text"]) - len(train.render_prompt(r["prompt"])) for r in rows
+    )
+    config = json.loads((train.resolve_model(args.model) / "config.json").read_text())
+    width, hidden = config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"] + config["num_key_value_heads"]
+    layer = 2 * width * config["head_dim"] * heads + 3 * width * hidden
+    head = config["vocab_size"] * width
+    return 4 * (layer * config["num_hidden_layers"] * prompt_share + head)
+
+
+def child(side: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Run one side in a fresh process."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, __file__, "--side", side, "--data", str(args.data)]
+        command += ["--model", args.model, "--steps", str(args.steps), "--scratch", scratch]
+        command += ["--grad-checkpoint"] if args.grad_checkpoint else []
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr[-2000:])
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    timed = result["steps"][WARM_UP:]
+    result["tokens_per_second"] = sum(n for n, _ in timed) / sum(s for _, s in timed)
+    return result
+
+
+def main() -> None:
+    """Alternate the two sides and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--model", default="packaged")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--grad-checkpoint", action="store_true")
+    parser.add_argument("--side", choices=("mlx_lm.lora", "train.py", "peak"))
+    parser.add_argument("--scratch", default="")
+    args = parser.parse_args()
+    if args.side:
+        run = {"mlx_lm.lora": run_mlx_lm, "train.py": run_ours, "peak": lambda _: matmul_peak()}
+        print(json.dumps(run[args.side](args)))
+        return
+    runs: dict[str, list[dict[str, Any]]] = {"mlx_lm.lora": [], "train.py": []}
+    for number in range(args.rounds):
+        for side, results in runs.items():
+            results.append(child(side, args))
+            speed, memory = results[-1]["tokens_per_second"], results[-1]["peak_memory_gb"]
+            print(f"round {number + 1}  {side:12} {speed:6.1f} tok/s  {memory:5.2f} GB", flush=True)
+    peak = float(
+        subprocess.check_output([sys.executable, __file__, "--side", "peak"], text=True).split()[-1]
+    )
+    flops = model_flops(args)
+    pairs = list(zip(runs["train.py"], runs["mlx_lm.lora"], strict=True))
+    summary: dict[str, Any] = {
+        "speed_ratio": median(a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs),
+        "memory_ratio": median(a["peak_memory_gb"] / b["peak_memory_gb"] for a, b in pairs),
+        "matmul_peak_gflops": peak,
+        "steps": args.steps,
+        "rounds": args.rounds,
+        "grad_checkpoint": args.grad_checkpoint,
+        "versions": train.library_versions(),
+    }
+    print(f"\n{'':14}{'supervised tok/s':>18}{'peak GB':>9}{'of matmul peak':>16}")
+    for side, results in runs.items():
+        speed = median(r["tokens_per_second"] for r in results)
+        memory = median(r["peak_memory_gb"] for r in results)
+        used = speed * flops / 1e9 / peak
+        summary[side] = {"tokens_per_second": speed, "peak_memory_gb": memory, "utilization": used}
+        print(f"{side:14}{speed:18.1f}{memory:9.2f}{used:16.0%}")
+    print(f"{'ratio':14}{summary['speed_ratio']:18.2f}{summary['memory_ratio']:9.2f}\n")
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
