@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -39,6 +39,7 @@ from dataset import Row, UserError
 if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn as nn
+    from mlx_lm.generate import BatchGenerator
     from mlx_lm.tokenizer_utils import TokenizerWrapper
     from rich.console import Console
 
@@ -250,10 +251,10 @@ def extract_sql(reply: str, asked: str = "") -> str:
     quotable = " ".join(asked.split())
     while start := STARTS.search(reply):
         text = reply[start.start(1) :].split("```")[0]
-        first = _statement_end(text, 0)
-        if first is None or " ".join(text[:first].split()) not in quotable:
+        first = text[: _statement_end(text, 0)]
+        if " ".join(first.split()) not in quotable:
             return _statements(text)
-        reply = text[first:]
+        reply = text[len(first) :]
     return ""
 
 
@@ -287,7 +288,9 @@ def _prose_start(text: str) -> int:
 
 def parse_sql(sql: str) -> list[Any] | None:
     """sqlglot's trees of the statements, or None when it is no SQL statement of a known kind."""
-    sqlglot = optional("sqlglot", "sqlglot", "valid_sql_rate and no normalised exact_match")
+    sqlglot = optional(
+        "sqlglot", "sqlglot", "valid_sql_rate, row-order check or normalised exact_match"
+    )
     if sqlglot is None or not sql.strip():
         return None
     exp = sqlglot.exp
@@ -672,7 +675,7 @@ def text_figures(samples: Sequence[Row], name: str) -> Row:
     keys = ("rouge_l", "chrf", "length_ratio", "repetition_rate")
     return {
         "perplexity": {
-            "value": math.exp(loss) if loss is not None else None,
+            "value": math.exp(min(loss, 700)) if loss is not None else None,
             "n": len(known),
             "ci": None,
         },
@@ -775,10 +778,10 @@ SQL_COLUMNS = {
     "execution_accuracy_strict": "strict",
 }
 TEXT_COLUMNS = {
-    "perplexity": "perplexity",
+    "perplexity": "ppl",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
-    "length_ratio": "length ratio",
+    "length_ratio": "length",
     "repetition_rate": "repeats",
     "stopped": "stopped",
 }
@@ -807,9 +810,26 @@ def table_cells(summary: Row) -> tuple[list[str], list[list[str]]]:
     return ["model", "n", *columns.values()], lines
 
 
+def breakdown_cells(summary: Row) -> list[list[list[str]]]:
+    """For each breakdown a table: a header row, then one row a value."""
+    found = []
+    for column, values in summary.get("breakdown", {}).items():
+        rows = [[column, "n", *summary["models"]]]
+        for value, hits in values.items():
+            shares = [f"{100 * k / n:.0f}%" for k, n in hits.values()]
+            rows.append([value, str(next(iter(hits.values()))[1]), *shares])
+        found.append(rows)
+    return found
+
+
 def notes(summary: Row) -> list[str]:
     """What a reader of the table must know: the verdicts first, then what was left out."""
     lines = [p["sentence"] for p in summary["paired"]]
+    scored = next(iter(summary["models"].values())).get("execution_accuracy", {}).get("n")
+    if summary["headline"] == "execution_accuracy" and scored != summary["n"]:
+        lines.append(
+            f"n is what execution can judge; valid SQL and exact match are over all {summary['n']}."
+        )
     if summary["headline"] == "exact_match":
         lines.append("These rows have no database to run on: exact_match is the headline instead.")
     if summary["excluded"]:
@@ -887,13 +907,9 @@ def markdown(title: str, summary: Row | None, samples: Sequence[Row]) -> str:
         for row in [header, ["---"] * len(header), *cells]:
             lines.append(f"| {' | '.join(row)} |")
         lines += ["", *(f"- {note}" for note in notes(summary)), ""]
-        for column, values in summary.get("breakdown", {}).items():
-            names = list(summary["models"])
-            lines += [f"| {column} | n | {' | '.join(names)} |", "| --- " * (len(names) + 2) + "|"]
-            for value, hits in values.items():
-                scores = " | ".join(f"{100 * k / n:.0f}%" for k, n in hits.values())
-                lines.append(f"| {value} | {next(iter(hits.values()))[1]} | {scores} |")
-            lines.append("")
+        for rows in breakdown_cells(summary):
+            rows.insert(1, ["---"] * len(rows[0]))
+            lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
     for number, sample in enumerate(samples, 1):
         lines += [f"## Example {number}", ""]
         for name, text in sample_parts(sample):
@@ -947,26 +963,35 @@ def show_report(title: str, summary: Row | None, samples: Sequence[Row], example
     if console is None:
         print(markdown(title, summary, ranked[: max(1, examples)]))
         return
-    from rich.table import Table
-
     if summary is None:
         console.print(f"\n[bold]{title}[/bold]")
         for number, sample in enumerate(samples, 1):
             show_sample(console, sample, f"prompt {number}")
         return
     show_sample(console, ranked[0], "an answer before and after")
+    console.print()
     header, cells = table_cells(summary)
+    print_table(console, header, cells, title)
+    for index, note in enumerate(notes(summary)):
+        console.print(note, style="bold" if index < len(summary["paired"]) else None, markup=False)
+    for rows in breakdown_cells(summary):
+        print_table(console, rows[0], rows[1:], f"{summary['headline']} by {rows[0][0]}")
+    for number, sample in enumerate(ranked[1:examples], 2):
+        show_sample(console, sample, f"example {number}")
+
+
+def print_table(
+    console: Console, header: Sequence[str], cells: Sequence[Sequence[str]], title: str
+) -> None:
+    """Print a table whose first column holds names; the fine-tuned model's row is green."""
+    from rich.table import Table
+
     table = Table(title=title, title_style="bold", header_style="bold")
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", no_wrap=not index)
     for row in cells:
         table.add_row(*row, style="green" if row[0] == TUNED else None)
-    console.print()
     console.print(table)
-    for index, note in enumerate(notes(summary)):
-        console.print(note, style="bold" if index < len(summary["paired"]) else None, markup=False)
-    for number, sample in enumerate(ranked[1:examples], 2):
-        show_sample(console, sample, f"example {number}")
 
 
 # --- Generating ---------------------------------------------------------------------------------
@@ -1019,50 +1044,51 @@ def generate_batch(
     makes room for the next. What all prompts begin with is computed once.
     """
     import mlx.core as mx
-    from mlx_lm.generate import BatchGenerator
-    from mlx_lm.models.cache import BatchKVCache, BatchRotatingKVCache
-    from mlx_lm.sample_utils import make_sampler
 
     ids = [prompt_ids(model, tokenizer, p, max_tokens) for p in prompts]
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     shared = shared_prefix(ids)
+    # Every row may be given the same cache: rows are copied out of it into the batch's own.
+    caches = [prefix_cache(model, ids[0][:shared])] * len(ids) if shared else None
+    tokens: list[list[int]] = [[] for _ in ids]
+    began: dict[int, float] = {}
+    done: dict[int, Generation] = {}
     mx.random.seed(seed)
+    with closing(batch_generator(model, tokenizer, temp, top_p, batch_size)) as generator:
+        rest = [ids[i][shared:] for i in order]
+        uids = generator.insert(rest, [max_tokens] * len(order), caches=caches)
+        row_of = dict(zip(uids, order, strict=True))
+        while responses := generator.next_generated():
+            for response in responses:
+                row, reason = row_of[response.uid], response.finish_reason
+                began.setdefault(row, time.perf_counter())
+                tokens[row].append(response.token)
+                if reason:
+                    said = tokens[row][:-1] if reason == "stop" else tokens[row]
+                    seconds = time.perf_counter() - began[row]
+                    counts = (len(ids[row]), len(tokens[row]))
+                    done[row] = Generation(tokenizer.decode(said), *counts, reason, seconds)
+                    advance(1)
+    return [done[row] for row in range(len(ids))]
+
+
+def batch_generator(
+    model: nn.Module, tokenizer: TokenizerWrapper, temp: float, top_p: float, batch_size: int
+) -> BatchGenerator:
+    """mlx-lm's continuous batching, set up for our stop tokens and little memory."""
+    from mlx_lm.generate import BatchGenerator
+    from mlx_lm.models.cache import BatchKVCache, BatchRotatingKVCache
+    from mlx_lm.sample_utils import make_sampler
+
     # The caches grow by this many positions at a time: 256 for answers of 96 would be mostly air.
     BatchKVCache.step = BatchRotatingKVCache.step = CACHE_STEP
-    generator = BatchGenerator(
+    return BatchGenerator(
         model if temp else GreedyHead(model),  # type: ignore[arg-type]  # it is called, no more
         stop_tokens=[[i] for i in stop_ids(tokenizer)],
         sampler=make_sampler(temp, top_p=top_p) if temp else GreedyHead.sample,
         completion_batch_size=batch_size,
         prefill_batch_size=min(8, batch_size),
     )
-    uids = generator.insert(
-        [ids[i][shared:] for i in order],
-        [max_tokens] * len(order),
-        caches=prefix_caches(model, ids[order[0]][:shared], len(order)) if shared else None,
-    )
-    row_of = dict(zip(uids, order, strict=True))
-    tokens: list[list[int]] = [[] for _ in ids]
-    began: dict[int, float] = {}
-    done: dict[int, Generation] = {}
-    try:
-        while responses := generator.next_generated():
-            for response in responses:
-                row = row_of[response.uid]
-                began.setdefault(row, time.perf_counter())
-                tokens[row].append(response.token)
-                if response.finish_reason:
-                    text = tokenizer.decode(
-                        tokens[row][: -1 if response.finish_reason == "stop" else None]
-                    )
-                    seconds = time.perf_counter() - began[row]
-                    done[row] = Generation(
-                        text, len(ids[row]), len(tokens[row]), response.finish_reason, seconds
-                    )
-                    advance(1)
-    finally:
-        generator.close()
-    return [done[row] for row in range(len(ids))]
 
 
 class GreedyHead:
@@ -1098,17 +1124,15 @@ def shared_prefix(ids: Sequence[list[int]]) -> int:
     return same if same >= SHARED_PREFIX and len(ids) > 1 else 0
 
 
-def prefix_caches(model: nn.Module, prefix: list[int], copies: int) -> list[list[Any]]:
-    """Key-value caches that hold `prefix`, one for each row."""
-    import copy
-
+def prefix_cache(model: nn.Module, prefix: list[int]) -> list[Any]:
+    """The key-value cache that holds `prefix`."""
     import mlx.core as mx
     from mlx_lm.models.cache import make_prompt_cache
 
     cache = make_prompt_cache(model)
     model.model(mx.array(prefix)[None], cache=cache)
     mx.eval([c.state for c in cache])
-    return [copy.deepcopy(cache) for _ in range(copies)]
+    return cache
 
 
 def reference_losses(
@@ -1288,7 +1312,12 @@ def score_sql(
 
 def preview(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """The first rows of a result, as JSON can hold them."""
-    return [[v.hex() if isinstance(v, bytes) else v for v in row] for row in rows[:PREVIEW_ROWS]]
+
+    def plain(value: Any) -> Any:
+        odd = isinstance(value, float) and not math.isfinite(value)
+        return value.hex() if isinstance(value, bytes) else str(value) if odd else value
+
+    return [[plain(value) for value in row] for row in rows[:PREVIEW_ROWS]]
 
 
 def score_text(answer: Generation, reference: str, loss: float | None) -> Row:
@@ -1349,6 +1378,11 @@ def default_rows(kind: str, quick: bool) -> list[Row]:
                 dataset.make_row({"instruction": instruction, "input": given, "output": ""}, config)
             )
     return rows[:3] if quick else rows
+
+
+def adapter_kind(tuned: train.Finetuned) -> str:
+    """The type of data the adapter was trained on; one that does not say is taken for SQL."""
+    return tuned.config.get("dataset_type") or "sql"
 
 
 def chosen_rows(config: EvaluationConfig, kind: str) -> list[Row]:
@@ -1415,14 +1449,9 @@ def run_models(
             )  # fmt: skip
             seconds, made = time.perf_counter() - start, sum(a.generation_tokens for a in answers)
             speed[name] = {"generation_tps": made / seconds, "seconds": seconds}
-            losses: list[tuple[float, int] | None] = [None] * len(rows)
-            if kind == "alpaca" and all(r["completion"] for r in rows):
-                losses = [
-                    *reference_losses(
-                        model, tuned.tokenizer, prompts, [r["completion"] for r in rows]
-                    )
-                ]
-            pairs = zip(answers, losses, strict=True)
+            known = [r["completion"] for r in rows if kind == "alpaca" and r["completion"]]
+            losses = reference_losses(model, tuned.tokenizer, prompts[: len(known)], known)
+            pairs = zip_longest(answers, losses)
             found[name] = [{"answer": a, "loss": loss} for a, loss in pairs]
     return found, speed
 
@@ -1465,8 +1494,10 @@ def make_samples(
     return samples
 
 
-def forgetting_rows(kind: str, config: EvaluationConfig) -> list[Row]:
-    """Rows of the other task's bundled sample."""
+def forgetting_samples(
+    tuned: train.Finetuned, kind: str, config: EvaluationConfig
+) -> tuple[str, list[Row]]:
+    """(title, samples) of both models on the other task's bundled sample."""
     other = "alpaca" if kind == "sql" else "sql"
     settings = dataset.DatasetConfig(type=other, dataset_name="sample")  # type: ignore[arg-type]
     raw, _ = dataset.open_source(settings)
@@ -1474,7 +1505,10 @@ def forgetting_rows(kind: str, config: EvaluationConfig) -> list[Row]:
     columns = dataset.match_columns(list(first), other, {})
     counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired")}
     rows = list(dataset.clean_rows([first, *raw], columns, settings, counts))
-    return random.Random(config.seed).sample(rows, min(len(rows), config.num_samples or 40))
+    rows = random.Random(config.seed).sample(rows, min(len(rows), config.num_samples or 40))
+    found, _ = run_models(tuned, rows, [], config)
+    title = f"what fine-tuning cost: {len(rows)} rows of the bundled {other} sample"
+    return title, make_samples(rows, found, config)
 
 
 def describe_run(tuned: train.Finetuned, config: EvaluationConfig, n: int) -> Row:
@@ -1488,7 +1522,7 @@ def describe_run(tuned: train.Finetuned, config: EvaluationConfig, n: int) -> Ro
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     path = config.data / f"{config.rows_from}.jsonl"
-    keys = ("model", "base_sha256", "dataset_type", "best_step", "best_val_loss", "fine_tune_type")
+    keys = "model base_fingerprint dataset_type best_step best_val_loss fine_tune_type quantize"
     return {
         "split": config.rows_from,
         "rows_chose_the_checkpoint": config.rows_from == "valid",
@@ -1497,7 +1531,7 @@ def describe_run(tuned: train.Finetuned, config: EvaluationConfig, n: int) -> Ro
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
         "shots_as": "earlier turns of the chat, drawn from train.jsonl" if config.shots else None,
         "data_sha256": dataset.sha256_of(path),
-        "adapter": {k: tuned.config[k] for k in keys if k in tuned.config},
+        "adapter": {k: tuned.config[k] for k in keys.split() if k in tuned.config},
         "number_tolerance": {"relative": REL_TOL, "absolute": ABS_TOL},
         "versions": versions,
         "device": str(mx.default_device()),
@@ -1523,7 +1557,7 @@ def evaluate(config: EvaluationConfig) -> Row:
     """
     train.use_openblas()
     tuned = train.load_finetuned(config.adapter_path, config.model)
-    kind = tuned.config.get("dataset_type", "sql")
+    kind = adapter_kind(tuned)
     rows = chosen_rows(config, kind)
     title = run_title(config, len(rows))
     print(title, file=sys.stderr)
@@ -1541,12 +1575,8 @@ def evaluate(config: EvaluationConfig) -> Row:
     ranked = sorted(samples, key=rank_sample)[: config.examples]
     text = markdown(f"Evaluation: {title}", summary, ranked)
     if config.check_forgetting:
-        others = forgetting_rows(kind, config)
-        made = make_samples(others, run_models(tuned, others, [], config)[0], config)
+        name, made = forgetting_samples(tuned, kind, config)
         report["forgetting"] = summarize(made)
-        name = (
-            f"what fine-tuning cost: {len(others)} rows of the bundled {others[0]['type']} sample"
-        )
         show_report(name, report["forgetting"], made, 1)
         text += "\n" + markdown(name.capitalize(), report["forgetting"], [])
         samples = [s | {"set": "main"} for s in samples] + [s | {"set": "forgetting"} for s in made]
@@ -1587,7 +1617,7 @@ class Chat:
     @property
     def is_sql(self) -> bool:
         """Whether the adapter was trained to write SQL."""
-        return self.tuned.config.get("dataset_type") == "sql"
+        return adapter_kind(self.tuned) == "sql"
 
     def say(self, text: str = "") -> None:
         """Print a line of the program's own, and keep it for /save."""

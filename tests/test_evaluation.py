@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import io
 import json
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from conftest import run_script
 from dataset import UserError
 from test_finetuned import TUNED, Generation
 
@@ -40,7 +41,7 @@ tables = st.integers(1, 3).flatmap(
 )
 
 
-# --- An adapter for the tiny model, and data ----------------------------------------------------------
+# --- An adapter for the tiny model, and data ------------------------------------------------
 
 
 def build_adapter(folder: Path, base: Path, kind: str) -> None:
@@ -161,6 +162,7 @@ def test_schema_repeated_from_the_prompt_is_no_answer() -> None:
     reply = "CREATE TABLE t\n  (a INT);\nSELECT COUNT(*) FROM t;"
     assert evaluation.extract_sql(reply, asked) == "SELECT COUNT(*) FROM t;"
     assert evaluation.extract_sql("CREATE TABLE t (a INT);", asked) == ""
+    assert evaluation.extract_sql("Schema:\nCREATE TABLE t (a IN", asked) == ""
     assert evaluation.extract_sql("CREATE TABLE u (a INT);", asked) == "CREATE TABLE u (a INT);"
 
 
@@ -643,6 +645,25 @@ def test_scored_run_writes_figures_that_can_be_recomputed(home: Path) -> None:
     assert (home / "out" / "evaluation.md").read_text().startswith("# Evaluation")
 
 
+def test_a_scored_run_needs_no_optional_package(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optional = ("rich.console", "rich.progress", "scipy.stats", "sqlglot", "sacrebleu")
+    for name in (*optional, "rapidfuzz.distance"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(evaluation, "_missing", set())
+    for kind in ("sql", "alpaca"):
+        done = run(
+            "--adapter-path", home / kind, "--data", home / f"{kind}-data", "--split", "test",
+            "--num-samples", 2, "--max-tokens", 4, "--output-dir", tmp_path / kind,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert f"| {TUNED} | 2 |" in done.stdout
+        figures = json.loads((tmp_path / kind / "evaluation.json").read_text())["summary"]
+        assert figures["paired"][0]["n"] == 2
+    assert evaluation._missing == {"rich", "scipy", "sqlglot", "sacrebleu", "rapidfuzz"}
+
+
 def test_validation_rows_are_said_to_have_chosen_the_checkpoint(home: Path) -> None:
     done = run(
         "--adapter-path", home / "alpaca", "--data", home / "alpaca-data", "--max-tokens", 8,
@@ -782,6 +803,18 @@ def test_answers_run_on_a_copy(chat: Any, pets_file: Path) -> None:
         assert evaluation.run_answer(chat, sql, chat.database).strip()
         assert pets_file.read_bytes() == before
     assert [path.name for path in pets_file.parent.iterdir()] == ["pets.sqlite"]
+
+
+def test_both_models_answer_side_by_side_on_a_wide_terminal(chat: Any) -> None:
+    from rich.console import Console
+
+    screen = io.StringIO()
+    chat.console = Console(file=screen, force_terminal=True, width=160)
+    chat.config = dataclasses.replace(chat.config, show_base=True, interactive=True)
+    evaluation.take_line(chat, "Hi")
+    header = next(line for line in screen.getvalue().splitlines() if TUNED in line)
+    assert "base" in header
+    assert list(chat.history) == ["base", TUNED]
 
 
 def test_ctrl_c_keeps_what_was_said(chat: Any) -> None:
