@@ -1,0 +1,1185 @@
+"""Measure speed, memory and quality of a fine-tuned Gemma 3 beside its base model.
+
+    python benchmark.py --adapter-path checkpoints --num-samples 10             # fine-tuned alone
+    python benchmark.py --adapter-path checkpoints --compare --num-samples 10   # and its base
+    python benchmark.py --adapter-path checkpoints --compare --variants fused,4bit
+    python benchmark.py --adapter-path checkpoints --baseline old.json --fail-on-regression
+
+Input: the adapter folder of train.py and the data folder of dataset.py. Output, in the adapter
+folder: benchmark.json (every sample, the machine, what each figure means), benchmark.md,
+benchmark.png and, after --compare, README.md, a model card for the hub. Exit status 3 when
+--fail-on-regression finds a figure worse than in --baseline.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import random
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import TYPE_CHECKING, Any
+
+import dataset
+import test_finetuned as evaluation
+import train
+from dataset import Row, UserError
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+
+BASE, TUNED, FUSED, FOUR_BIT = "base", "fine-tuned", "fused", "4bit"
+# (prompt tokens, generated tokens) of the fixed shape, longest answer to a timed prompt and
+# prompts timed in each run. A CPU computes a hundredth of what a GPU does: its shape is smaller,
+# so that a comparison ends within two minutes, and the shape's name says so.
+SIZES = {
+    "gpu": (512, 128, 96, 4),
+    "gpu, quick": (512, 32, 32, 2),
+    "cpu": (128, 16, 16, 1),
+    "cpu, quick": (64, 8, 16, 1),
+}
+QUALITY_TOKENS = {"sql": 64, "alpaca": 64}
+FEW_RUNS = 5  # below this many pairs no interval is to be trusted
+WIDE_SPREAD = 0.10  # standard deviation over mean from which a machine counts as busy
+SMALL_N = 100
+REGRESSION_STATUS = 3
+CARD_MARK = "<!-- written by benchmark.py; without this line the file is left alone -->"
+# What the packaged GGUF was made from; the card names models by their place on the hub.
+PACKAGED_MODEL = "google/gemma-3-270m"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+# key: (label, scale for people, is more better?, definition)
+METRICS: dict[str, tuple[str, float, bool | None, str]] = {
+    "prompt_tps": (
+        "prefill tok/s", 1, True,
+        "prompt tokens (of all rows of a batch) over the time to the first token",
+    ),
+    "generation_tps": (
+        "decode tok/s", 1, True,
+        "generated tokens over time, the first token excluded from both count and time; all rows "
+        "of a batch together",
+    ),
+    "ttft_sec": (
+        "first token ms", 1e3, False, "from handing over the prompt's ids to the first token"
+    ),
+    "tpot_sec": (
+        "per token ms", 1e3, False,
+        "time between neighbouring tokens (of a batch: steps), over all runs; p50, p90, p99",
+    ),
+    "end_to_end_sec": (
+        "whole answer s", 1, False, "from handing over the prompt's ids to the last token"
+    ),
+    "generation_tokens": (
+        "tokens in answer", 1, None, "tokens generated for each prompt, its stop token too"
+    ),
+    "prefill_peak_gb": (
+        "prefill peak GB", 1, False,
+        "MLX's peak memory up to the first token: what this variant's weights take, and what the "
+        "phase took on top of all that was loaded",
+    ),
+    "decode_peak_gb": (
+        "decode peak GB", 1, False, "the same, from the first token to the last"
+    ),
+}  # fmt: skip
+OTHER_DEFINITIONS = {
+    "load_sec": "from the adapter folder to base and adapter in memory, conversion not included",
+    "active_memory_gb": "MLX's memory in use after loading base and adapter",
+    "process_peak_gb": "the most physical memory this process held, everything included",
+    "weights_gb": "bytes of a variant's weights as they lie in memory",
+    "ratio": "geometric mean of variant over reference, paired run by run; the interval is a "
+    "seeded 95% bootstrap over the pairs",
+    "bandwidth_gb_per_sec": "bytes read and written by a copy larger than the caches",
+    "matmul_gflops": "best of five large square matmuls in the dtype of the model",
+    "decode_share": "decode speed over what bandwidth allows when weights and cache are read "
+    "once for each token",
+    "prefill_share": "prefill speed over what the matmul peak allows for the layers' products",
+    "val_loss": "nats per supervised token (answer and its end) of the sampled validation rows",
+    "execution_accuracy": "share of scorable SQL rows whose answer returns the gold's rows",
+}
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Settings of one benchmark; every field is a flag."""
+
+    adapter_path: Path = field(
+        default=Path("checkpoints"), metadata={"help": "adapter folder written by train.py"}
+    )
+    model: str | None = field(
+        default=None, metadata={"help": "base model, instead of the one the adapter names"}
+    )
+    data: Path = field(default=Path("data"), metadata={"help": "data folder of dataset.py"})
+    num_samples: int = field(
+        default=10, metadata={"help": "validation rows used as prompts, drawn by the seed"}
+    )
+    compare: bool = field(
+        default=False, metadata={"help": "measure the base too, score both, write the model card"}
+    )
+    quick: bool = field(default=False, metadata={"help": "smaller shapes and 3 runs"})
+    runs: int = field(default=5, metadata={"help": "repetitions that count (3 with --quick)"})
+    warmup: int = field(default=1, metadata={"help": "repetitions before, not counted"})
+    max_tokens: int | None = field(
+        default=None, metadata={"help": "longest answer to a prompt, timed or scored, in tokens"}
+    )
+    prompt_tokens: int | None = field(
+        default=None,
+        metadata={"help": "prompt of the fixed shape (512 on a GPU, 128 on a CPU, less if quick)"},
+    )
+    generation_tokens: int | None = field(
+        default=None, metadata={"help": "forced length of the shape (128 on a GPU, 16 on a CPU)"}
+    )
+    batch_size: int = field(
+        default=4, metadata={"help": "also time this many rows together; 1 leaves that out"}
+    )
+    variants: str | None = field(
+        default=None, metadata={"help": "measure also: fused, 4bit, or both as fused,4bit"}
+    )
+    memory: bool = field(default=True, metadata={"help": "report memory of each phase"})
+    seed: int = field(default=42, metadata={"help": "seed of the rows drawn and of the shapes"})
+    json: bool = field(
+        default=False, metadata={"help": "print the result as JSON on stdout's last line"}
+    )
+    baseline: Path | None = field(
+        default=None, metadata={"help": "benchmark.json of an earlier run to compare with"}
+    )
+    tolerance: float = field(
+        default=0.1, metadata={"help": "share by which a figure may be worse than the baseline's"}
+    )
+    fail_on_regression: bool = field(
+        default=False, metadata={"help": "end with status 3 when one is worse than that"}
+    )
+    output_dir: Path | None = field(
+        default=None, metadata={"help": "where the files go; the adapter folder by default"}
+    )
+
+    def __post_init__(self) -> None:
+        at_least_one = ("num_samples", "runs", "max_tokens", "prompt_tokens", "batch_size")
+        unknown = sorted(set(self.extra_variants) - {FUSED, FOUR_BIT})
+        dataset.check(
+            *(
+                (
+                    getattr(self, name) is None or getattr(self, name) >= 1,
+                    f"--{name.replace('_', '-')} must be 1 or more",
+                )
+                for name in at_least_one
+            ),
+            (
+                self.generation_tokens is None or self.generation_tokens >= 2,
+                "--generation-tokens must be 2 or more: the first is not counted",
+            ),
+            (self.warmup >= 0, "--warmup must be 0 or more"),
+            (not unknown, f"--variants takes fused and 4bit, not {', '.join(unknown)}"),
+            (0 < self.tolerance < 10, "--tolerance must be above 0 and below 10"),
+            (
+                not self.fail_on_regression or self.baseline is not None,
+                "--fail-on-regression needs --baseline FILE",
+            ),
+        )
+
+    @property
+    def extra_variants(self) -> tuple[str, ...]:
+        """The names given with --variants."""
+        return tuple(v.strip() for v in (self.variants or "").split(",") if v.strip())
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.output_dir or self.adapter_path
+
+
+def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What --quick sets where the user said nothing."""
+    return {"runs": 3} if given.get("quick") else {}
+
+
+# --- Statistics ---------------------------------------------------------------------------------
+
+
+def percentile(values: Sequence[float], q: float) -> float:
+    """The q-th percentile (0 to 100), linear between neighbours."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * q / 100
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def describe(values: Sequence[float]) -> Row:
+    """Mean, spread and percentiles of repeated measurements; the spread of one is 0."""
+    return {
+        "n": len(values),
+        "mean": fmean(values),
+        "std": stdev(values) if len(values) > 1 else 0.0,
+        "median": median(values),
+        **{f"p{q}": percentile(values, q) for q in (10, 50, 90, 99)},
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def paired_ratio(new: Sequence[float], reference: Sequence[float], more_is_better: bool) -> Row:
+    """Geometric mean of new over reference with its bootstrap interval, and what it says."""
+    logs = [math.log(a / b) for a, b in zip(new, reference, strict=True)]
+    interval = evaluation.bootstrap_mean(logs)
+    ci = [math.exp(x) for x in interval] if interval else None
+    ratio = math.exp(fmean(logs))
+    if len(logs) < FEW_RUNS or ci is None:
+        word = "too few runs to say"
+    elif ci[0] <= 1 <= ci[1]:
+        word = "within the noise"
+    else:
+        word = "better" if (ratio > 1) == more_is_better else "worse"
+    return {"ratio": ratio, "ci": ci, "n": len(logs), "verdict": word}
+
+
+def compare_variants(samples: Sequence[Row], reference: str) -> list[Row]:
+    """Paired ratios of every variant to `reference`, for each workload and speed."""
+    timed = {(s["variant"], s["work"], s["run"], s["row"]): s for s in samples}
+    names = dict.fromkeys(s["variant"] for s in samples if s["variant"] != reference)
+    found = []
+    for name in names:
+        for work in dict.fromkeys(s["work"] for s in samples):
+            for metric in ("prompt_tps", "generation_tps"):
+                pairs = [
+                    (sample[metric], timed[(reference, *key[1:])][metric])
+                    for key, sample in timed.items()
+                    if key[:2] == (name, work)
+                ]
+                new, old = ([p[i] for p in pairs if all(p)] for i in (0, 1))
+                if new:
+                    told = {"variant": name, "reference": reference, "work": work, "metric": metric}
+                    found.append(told | paired_ratio(new, old, True))
+    return found
+
+
+def summarize(samples: Sequence[Row]) -> Row:
+    """{variant: {work: {metric: statistics}}} of timed samples."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for sample in samples:
+        groups.setdefault((sample["variant"], sample["work"]), []).append(sample)
+    found: Row = {}
+    for (variant, work), members in groups.items():
+        figures = {}
+        for metric in METRICS:
+            values = [m[metric] for m in members if m.get(metric) is not None]
+            if metric == "tpot_sec":  # a list for each sample
+                values = [seconds for value in values for seconds in value]
+            if values:
+                figures[metric] = describe(values)
+        reasons = [m["finish_reason"] for m in members]
+        figures["finish_reasons"] = {r: reasons.count(r) for r in sorted(set(reasons))}
+        found.setdefault(variant, {})[work] = figures
+    return found
+
+
+def busy_notes(figures: Row, load_average: float | None) -> list[str]:
+    """What says that other programs (or heat) disturbed the run. Prompts differ by themselves."""
+    wide = []
+    for variant, works in figures.items():
+        for work, measured in works.items():
+            for metric in ("prompt_tps", "generation_tps"):
+                stats = measured.get(metric)
+                spread = stats["std"] / stats["mean"] if stats else 0.0
+                if work != "prompts" and spread > WIDE_SPREAD:
+                    wide.append((spread, f"{variant}, {work} {METRICS[metric][0]}"))
+    if not wide:
+        return []
+    load = f"; load average {load_average:.1f}" if load_average is not None else ""
+    return [
+        f"The machine was busy or hot: {len(wide)} figures spread by more than {WIDE_SPREAD:.0%} "
+        f"from run to run, up to {max(wide)[0]:.0%} ({max(wide)[1]}{load}). Close other programs "
+        "and measure again."
+    ]
+
+
+def compare_with_baseline(now: Row, before: Row, tolerance: float) -> list[Row]:
+    """Every figure both runs have: median now over median before, and whether it is worse.
+
+    Worse means beyond `tolerance` and beyond twice the two runs' spread together.
+    """
+    found = []
+    for variant, works in now["figures"].items():
+        for work, figures in works.items():
+            then_figures = before["figures"].get(variant, {}).get(work, {})
+            for metric, (_, _, more_is_better, _) in METRICS.items():
+                new, old = figures.get(metric), then_figures.get(metric)
+                if more_is_better is None or not new or not old or not old["median"]:
+                    continue
+                ratio = new["median"] / old["median"]
+                loss = 1 - ratio if more_is_better else ratio - 1
+                spread = math.hypot(new["std"], old["std"]) / old["median"]
+                noise = 2 * spread / math.sqrt(min(new["n"], old["n"]))
+                found.append({
+                    "variant": variant, "work": work, "metric": metric, "ratio": ratio,
+                    "before": old["median"], "now": new["median"],
+                    "regression": loss > max(tolerance, noise),
+                })  # fmt: skip
+    return found
+
+
+# --- Measuring ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing to time: rows generated together, of forced length when no id stops them."""
+
+    name: str
+    prompts: tuple[tuple[int, ...], ...]  # token ids of each row
+    max_tokens: int
+    stops: frozenset[int] = frozenset()
+    row: str | None = None  # id of the data row it was made of
+
+
+def shape_work(prompt: int, generated: int, batch: int, vocabulary: int, seed: int) -> Work:
+    """Random ids of a fixed shape. A batch shares out the same number of prompt tokens."""
+    draw = random.Random(seed)
+    length = max(2, prompt // batch)
+    rows = tuple((2, *draw.choices(range(3, vocabulary), k=length - 1)) for _ in range(batch))
+    name = f"pp{length}+tg{generated}" + (f" x{batch}" if batch > 1 else "")
+    return Work(name, rows, generated)
+
+
+def make_works(config: BenchmarkConfig, tuned: train.Finetuned, rows: Sequence[Row]) -> list[Row]:
+    """What every run times: [{"work": Work, "run": number or None for every run}]."""
+    size = ("gpu" if train.on_gpu() else "cpu") + (", quick" if config.quick else "")
+    prompt, generated, answer, per_run = SIZES[size]
+    prompt, generated = config.prompt_tokens or prompt, config.generation_tokens or generated
+    vocabulary = tuned.model.args.vocab_size
+    shapes = [shape_work(prompt, generated, 1, vocabulary, config.seed)]
+    if config.batch_size > 1:
+        shorter = max(2, generated // 2)
+        shapes.append(shape_work(prompt, shorter, config.batch_size, vocabulary, config.seed))
+    works: list[Row] = [{"work": shape, "run": None} for shape in shapes]
+    longest, stops = config.max_tokens or answer, frozenset(evaluation.stop_ids(tuned.tokenizer))
+    for index, row in enumerate(rows[: config.runs * per_run]):
+        text = dataset.render_prompt(row["prompt"])
+        ids = evaluation.prompt_ids(tuned.model, tuned.tokenizer, text, longest)
+        name = str(row.get("id", index))
+        works.append({
+            "work": Work("prompts", (tuple(ids),), longest, stops, name),
+            "run": index % config.runs,
+        })  # fmt: skip
+    return works
+
+
+def stream_tokens(model: nn.Module, work: Work) -> Iterator[int]:
+    """Token ids as mlx-lm generates them; of a batch the first row's, one for each step."""
+    import mlx.core as mx
+    from mlx_lm.generate import BatchGenerator, generate_step
+
+    if len(work.prompts) == 1:
+        for token, _ in generate_step(mx.array(work.prompts[0]), model, max_tokens=work.max_tokens):
+            yield int(token)
+        return
+    size = len(work.prompts)
+    generator = BatchGenerator(model, completion_batch_size=size, prefill_batch_size=size)
+    try:
+        generator.insert([list(p) for p in work.prompts], [work.max_tokens] * size)
+        while responses := generator.next_generated():
+            yield int(responses[0].token)
+    finally:
+        generator.close()
+
+
+def time_once(model: nn.Module, work: Work, weights_bytes: int, memory: bool) -> Row:
+    """Time one piece of work; see METRICS for what the keys mean."""
+    import mlx.core as mx
+    from mlx_lm.generate import generation_stream
+
+    mx.synchronize(generation_stream)  # mlx-lm computes one token ahead: let the last one end
+    mx.clear_cache()
+    resident = mx.get_active_memory()
+    mx.reset_peak_memory()
+    peaks, token = [], -1
+    stamps = [time.perf_counter()]
+    for token in stream_tokens(model, work):
+        stamps.append(time.perf_counter())
+        if len(stamps) == 2:
+            peaks.append(mx.get_peak_memory())
+            mx.reset_peak_memory()
+        if token in work.stops:
+            break
+    peaks.append(mx.get_peak_memory())
+    tokens, rows = len(stamps) - 1, len(work.prompts)
+    steps = [b - a for a, b in pairwise(stamps[1:])]
+    first = stamps[1] - stamps[0]
+    prefill_peak, decode_peak = ((p - resident + weights_bytes) / 1e9 for p in peaks)
+    return {
+        "work": work.name,
+        "row": work.row,
+        "prompt_tokens": sum(map(len, work.prompts)),
+        "ttft_sec": first,
+        "prompt_tps": sum(map(len, work.prompts)) / first,
+        "generation_tps": rows * len(steps) / sum(steps) if steps else None,
+        "tpot_sec": steps,
+        "end_to_end_sec": stamps[-1] - stamps[0],
+        "generation_tokens": tokens,
+        "finish_reason": "stop" if token in work.stops else "length",
+        "prefill_peak_gb": prefill_peak if memory else None,
+        "decode_peak_gb": decode_peak if memory and steps else None,
+    }
+
+
+def weights_bytes(model: nn.Module) -> int:
+    """Bytes of a model's weights, an adapter's included."""
+    return sum(w.nbytes for w in train.named_arrays(model.parameters()).values())
+
+
+def make_variants(
+    config: BenchmarkConfig, tuned: train.Finetuned
+) -> dict[str, Callable[[], nn.Module]]:
+    """{name: function that puts the variant in place and returns it}."""
+    from mlx.nn import quantize
+    from mlx.utils import tree_unflatten
+
+    def fused_layers(loaded: train.Finetuned) -> list[tuple[str, Any]]:
+        if loaded.config["fine_tune_type"] == "full":
+            return []  # there is no adapter: the fine-tuned weights are fused as they are
+        return [(name, module.fuse()) for name, module in loaded.swaps["finetuned"]]
+
+    def install(loaded: train.Finetuned, layers: list[tuple[str, Any]]) -> nn.Module:
+        model = loaded.use("finetuned")
+        model.update_modules(tree_unflatten(layers))  # type: ignore[arg-type]
+        model.eval()
+        return model
+
+    variants: dict[str, Callable[[], nn.Module]] = {}
+    if config.compare:
+        variants[BASE] = lambda: tuned.use("base")
+    variants[TUNED] = lambda: tuned.use("finetuned")
+    if FUSED in config.extra_variants:
+        layers = fused_layers(tuned)
+        variants[FUSED] = lambda: install(tuned, layers)
+    if FOUR_BIT in config.extra_variants:
+        other = train.load_finetuned(config.adapter_path, config.model)
+        smaller = install(other, fused_layers(other))
+        quantize(smaller, group_size=64, bits=4)
+        variants[FOUR_BIT] = lambda: smaller
+    return variants
+
+
+def run_trials(
+    config: BenchmarkConfig, variants: Mapping[str, Callable[[], nn.Module]], works: Sequence[Row]
+) -> list[Row]:
+    """Time all work for all variants; the order turns round from run to run, against drift."""
+    samples = []
+    for run in range(-config.warmup, config.runs):
+        label = f"run {run + 1} of {config.runs}" if run >= 0 else "warm-up"
+        print(f"{label} ...", file=sys.stderr, flush=True)
+        todo = [w["work"] for w in works if w["run"] is None or w["run"] == run]
+        for work in todo:
+            for name in list(variants)[:: 1 if run % 2 == 0 else -1]:
+                model = variants[name]()
+                sample = time_once(model, work, weights_bytes(model), config.memory)
+                if run >= 0:
+                    samples.append({"variant": name, "run": run, **sample})
+    return samples
+
+
+# --- The machine --------------------------------------------------------------------------------
+
+
+def best_seconds(action: Callable[[], Any], times: int = 5) -> float:
+    """The shortest of several executions of `action`, after one that does not count."""
+    action()
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        action()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def measure_limits() -> Row:
+    """What the machine can do at most: memory bandwidth and matmul speed."""
+    import mlx.core as mx
+
+    dtype, width = getattr(mx, train.compute_dtype()), 4096 if train.on_gpu() else 1024
+    square = mx.ones((width, width), dtype)
+    matmul = 2 * width**3 / best_seconds(lambda: mx.eval(square @ square))
+    if train.on_gpu():
+        source = mx.ones((2**28,), mx.float32)
+        bandwidth = 2 * source.nbytes / best_seconds(lambda: mx.eval(source + 1))
+        mx.clear_cache()
+    else:
+        bandwidth = cpu_bandwidth()
+    return {"bandwidth_gb_per_sec": bandwidth / 1e9, "matmul_gflops": matmul / 1e9}
+
+
+def cpu_bandwidth() -> float:
+    """Bytes a second of a copy larger than the caches, on all cores: MLX's own copy uses one."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    threads = min(8, os.cpu_count() or 1)
+    source = np.ones((threads, 2**26 // threads), np.float32)
+    target = np.empty_like(source)
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = best_seconds(lambda: list(pool.map(np.copyto, target, source)))
+    return 2 * source.nbytes / seconds
+
+
+def layer_products(args: Any) -> int:
+    """Multiplications for one token in all layers' projections."""
+    queries = args.num_attention_heads * args.head_dim
+    keys = args.num_key_value_heads * args.head_dim
+    attention = args.hidden_size * (2 * queries + 2 * keys)
+    return args.num_hidden_layers * (attention + 3 * args.hidden_size * args.intermediate_size)
+
+
+def cache_bytes(args: Any, context: int, itemsize: int) -> int:
+    """Bytes of keys and values read for one token after `context` tokens."""
+    layers = range(args.num_hidden_layers)
+    whole = sum(1 for i in layers if (i + 1) % args.sliding_window_pattern == 0)
+    seen = whole * context + (len(layers) - whole) * min(context, args.sliding_window)
+    return 2 * args.num_key_value_heads * args.head_dim * seen * itemsize
+
+
+def shares_of_limit(figures: Row, shape: Work, weights: int, args: Any, limits: Row) -> Row:
+    """Decode and prefill speed of the single-row shape as shares of what the machine allows."""
+    measured = figures[shape.name]
+    itemsize = 4 if train.compute_dtype() == "float32" else 2
+    context = len(shape.prompts[0]) + shape.max_tokens // 2
+    read = weights + cache_bytes(args, context, itemsize)
+    decode_limit = limits["bandwidth_gb_per_sec"] * 1e9 / read
+    prefill_limit = limits["matmul_gflops"] * 1e9 / (2 * layer_products(args))
+    return {
+        "bytes_per_token": read,
+        "decode_limit_tps": decode_limit,
+        "prefill_limit_tps": prefill_limit,
+        "decode_share": measured["generation_tps"]["median"] / decode_limit,
+        "prefill_share": measured["prompt_tps"]["median"] / prefill_limit,
+    }
+
+
+def process_peak_gb() -> float:
+    """The most physical memory this process held; macOS counts bytes, Linux kilobytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def describe_machine() -> Row:
+    """Chip, cores, memory, system, versions and commit."""
+    import mlx.core as mx
+
+    chip = str(mx.device_info().get("device_name") or platform.processor())
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        if not train.on_gpu():
+            chip = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
+    commit = None
+    with suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=dataset.ROOT, capture_output=True, text=True, timeout=5, check=True,
+        ).stdout.strip()  # fmt: skip
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {
+        "chip": chip,
+        "device": str(mx.default_device()),
+        "dtype": train.compute_dtype(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory, 1),
+        "os": platform.platform(),
+        "versions": train.library_versions(),
+        "git_commit": commit,
+    }
+
+
+# --- Quality ------------------------------------------------------------------------------------
+
+
+def measure_quality(
+    config: BenchmarkConfig,
+    tuned: train.Finetuned,
+    variants: Mapping[str, Callable[[], nn.Module]],
+    rows: Sequence[Row],
+) -> Row:
+    """Validation loss and, for SQL, execution accuracy, by the evaluation's own functions."""
+    kind = rows[0]["type"]
+    settings = evaluation.EvaluationConfig(
+        adapter_path=config.adapter_path, data=config.data, split="valid", seed=config.seed
+    )
+    longest = config.max_tokens or QUALITY_TOKENS[kind]
+    prompts = [dataset.render_prompt(r["prompt"]) for r in rows]
+    references = [r["completion"] for r in rows]
+    losses, answers, speed = {}, {}, {}
+    for name, install in variants.items():
+        print(f"quality of {name} on {len(rows)} rows ...", file=sys.stderr, flush=True)
+        model = install()
+        start = time.perf_counter()
+        made = evaluation.generate_batch(model, tuned.tokenizer, prompts, longest)
+        speed[name] = sum(a.generation_tokens for a in made) / (time.perf_counter() - start)
+        told = evaluation.reference_losses(model, tuned.tokenizer, prompts, references)
+        losses[name] = sum(nats for nats, _ in told) / sum(n for _, n in told)
+        pairs = zip(made, told, strict=True)
+        answers[name] = [{"answer": a, "loss": loss} for a, loss in pairs]
+    summary = evaluation.summarize(evaluation.make_samples(rows, answers, settings))
+    paired = [p for p in summary["paired"] if p["against"] == BASE]
+    return {
+        "split": "valid",
+        "n": len(rows),
+        "max_tokens": longest,
+        "val_loss": losses,
+        "val_ppl": {name: math.exp(loss) for name, loss in losses.items()},
+        "batched_generation_tps": speed,
+        "evaluation": summary | {"paired": paired},
+    }
+
+
+# --- Reports ------------------------------------------------------------------------------------
+
+
+def compact(value: float) -> str:
+    """A number in three figures, without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:#.3g}".rstrip(".")
+
+
+def metric_text(stats: Row | None, metric: str) -> str:
+    """A figure of the table: mean and spread; percentiles of token times; the largest peak."""
+    if not stats:
+        return "-"
+    scale = METRICS[metric][1]
+    if metric == "tpot_sec":
+        return " / ".join(f"{stats[k] * scale:.0f}" for k in ("p50", "p90", "p99"))
+    if metric.endswith("peak_gb"):
+        return compact(stats["max"])
+    return f"{compact(stats['mean'] * scale)} ±{stats['std'] / stats['mean']:.0%}"
+
+
+def table_cells(result: Row) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the main table: a figure a line, a variant a column."""
+    names = list(result["figures"])
+    lines: list[list[str]] = []
+
+    def add(label: str, cells: Iterable[str]) -> None:
+        texts = list(cells)
+        if any(text != "-" for text in texts):
+            lines.append([label, *texts])
+
+    works = dict.fromkeys(work for figures in result["figures"].values() for work in figures)
+    for work in works:
+        lines.append([f"{work}:", *[""] * len(names)])
+        left_out = (
+            {"generation_tokens"} if work != "prompts" else {"prefill_peak_gb", "decode_peak_gb"}
+        )
+        for metric in (m for m in METRICS if m not in left_out):
+            figures = [result["figures"][n].get(work, {}).get(metric) for n in names]
+            add(METRICS[metric][0], (metric_text(f, metric) for f in figures))
+    lines.append(["in all:", *[""] * len(names)])
+    variants = [result["variants"][n] for n in names]
+    add("weights GB", (compact(v["weights_gb"]) for v in variants))
+    add("decode of limit", (f"{v['decode_share']:.0%}" for v in variants))
+    add("prefill of limit", (f"{v['prefill_share']:.0%}" for v in variants))
+    if quality := result["quality"]:
+        add("validation loss", (f"{quality['val_loss'][n]:.3f}" for n in names))
+        models = quality["evaluation"]["models"]
+        accuracy = [models[n].get("execution_accuracy") for n in names]
+        add("exec. accuracy", (share_text(a) for a in accuracy))
+    return ["", *names], lines
+
+
+def share_text(share: Row | None) -> str:
+    """A share as '40% of 10', '-' when there is none."""
+    return f"{share['value']:.0%} of {share['n']}" if share and share["n"] else "-"
+
+
+def ratio_cells(comparisons: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the paired ratios: a speed a line, a variant a column."""
+    names = list(dict.fromkeys(c["variant"] for c in comparisons))
+    lines: dict[tuple[str, str], list[str]] = {}
+    for c in comparisons:
+        cells = lines.setdefault((c["work"], c["metric"]), ["-"] * len(names))
+        interval = f" [{c['ci'][0]:.2f}-{c['ci'][1]:.2f}]" if c["ci"] else ""
+        star = "*" if c["verdict"] in ("better", "worse") else ""
+        cells[names.index(c["variant"])] = f"{c['ratio']:.2f}{interval}{star}"
+    rows = [
+        [f"{work} {METRICS[metric][0].removesuffix(' tok/s')}", *cells]
+        for (work, metric), cells in lines.items()
+    ]
+    return [f"speed over {comparisons[0]['reference']}", *names], rows
+
+
+def comparison_lines(result: Row) -> list[str]:
+    """A sentence on the decode speed of each variant, and how to read the ratios."""
+    lines = []
+    for c in result["comparisons"]:
+        if c["work"] != result["shape"] or c["metric"] != "generation_tps":
+            continue
+        interval = f" (95% interval {c['ci'][0]:.2f} to {c['ci'][1]:.2f})" if c["ci"] else ""
+        said = {"better": "faster, beyond the noise", "worse": "slower, beyond the noise"}
+        lines.append(
+            f"{c['variant']} decodes at {c['ratio']:.2f} times the speed of {c['reference']}"
+            f"{interval}: {said.get(c['verdict'], c['verdict'])}."
+        )
+    if lines:
+        lines.append("* beyond the noise: 1.00 is outside the 95% interval of the paired ratios.")
+    return lines
+
+
+def note_lines(result: Row) -> list[str]:
+    """What a reader must know beside the table."""
+    machine, limits, load = result["machine"], result["limits"], result["load"]
+    lines = [
+        f"{machine['chip']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, "
+        f"{machine['device']}, {machine['dtype']}; {limits['bandwidth_gb_per_sec']:.1f} GB/s, "
+        f"{limits['matmul_gflops']:,.0f} GFLOP/s measured.",
+        f"Mean ± standard deviation of {result['settings']['runs']} runs; loading took "
+        f"{load['load_sec']:.1f} s; adapter file {load['adapter_mb']:.1f} MB; process peak "
+        f"{load['process_peak_gb']:.2f} GB.",
+    ]
+    if quality := result["quality"]:
+        small = f" n = {quality['n']} is small: a first look, no proof." * (quality["n"] < SMALL_N)
+        lines.append(
+            f"Quality on {quality['n']} rows of the {quality['split']} split, which chose the "
+            f"checkpoint, answers of at most {quality['max_tokens']} tokens.{small}"
+        )
+        lines += [pair["sentence"] for pair in quality["evaluation"].get("paired", [])]
+    return lines + result["notes"]
+
+
+def baseline_lines(result: Row) -> list[str]:
+    """What the comparison with the earlier run found."""
+    found = result["baseline"]
+    if found is None:
+        return []
+    worse = [f for f in found["figures"] if f["regression"]]
+    lines = [
+        f"REGRESSION {f['variant']}, {f['work']} {METRICS[f['metric']][0]}: "
+        f"{f['before'] * METRICS[f['metric']][1]:.2f} -> {f['now'] * METRICS[f['metric']][1]:.2f} "
+        f"({f['ratio'] - 1:+.0%})"
+        for f in worse
+    ]
+    lines.append(
+        f"Against {found['file']}: {len(found['figures'])} figures compared, {len(worse)} worse "
+        f"by more than {found['tolerance']:.0%} and the noise."
+    )
+    return lines + found["notes"]
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with numbers to the right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
+
+
+def markdown(result: Row) -> str:
+    """The report for pasting into an issue."""
+    parts = [markdown_table(*table_cells(result)), ""]
+    if result["comparisons"]:
+        parts += [markdown_table(*ratio_cells(result["comparisons"])), ""]
+    lines = comparison_lines(result) + baseline_lines(result) + note_lines(result)
+    return "\n".join([*parts, *(f"- {line}" for line in lines)]) + "\n"
+
+
+def show(result: Row, title: str) -> None:
+    """Print the report; without rich as Markdown."""
+    console = evaluation.make_console()
+    if console is None:
+        return print(markdown(result))
+    from rich.table import Table
+
+    tables = [(title, table_cells(result))]
+    if result["comparisons"]:
+        tables.append(("Paired ratios", ratio_cells(result["comparisons"])))
+    for name, (header, lines) in tables:
+        table = Table(title=name, title_style="bold", title_justify="left", padding=(0, 0, 0, 1))
+        for index, column in enumerate(header):
+            table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        for cells in lines:
+            table.add_row(*cells, style="bold" if cells[0].endswith(":") else None)
+        console.print()
+        console.print(table)
+    for line in comparison_lines(result):
+        console.print(line, markup=False)
+    for line in baseline_lines(result):
+        worse = line.startswith("REGRESSION")
+        console.print(line, markup=False, style="bold red" if worse else None)
+    for line in note_lines(result):
+        console.print(line, markup=False, style="dim")
+
+
+def plot(result: Row, shape: str) -> bytes | None:
+    """Speed with error bars, memory and quality, a bar a variant; None without matplotlib."""
+    if evaluation.optional("matplotlib", "matplotlib", "benchmark.png") is None:
+        return None
+    import io
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(result["figures"])
+    colours = [f"C{(BASE, TUNED, FUSED, FOUR_BIT).index(name)}" for name in names]
+    figures = [result["figures"][n][shape] for n in names]
+    panels = [
+        (f"prefill, {shape}", "tokens/s", [(f["prompt_tps"]["mean"], f["prompt_tps"]["std"])
+                                           for f in figures]),
+        (f"decode, {shape}", "tokens/s", [(f["generation_tps"]["mean"], f["generation_tps"]["std"])
+                                          for f in figures]),
+    ]  # fmt: skip
+    if result["settings"]["memory"]:
+        peaks = [max(f["prefill_peak_gb"]["max"], f["decode_peak_gb"]["max"]) for f in figures]
+        panels.append((f"peak memory, {shape}", "GB", [(p, 0.0) for p in peaks]))
+    if quality := result["quality"]:
+        losses = [(quality["val_loss"][n], 0.0) for n in names]
+        panels.append((f"validation loss, n = {quality['n']}", "nats per token", losses))
+        accuracy = [quality["evaluation"]["models"][n].get("execution_accuracy") for n in names]
+        if all(a and a["n"] for a in accuracy):
+            title = f"execution accuracy, n = {accuracy[0]['n']}"
+            panels.append((title, "%", [(100 * a["value"], accuracy_error(a)) for a in accuracy]))
+    across = 3 if len(panels) > 3 else len(panels)
+    down = math.ceil(len(panels) / across)
+    figure, grid = plt.subplots(
+        down, across, figsize=(3.4 * across, 3.1 * down), squeeze=False, layout="constrained"
+    )
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        draw_panel(axes, panel, names, colours)
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.axis("off")
+    figure.suptitle(f"{result['machine']['chip']}, {result['machine']['dtype']}", fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def accuracy_error(share: Row) -> Any:
+    """How far the interval reaches below and above, in points."""
+    if not share["ci"]:
+        return 0.0
+    low, high = share["ci"]
+    return [[100 * (share["value"] - low)], [100 * (high - share["value"])]]
+
+
+def draw_panel(
+    axes: Any, panel: tuple[str, str, list[Any]], names: list[str], colours: Any
+) -> None:
+    """One figure's bars with their values and error bars."""
+    title, unit, bars = panel
+    for place, ((value, error), colour) in enumerate(zip(bars, colours, strict=True)):
+        drawn = axes.bar(place, value, color=colour, width=0.6)
+        axes.bar_label(
+            drawn,
+            [compact(value)],
+            label_type="center",
+            fontsize=9,
+            color="white" if value else "black",
+        )
+        if error:
+            axes.errorbar(place, value, yerr=error, color="black", capsize=4, lw=1)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_title(title, fontsize=9)
+    axes.set_ylabel(unit, fontsize=8)
+    axes.set_ylim(bottom=0)
+
+
+# --- The model card -----------------------------------------------------------------------------
+
+
+def hub_model(config: Row) -> str | None:
+    """The base model's name on the hub, None for a folder or file of one's own."""
+    name = config["model"]
+    if name == "packaged":
+        return PACKAGED_MODEL
+    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
+
+
+def read_evaluation(folder: Path, config: Row) -> Row | None:
+    """evaluation.json when it is there and was made with this very adapter."""
+    try:
+        report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        same = report["run"]["adapter"].get("best_val_loss") == config.get("best_val_loss")
+        return report if same and report["summary"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def card_metrics(result: Row, config: Row, scored: Row | None, source: str | None) -> list[Any]:
+    """The card's metrics as the hub's own class holds them."""
+    from huggingface_hub import EvalResult
+
+    kind = config["dataset_type"]
+    about: Row = {
+        "task_type": "text-generation",
+        "task_name": "text to SQL" if kind == "sql" else "instruction following",
+        "dataset_type": source or "custom",
+        "dataset_name": source or f"{kind} rows prepared by dataset.py",
+    }
+    summary = scored["summary"] if scored else result["quality"]["evaluation"]
+    split = scored["run"]["split"] if scored else result["quality"]["split"]
+    keys = ("execution_accuracy", "exact_match", "valid_sql_rate", "perplexity", "rouge_l")
+    columns = {**evaluation.SQL_COLUMNS, **evaluation.TEXT_COLUMNS}
+    found = [
+        EvalResult(
+            **about, dataset_split=split, metric_type=key, metric_value=round(share["value"], 4),
+            metric_name=f"{columns[key]} (n = {share['n']})",
+        )
+        for key in keys
+        if (share := summary["models"].get(TUNED, {}).get(key)) and share["value"] is not None
+    ]  # fmt: skip
+    loss, n = config.get("best_val_loss"), ""
+    if loss is None:
+        loss, n = result["quality"]["val_loss"][TUNED], f" (n = {result['quality']['n']})"
+    found.append(
+        EvalResult(
+            **about, dataset_split="valid", metric_type="loss", metric_value=round(loss, 4),
+            metric_name=f"validation loss{n}",
+        )
+    )  # fmt: skip
+    return found
+
+
+def card_text(result: Row, config: Row, scored: Row | None, base: str | None, folder: Path) -> str:
+    """The card's text below its YAML head."""
+    sql = config["dataset_type"] == "sql"
+    name, where = base or "Gemma 3", base or "PATH_OF_THE_BASE_MODEL"
+    lora = config.get("lora_parameters") or {}
+    how = "all weights of the layers" if config["fine_tune_type"] == "full" else (
+        f"{config['fine_tune_type']} adapter, rank {lora.get('rank')}, scale {lora.get('scale')}"
+    )  # fmt: skip
+    summary = scored["summary"] if scored else result["quality"]["evaluation"]
+    run = scored["run"] if scored else None
+    rows = (
+        f"{run['n']} rows of the {run['split']} split, seed {run['seed']}"
+        if run
+        else f"only {result['quality']['n']} rows of the validation split, which chose the "
+        "checkpoint: a first look, no proof"
+    )
+    losses = [
+        f"{label} {config[key]:.4f}"
+        for key, label in (("base_val_loss", "before"), ("best_val_loss", "at the best step"))
+        if isinstance(config.get(key), float)
+    ]
+    curve = "\n![loss curve](loss_curve.png)\n" if (folder / "loss_curve.png").exists() else ""
+    prompt = (
+        dataset.sql_prompt("How many pets are there?", "CREATE TABLE pets (name TEXT, age INT);")
+        if sql
+        else "Name three things that plants need to grow."
+    )
+    header, cells = evaluation.table_cells(summary)
+    task = "writes SQLite queries from a question and a schema" if sql else "follows instructions"
+    care = "Try a query read-only before it runs on data that matter." if sql else "Check facts."
+    return f"""# {name} fine-tuned to {"write SQL" if sql else "follow instructions"}
+
+An MLX adapter for {name} that {task}.
+
+## How it was trained
+
+- {how}, on {config["num_layers"]} layers
+- {config.get("trained_steps", "?")} steps, best at step {config.get("best_step", "?")}; \
+sequences of at most {config.get("max_seq_length", "?")} tokens; seed {config.get("seed", "?")}
+- validation loss in nats per token: {", ".join(losses) or "not recorded"}
+- versions: {", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items())}
+
+Every setting and the data's hashes are in `training_config.txt`, each step in `metrics.jsonl`.
+{curve}
+## Evaluation
+
+On {rows}; 95% intervals in brackets.
+
+{markdown_table(header, cells)}
+
+{chr(10).join(f"- {note}" for note in evaluation.notes(summary))}
+
+## Benchmark
+
+{markdown(result)}
+![benchmark](benchmark.png)
+
+## How to use
+
+In the folder of this card:
+
+```sh
+pip install mlx-lm
+mlx_lm.generate --model {where} --adapter-path . --extra-eos-token "<end_of_turn>" \\
+  --prompt {json.dumps(prompt).replace("$", chr(92) + "$").replace(chr(92) + "n", chr(10))}
+```
+
+An answer ends at `<end_of_turn>` or `<eos>`. The prompt is one user turn, written as above.
+
+## Limits
+
+- A model of 270 million parameters: it makes mistakes that larger ones do not.
+- {care}
+- Speeds hold for the machine named above; scores hold for rows like those scored.
+- Use is subject to the Gemma terms of use (https://ai.google.dev/gemma/terms).
+
+{CARD_MARK}
+"""
+
+
+def make_card(result: Row, config: Row, manifest: Row, folder: Path) -> str:
+    """The model card, read back through huggingface_hub's classes; raises UserError."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    base = hub_model(config)
+    name = str((manifest.get("source") or {}).get("name") or "")
+    source = name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
+    scored = read_evaluation(folder, config)
+    sql = config["dataset_type"] == "sql"
+    data = ModelCardData(
+        model_name=f"{(base or 'gemma-3').split('/')[-1]}-{config['dataset_type']}",
+        language="en",
+        license="gemma",
+        library_name="mlx",
+        pipeline_tag="text-generation",
+        base_model=base,
+        base_model_relation="adapter" if base else None,
+        datasets=[source] if source else None,
+        tags=["mlx", "lora", "gemma3", "text-to-sql" if sql else "instruction-following"],
+        eval_results=card_metrics(result, config, scored, source),
+        ignore_metadata_errors=False,
+    )
+    content = f"---\n{data.to_yaml()}\n---\n\n{card_text(result, config, scored, base, folder)}"
+    try:
+        again: Any = ModelCard(content).data
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the model card is not valid ({error}); please report it") from None
+    if len(again.eval_results or []) != len(data.eval_results or []):
+        raise UserError("the model card lost metrics when read back; please report it")
+    return content
+
+
+# --- A whole run --------------------------------------------------------------------------------
+
+
+def read_baseline(path: Path) -> Row:
+    """An earlier benchmark.json; raises UserError when it is not one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(found[k], dict) for k in ("figures", "machine", "settings")):
+            raise ValueError("its keys are not those of benchmark.json")
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--baseline {path} cannot be used ({error}): give a benchmark.json of an earlier run"
+        ) from None
+
+
+def judge_baseline(result: Row, before: Row, config: BenchmarkConfig) -> Row:
+    """The comparison with an earlier run; raises UserError when they share no figure."""
+    figures = compare_with_baseline(result, before, config.tolerance)
+    if not figures:
+        raise UserError(
+            f"--baseline {config.baseline} has no figure of the same variant and shape: measure "
+            "both with the same --quick, --prompt-tokens, --generation-tokens and --batch-size"
+        )
+    keys = ("chip", "device", "dtype")
+    other = [k for k in keys if result["machine"][k] != before["machine"].get(k)]
+    notes = [f"The baseline is of another {k}: {before['machine'].get(k)}." for k in other]
+    return {
+        "file": str(config.baseline), "tolerance": config.tolerance,
+        "figures": figures, "notes": notes,
+    }  # fmt: skip
+
+
+def measure(config: BenchmarkConfig) -> tuple[Row, train.Finetuned, str]:
+    """Everything that needs the model: (result, model with adapter, name of the main shape)."""
+    import mlx.core as mx
+
+    start = time.perf_counter()
+    tuned = train.load_finetuned(config.adapter_path, config.model)
+    load_sec = time.perf_counter() - start
+    kind = tuned.config.setdefault("dataset_type", "sql")
+    settings = evaluation.EvaluationConfig(
+        adapter_path=config.adapter_path, data=config.data, split="valid",
+        num_samples=config.num_samples, seed=config.seed,
+    )  # fmt: skip
+    rows = evaluation.chosen_rows(settings, kind)
+    active = mx.get_active_memory()
+    works = make_works(config, tuned, rows)
+    load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    limits = measure_limits()
+    variants = make_variants(config, tuned)
+    samples = run_trials(config, variants, works)
+    figures, shape = summarize(samples), works[0]["work"]
+    about = {}
+    for name, install in variants.items():
+        size = weights_bytes(install())
+        share = shares_of_limit(figures[name], shape, size, tuned.model.args, limits)
+        about[name] = {"weights_gb": size / 1e9, **share}
+    adapter = config.adapter_path / "adapters.safetensors"
+    quality = measure_quality(config, tuned, variants, rows) if config.compare else None
+    reference = BASE if config.compare else TUNED
+    result = {
+        "format": 1,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "settings": train.jsonable(asdict(config)),
+        "shape": shape.name,
+        "model": {k: tuned.config.get(k) for k in ("model", "base_fingerprint", "best_step")},
+        "definitions": {k: v[3] for k, v in METRICS.items()} | OTHER_DEFINITIONS,
+        "load": {
+            "load_sec": load_sec, "active_memory_gb": active / 1e9,
+            "adapter_mb": adapter.stat().st_size / 1e6, "process_peak_gb": process_peak_gb(),
+        },
+        "limits": limits,
+        "variants": about,
+        "figures": figures,
+        "comparisons": compare_variants(samples, reference),
+        "quality": quality,
+        "notes": busy_notes(figures, load_average),
+        "baseline": None,
+        "samples": samples,
+    }  # fmt: skip
+    return result, tuned, shape.name
+
+
+def benchmark(config: BenchmarkConfig) -> Row:
+    """Measure as configured, write the reports and return what benchmark.json holds."""
+    before = read_baseline(config.baseline) if config.baseline else None
+    result, tuned, shape = measure(config)
+    if before is not None:
+        result["baseline"] = judge_baseline(result, before, config)
+    folder = config.folder
+    files: dict[Path, str | bytes] = {
+        folder / "benchmark.json": json.dumps(result, indent=2) + "\n",
+        folder / "benchmark.md": markdown(result),
+    }
+    if (image := plot(result, shape)) is not None:
+        files[folder / "benchmark.png"] = image
+    card = folder / "README.md"
+    if config.compare:
+        if card.exists() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
+            result["notes"].append(f"{card} was not written by benchmark.py and is left as it is.")
+        else:
+            manifest = dataset.read_manifest(config.data)
+            files[card] = make_card(result, tuned.config, manifest, config.adapter_path)
+    dataset.write_together(files)
+    show(result, f"Benchmark of {config.adapter_path} on {result['machine']['device']}")
+    print(f"written to {folder}: {', '.join(sorted(p.name for p in files))}", file=sys.stderr)
+    if config.json:
+        print(json.dumps(result))
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the flags and measure; status 3 when asked to fail on a regression and there is one."""
+    config = dataset.parse_config(BenchmarkConfig, argv, __doc__, preset)
+    train.use_openblas()
+    dataset.load_env()
+    result: Row = {}
+    status = dataset.run_script(lambda: result.update(benchmark(config)))
+    worse = any(f["regression"] for f in (result.get("baseline") or {}).get("figures", []))
+    return REGRESSION_STATUS if not status and worse and config.fail_on_regression else status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
