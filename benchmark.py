@@ -20,6 +20,7 @@ import platform
 import random
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -47,10 +48,10 @@ BASE, TUNED, FUSED, FOUR_BIT = "base", "fine-tuned", "fused", "4bit"
 SIZES = {
     "gpu": (512, 128, 96, 4),
     "gpu, quick": (512, 32, 32, 2),
-    "cpu": (128, 16, 16, 1),
-    "cpu, quick": (64, 8, 16, 1),
+    "cpu": (128, 12, 12, 1),
+    "cpu, quick": (64, 8, 8, 1),
 }
-QUALITY_TOKENS = {"sql": 64, "alpaca": 64}
+QUALITY_TOKENS = 64  # enough for nearly all queries; the evaluation allows 96
 FEW_RUNS = 5  # below this many pairs no interval is to be trusted
 WIDE_SPREAD = 0.10  # standard deviation over mean from which a machine counts as busy
 SMALL_N = 100
@@ -99,7 +100,7 @@ OTHER_DEFINITIONS = {
     "process_peak_gb": "the most physical memory this process held, everything included",
     "weights_gb": "bytes of a variant's weights as they lie in memory",
     "ratio": "geometric mean of variant over reference, paired run by run; the interval is a "
-    "seeded 95% bootstrap over the pairs",
+    "seeded 95% bootstrap over the pairs, stretched for few pairs as Student's t is",
     "bandwidth_gb_per_sec": "bytes read and written by a copy larger than the caches",
     "matmul_gflops": "best of five large square matmuls in the dtype of the model",
     "decode_share": "decode speed over what bandwidth allows when weights and cache are read "
@@ -138,7 +139,7 @@ class BenchmarkConfig:
         metadata={"help": "prompt of the fixed shape (512 on a GPU, 128 on a CPU, less if quick)"},
     )
     generation_tokens: int | None = field(
-        default=None, metadata={"help": "forced length of the shape (128 on a GPU, 16 on a CPU)"}
+        default=None, metadata={"help": "forced length of the shape (128 on a GPU, 12 on a CPU)"}
     )
     batch_size: int = field(
         default=4, metadata={"help": "also time this many rows together; 1 leaves that out"}
@@ -232,9 +233,15 @@ def describe(values: Sequence[float]) -> Row:
 def paired_ratio(new: Sequence[float], reference: Sequence[float], more_is_better: bool) -> Row:
     """Geometric mean of new over reference with its bootstrap interval, and what it says."""
     logs = [math.log(a / b) for a, b in zip(new, reference, strict=True)]
-    interval = evaluation.bootstrap_mean(logs)
-    ci = [math.exp(x) for x in interval] if interval else None
-    ratio = math.exp(fmean(logs))
+    centre, ci = fmean(logs), evaluation.bootstrap_mean(logs)
+    if ci is not None:
+        from scipy import stats
+
+        # A percentile bootstrap of a handful is too narrow: stretched as Student's t is over z.
+        n = len(logs)
+        wider = stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975) * math.sqrt(n / (n - 1))
+        ci = [math.exp(centre + (x - centre) * wider) for x in ci]
+    ratio = math.exp(centre)
     if len(logs) < FEW_RUNS or ci is None:
         word = "too few runs to say"
     elif ci[0] <= 1 <= ci[1]:
@@ -610,11 +617,10 @@ def measure_quality(
     rows: Sequence[Row],
 ) -> Row:
     """Validation loss and, for SQL, execution accuracy, by the evaluation's own functions."""
-    kind = rows[0]["type"]
     settings = evaluation.EvaluationConfig(
         adapter_path=config.adapter_path, data=config.data, split="valid", seed=config.seed
     )
-    longest = config.max_tokens or QUALITY_TOKENS[kind]
+    longest = config.max_tokens or QUALITY_TOKENS
     prompts = [dataset.render_prompt(r["prompt"]) for r in rows]
     references = [r["completion"] for r in rows]
     losses, answers, speed = {}, {}, {}
@@ -646,6 +652,10 @@ def measure_quality(
 
 def compact(value: float) -> str:
     """A number in three figures, without an exponent."""
+    if not value:
+        return "0"
+    if abs(value) < 0.01:
+        return f"{value:.4f}"
     return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:#.3g}".rstrip(".")
 
 
@@ -791,13 +801,16 @@ def show(result: Row, title: str) -> None:
     console = evaluation.make_console()
     if console is None:
         return print(markdown(result))
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     tables = [(title, table_cells(result))]
     if result["comparisons"]:
         tables.append(("Paired ratios", ratio_cells(result["comparisons"])))
     for name, (header, lines) in tables:
-        table = Table(title=name, title_style="bold", title_justify="left", padding=(0, 0, 0, 1))
+        table = Table(
+            title=name, title_style="bold", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+        )
         for index, column in enumerate(header):
             table.add_column(column, justify="right" if index else "left", no_wrap=True)
         for cells in lines:
@@ -813,26 +826,14 @@ def show(result: Row, title: str) -> None:
         console.print(line, markup=False, style="dim")
 
 
-def plot(result: Row, shape: str) -> bytes | None:
-    """Speed with error bars, memory and quality, a bar a variant; None without matplotlib."""
-    if evaluation.optional("matplotlib", "matplotlib", "benchmark.png") is None:
-        return None
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    names = list(result["figures"])
-    colours = [f"C{(BASE, TUNED, FUSED, FOUR_BIT).index(name)}" for name in names]
+def plot_panels(result: Row) -> list[tuple[str, str, list[tuple[float, Any]]]]:
+    """(title, unit, (value, error) of each variant) of every panel of the picture."""
+    names, shape = list(result["figures"]), result["shape"]
     figures = [result["figures"][n][shape] for n in names]
     panels = [
-        (f"prefill, {shape}", "tokens/s", [(f["prompt_tps"]["mean"], f["prompt_tps"]["std"])
-                                           for f in figures]),
-        (f"decode, {shape}", "tokens/s", [(f["generation_tps"]["mean"], f["generation_tps"]["std"])
-                                          for f in figures]),
-    ]  # fmt: skip
+        (f"{label}, {shape}", "tokens/s", [(f[key]["mean"], f[key]["std"]) for f in figures])
+        for label, key in (("prefill", "prompt_tps"), ("decode", "generation_tps"))
+    ]
     if result["settings"]["memory"]:
         peaks = [max(f["prefill_peak_gb"]["max"], f["decode_peak_gb"]["max"]) for f in figures]
         panels.append((f"peak memory, {shape}", "GB", [(p, 0.0) for p in peaks]))
@@ -843,7 +844,23 @@ def plot(result: Row, shape: str) -> bytes | None:
         if all(a and a["n"] for a in accuracy):
             title = f"execution accuracy, n = {accuracy[0]['n']}"
             panels.append((title, "%", [(100 * a["value"], accuracy_error(a)) for a in accuracy]))
-    across = 3 if len(panels) > 3 else len(panels)
+    return panels
+
+
+def plot(result: Row) -> bytes | None:
+    """Speed with error bars, memory and quality, a bar a variant; None without matplotlib."""
+    if evaluation.optional("matplotlib", "matplotlib", "benchmark.png") is None:
+        return None
+    import io
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names, panels = list(result["figures"]), plot_panels(result)
+    colours = [f"C{(BASE, TUNED, FUSED, FOUR_BIT).index(name)}" for name in names]
+    across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     figure, grid = plt.subplots(
         down, across, figsize=(3.4 * across, 3.1 * down), squeeze=False, layout="constrained"
@@ -873,17 +890,11 @@ def draw_panel(
     """One figure's bars with their values and error bars."""
     title, unit, bars = panel
     for place, ((value, error), colour) in enumerate(zip(bars, colours, strict=True)):
-        drawn = axes.bar(place, value, color=colour, width=0.6)
-        axes.bar_label(
-            drawn,
-            [compact(value)],
-            label_type="center",
-            fontsize=9,
-            color="white" if value else "black",
-        )
+        axes.bar(place, value, color=colour, width=0.6)
         if error:
             axes.errorbar(place, value, yerr=error, color="black", capsize=4, lw=1)
-    axes.set_xticks(range(len(names)), names, fontsize=8)
+    labels = [f"{name}\n{compact(value)}" for name, (value, _) in zip(names, bars, strict=True)]
+    axes.set_xticks(range(len(names)), labels, fontsize=8)
     axes.set_title(title, fontsize=9)
     axes.set_ylabel(unit, fontsize=8)
     axes.set_ylim(bottom=0)
@@ -945,34 +956,58 @@ def card_metrics(result: Row, config: Row, scored: Row | None, source: str | Non
     return found
 
 
-def card_text(result: Row, config: Row, scored: Row | None, base: str | None, folder: Path) -> str:
-    """The card's text below its YAML head."""
-    sql = config["dataset_type"] == "sql"
-    name, where = base or "Gemma 3", base or "PATH_OF_THE_BASE_MODEL"
+def training_section(config: Row, folder: Path) -> str:
+    """How the adapter was trained, from adapter_config.json."""
     lora = config.get("lora_parameters") or {}
-    how = "all weights of the layers" if config["fine_tune_type"] == "full" else (
-        f"{config['fine_tune_type']} adapter, rank {lora.get('rank')}, scale {lora.get('scale')}"
-    )  # fmt: skip
-    summary = scored["summary"] if scored else result["quality"]["evaluation"]
-    run = scored["run"] if scored else None
-    rows = (
-        f"{run['n']} rows of the {run['split']} split, seed {run['seed']}"
-        if run
-        else f"only {result['quality']['n']} rows of the validation split, which chose the "
-        "checkpoint: a first look, no proof"
-    )
+    how = f"{config['fine_tune_type']} adapter, rank {lora.get('rank')}, scale {lora.get('scale')}"
+    if config["fine_tune_type"] == "full":
+        how = "all weights"
     losses = [
         f"{label} {config[key]:.4f}"
         for key, label in (("base_val_loss", "before"), ("best_val_loss", "at the best step"))
         if isinstance(config.get(key), float)
     ]
-    curve = "\n![loss curve](loss_curve.png)\n" if (folder / "loss_curve.png").exists() else ""
-    prompt = (
-        dataset.sql_prompt("How many pets are there?", "CREATE TABLE pets (name TEXT, age INT);")
-        if sql
-        else "Name three things that plants need to grow."
+    lines = [
+        f"{how}, on {config['num_layers']} layers",
+        f"{config.get('trained_steps', '?')} steps, best at step {config.get('best_step', '?')}; "
+        f"sequences of at most {config.get('max_seq_length', '?')} tokens; "
+        f"seed {config.get('seed', '?')}",
+        f"validation loss in nats per token: {', '.join(losses) or 'not recorded'}",
+        f"versions: {', '.join(f'{k} {v}' for k, v in config.get('versions', {}).items())}",
+    ]
+    if config["model"] == "packaged":
+        lines.append("the base's weights were restored from a Q4_K_M quantization of it")
+    curve = "\n\n![loss curve](loss_curve.png)" if (folder / "loss_curve.png").exists() else ""
+    return (
+        "\n".join(f"- {line}" for line in lines) + "\n\nEvery setting and the data's hashes are in "
+        "`training_config.txt`, each step in `metrics.jsonl`." + curve
     )
-    header, cells = evaluation.table_cells(summary)
+
+
+def usage_section(sql: bool, base: str | None) -> str:
+    """Commands that answer a prompt with the adapter."""
+    pets = "CREATE TABLE pets (name TEXT, age INT);"
+    prompt = dataset.sql_prompt("How many pets are there?", pets) if sql else "Name three plants."
+    return f"""In the folder of this card:
+
+```sh
+pip install mlx-lm
+mlx_lm.generate --model {base or "PATH_OF_THE_BASE_MODEL"} --adapter-path . \\
+  --extra-eos-token "<end_of_turn>" --prompt {shlex.quote(prompt)}
+```
+
+An answer ends at `<end_of_turn>` or `<eos>`. The prompt is one user turn, written as above."""
+
+
+def card_text(result: Row, config: Row, scored: Row | None, base: str | None, folder: Path) -> str:
+    """The card's text below its YAML head."""
+    sql, quality = config["dataset_type"] == "sql", result["quality"]
+    name = base or "Gemma 3"
+    summary = scored["summary"] if scored else quality["evaluation"]
+    rows = f"only {quality['n']} rows of the validation split, which chose the checkpoint"
+    if scored:
+        run = scored["run"]
+        rows = f"{run['n']} rows of the {run['split']} split, seed {run['seed']}"
     task = "writes SQLite queries from a question and a schema" if sql else "follows instructions"
     care = "Try a query read-only before it runs on data that matter." if sql else "Check facts."
     return f"""# {name} fine-tuned to {"write SQL" if sql else "follow instructions"}
@@ -981,19 +1016,13 @@ An MLX adapter for {name} that {task}.
 
 ## How it was trained
 
-- {how}, on {config["num_layers"]} layers
-- {config.get("trained_steps", "?")} steps, best at step {config.get("best_step", "?")}; \
-sequences of at most {config.get("max_seq_length", "?")} tokens; seed {config.get("seed", "?")}
-- validation loss in nats per token: {", ".join(losses) or "not recorded"}
-- versions: {", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items())}
+{training_section(config, folder)}
 
-Every setting and the data's hashes are in `training_config.txt`, each step in `metrics.jsonl`.
-{curve}
 ## Evaluation
 
 On {rows}; 95% intervals in brackets.
 
-{markdown_table(header, cells)}
+{markdown_table(*evaluation.table_cells(summary))}
 
 {chr(10).join(f"- {note}" for note in evaluation.notes(summary))}
 
@@ -1004,15 +1033,7 @@ On {rows}; 95% intervals in brackets.
 
 ## How to use
 
-In the folder of this card:
-
-```sh
-pip install mlx-lm
-mlx_lm.generate --model {where} --adapter-path . --extra-eos-token "<end_of_turn>" \\
-  --prompt {json.dumps(prompt).replace("$", chr(92) + "$").replace(chr(92) + "n", chr(10))}
-```
-
-An answer ends at `<end_of_turn>` or `<eos>`. The prompt is one user turn, written as above.
+{usage_section(sql, base)}
 
 ## Limits
 
@@ -1090,8 +1111,8 @@ def judge_baseline(result: Row, before: Row, config: BenchmarkConfig) -> Row:
     }  # fmt: skip
 
 
-def measure(config: BenchmarkConfig) -> tuple[Row, train.Finetuned, str]:
-    """Everything that needs the model: (result, model with adapter, name of the main shape)."""
+def measure(config: BenchmarkConfig) -> tuple[Row, train.Finetuned]:
+    """Everything that needs the model: (result, model with adapter)."""
     import mlx.core as mx
 
     start = time.perf_counter()
@@ -1139,13 +1160,13 @@ def measure(config: BenchmarkConfig) -> tuple[Row, train.Finetuned, str]:
         "baseline": None,
         "samples": samples,
     }  # fmt: skip
-    return result, tuned, shape.name
+    return result, tuned
 
 
 def benchmark(config: BenchmarkConfig) -> Row:
     """Measure as configured, write the reports and return what benchmark.json holds."""
     before = read_baseline(config.baseline) if config.baseline else None
-    result, tuned, shape = measure(config)
+    result, tuned = measure(config)
     if before is not None:
         result["baseline"] = judge_baseline(result, before, config)
     folder = config.folder
@@ -1153,7 +1174,7 @@ def benchmark(config: BenchmarkConfig) -> Row:
         folder / "benchmark.json": json.dumps(result, indent=2) + "\n",
         folder / "benchmark.md": markdown(result),
     }
-    if (image := plot(result, shape)) is not None:
+    if (image := plot(result)) is not None:
         files[folder / "benchmark.png"] = image
     card = folder / "README.md"
     if config.compare:
@@ -1174,7 +1195,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and measure; status 3 when asked to fail on a regression and there is one."""
     config = dataset.parse_config(BenchmarkConfig, argv, __doc__, preset)
     train.use_openblas()
-    dataset.load_env()
     result: Row = {}
     status = dataset.run_script(lambda: result.update(benchmark(config)))
     worse = any(f["regression"] for f in (result.get("baseline") or {}).get("figures", []))

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import csv
 import functools
+import gc
 import hashlib
 import itertools
 import json
@@ -63,7 +64,10 @@ SPECIAL_TOKEN = re.compile(
     r"<(?=(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|image)|image_soft_token|unused\d+)>)"
 )
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-WORD_OR_SIGN = re.compile(r"\w+|[^\w\s.,:;!?'\"`]")
+# Plain punctuation counts as a space, any other sign as a word of its own.
+PUNCTUATION = {ord(c): " " for c in ".,:;!?'\"`"} | {
+    ord(c): f" {c} " for c in "+-*/=<>()[]{}%#&|^~@$"
+}
 EMPTY_INPUTS = {"noinput", "no input", "<noinput>", "n/a", "none", "null"}
 # English and SQL under Gemma's tokenizer: measured 3.4 to 4.3 characters a token on real rows.
 CHARACTERS_PER_TOKEN = 3.2
@@ -84,6 +88,16 @@ COLUMN_ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 REQUIRED_COLUMNS = {"sql": ("sql_prompt", "sql"), "alpaca": ("instruction", "output")}
 EXTRA_COLUMNS = {"complexity": "sql_complexity", "task": "sql_task_type", "domain": "domain"}
+
+# What an import that fails needs.
+INSTALL = {
+    "mlx": "mlx  (on Linux: 'mlx[cpu]', or 'mlx[cuda13]' for NVIDIA)",
+    "mlx_lm": "mlx-lm",
+    "datasets": "datasets",
+    "tokenizers": "transformers",
+    "huggingface_hub": "huggingface-hub",
+    "pyarrow": "datasets",
+}
 
 
 class UserError(Exception):
@@ -195,6 +209,7 @@ def parse_config(
 
     A bad flag or value ends the program with one line on stderr and exit status 2.
     """
+    load_env()  # huggingface_hub reads its settings when it is imported, with transformers
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # else it reports PyTorch missing
     from transformers import HfArgumentParser
 
@@ -231,6 +246,12 @@ def run_script(action: Callable[[], Any]) -> int:
         action()
     except UserError as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in INSTALL:
+            raise
+        print(f"{name}: error: {error}; run: pip install {INSTALL[package]}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
@@ -478,16 +499,8 @@ def uses_clock(sql: str) -> bool:
     return False
 
 
-def transpile_candidates(sql: str) -> list[str]:
-    """The text, then what sqlglot makes of it for SQLite, read as MySQL and as PostgreSQL.
-
-    Distinct texts only; a reading that sqlglot refuses is left out.
-    """
-    translated = (_translate(sql, dialect) for dialect in ("mysql", "postgres"))
-    return list(dict.fromkeys([sql, *filter(None, translated)]))
-
-
 def _translate(sql: str, dialect: str) -> str | None:
+    """What sqlglot makes of a text in `dialect` for SQLite; None when it cannot read it."""
     import logging
 
     import sqlglot
@@ -716,9 +729,15 @@ def _is_foreign(result: _Payload) -> bool:
     return result[0] == "error" and any(text in result[4] for text in _FOREIGN)
 
 
-def _readings(sql: str) -> list[str]:
-    _arm(TRANSLATE_SEC)
-    return transpile_candidates(sql)[1:]
+def _readings(sql: str) -> Iterator[str]:
+    """Translations of a text, one by one: the second costs as much time as the first."""
+    seen = {sql}
+    for dialect in ("mysql", "postgres"):
+        _arm(TRANSLATE_SEC)
+        translated = _translate(sql, dialect)
+        if translated and translated not in seen:
+            seen.add(translated)
+            yield translated
 
 
 def _worker_main(pipe: Connection, translate: bool) -> None:
@@ -726,6 +745,8 @@ def _worker_main(pipe: Connection, translate: bool) -> None:
     if translate:  # import sqlglot while files can still be opened
         _translate("SELECT 1", "mysql")
         _translate("SELECT 1", "postgres")
+        gc.freeze()  # syntax trees are many small objects: collecting took a tenth of the time
+        gc.set_threshold(100_000)
     execute = _execute_translated if translate else _execute
     max_bytes = _confine()
     answers: list[_Payload] = []
@@ -946,9 +967,11 @@ def _verdict(context: str | None, sql: str, result: SqlResult) -> dict[str, Any]
 
 def split_statements(sql: str) -> list[str]:
     """The statements of a script, at the semicolons outside strings; comments are dropped."""
-    bare = re.sub(
-        r"('[^']*'|\"[^\"]*\")|--[^\n]*|/\*.*?\*/", lambda m: m[1] or " ", sql, flags=re.S
-    )
+    bare = sql
+    if "--" in sql or "/*" in sql:
+        bare = re.sub(
+            r"('[^']*'|\"[^\"]*\")|--[^\n]*|/\*.*?\*/", lambda m: m[1] or " ", sql, flags=re.S
+        )
     parts = re.findall(r"""(?:'[^']*'|"[^"]*"|[^;'"])+""", bare)
     return [part.strip() for part in parts if part.strip()]
 
@@ -1217,7 +1240,7 @@ def normalized(text: str) -> str:
 
     Signs stay, for 2 + 2 is not 2 - 2 and C++ is not C.
     """
-    return " ".join(WORD_OR_SIGN.findall(unicodedata.normalize("NFC", text).lower()))
+    return " ".join(unicodedata.normalize("NFC", text).lower().translate(PUNCTUATION).split())
 
 
 def prompt_key(row: Row) -> bytes:
@@ -1292,11 +1315,10 @@ def verify_rows(
     rows: Iterable[Row],
     config: DatasetConfig,
     counts: Mapping[str, Counter[str]],
-    prompts: dict[bytes, bytes],
 ) -> Iterator[Row]:
     """Run the gold query of each row that has a context; note in the row how that went.
 
-    `prompts` are those of `clean_rows`: a translated context may turn a prompt into one of them.
+    A row whose prompt changed with its context holds "moved_to" for `without_collisions`.
     """
     if config.type != "sql" or not config.verify_sql:
         yield from rows
@@ -1322,13 +1344,29 @@ def verify_rows(
         if ran != (row["completion"], row["context"]):  # train on the SQL that runs on SQLite
             before = prompt_key(row)
             row |= rendered(row["question"], *ran, config)
-            after = prompt_key(row)
-            if after != before and after in prompts:
-                counts["dropped"]["duplicate"] += 1
-                continue
-            prompts[after] = b""
+            if (after := prompt_key(row)) != before:
+                row["moved_to"] = after
             counts["repaired"]["SQL translated to SQLite"] += 1
         yield row
+
+
+def without_collisions(
+    rows: Iterable[tuple[Row, tuple[int, int]]],
+    prompts: Mapping[bytes, bytes],
+    counts: Mapping[str, Counter[str]],
+) -> Iterator[tuple[Row, tuple[int, int]]]:
+    """Leave out rows that translation gave the prompt of another: one of `prompts`, or moved too.
+
+    Done after all rows are read: sooner, it would depend on how far the SQL has got by then.
+    """
+    taken = set(prompts)
+    for row, size in rows:
+        key = row.pop("moved_to", None)
+        if key is not None and key in taken:
+            counts["dropped"]["duplicate"] += 1
+            continue
+        taken.add(key)
+        yield row, size
 
 
 def load_tokenizer(model: str) -> Tokenizer | None:
@@ -1676,6 +1714,24 @@ def progress(items: Iterable[Row], label: str, total: int | None = None) -> Iter
 # --- The whole of it ----------------------------------------------------------------------------
 
 
+def chosen_rows(clean: Iterator[Row], config: DatasetConfig) -> tuple[Iterable[Row], str | None]:
+    """All rows as they come, or for --sample-size in a balanced order: (rows, balanced by what).
+
+    Rows that come one by one are cleaned here while the SQL of earlier ones runs elsewhere.
+    """
+    if not config.sample_size:
+        return clean, None
+    rows = list(clean)
+    if config.sample_size > len(rows):
+        raise UserError(
+            f"--sample-size {config.sample_size} is more than the {len(rows)} usable rows of "
+            f"{config.source}: ask for fewer, or leave it out to keep all"
+        )
+    label = stratum(rows)
+    order = balanced_order([r.get(label or "", "") for r in rows], config.seed)
+    return progress([rows[i] for i in order], "running gold SQL", len(rows)), label
+
+
 def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tuple[list[Row], Row]:
     """Read, clean, verify, sample and measure: (rows, {"origin", "columns", "lengths", facts})."""
     raw, origin = open_source(config)
@@ -1688,34 +1744,23 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tu
     if renamed:
         print(f"columns: {renamed}", file=sys.stderr)
     prompts: dict[bytes, bytes] = {}
-    everything = progress(itertools.chain(head, raw), "reading")
+    everything = progress(itertools.chain(head, raw), "reading the rows")
     clean = clean_rows(everything, columns, config, counts, prompts)
-    rows: list[Row] | Iterator[Row] = list(clean)
-    assert isinstance(rows, list)
-    label, wanted, total = stratum(rows), config.sample_size, len(rows)
-    if wanted and wanted > total:
-        raise UserError(
-            f"--sample-size {wanted} is more than the {total} usable rows of {config.source}: "
-            "ask for fewer, or leave it out to keep all"
-        )
-    if wanted:
-        order = balanced_order([r.get(label or "", "") for r in rows], config.seed)
-        rows = [rows[i] for i in order]
-    tokenizer = load_tokenizer(config.model)
-    kept: list[Row] = []
-    lengths: list[tuple[int, int]] = []
-    proven = verify_rows(progress(rows, "running gold SQL", total), config, counts, prompts)
+    rows, label = chosen_rows(clean, config)
+    tokenizer, wanted = load_tokenizer(config.model), config.sample_size
+    fitting: list[tuple[Row, tuple[int, int]]] = []
     every_length: list[int] = []
-    for block in batched(proven, 1000):
+    for block in batched(verify_rows(rows, config, counts), 1000):
         for row, size in zip(block, token_lengths(block, tokenizer), strict=True):
             every_length.append(sum(size))
             if sum(size) > config.max_seq_length:
                 counts["dropped"]["over --max-seq-length"] += 1
-            elif not wanted or len(kept) < wanted:
-                kept.append(row)
-                lengths.append(size)
-        if wanted and len(kept) >= wanted:
+            elif not wanted or len(fitting) < wanted:
+                fitting.append((row, size))
+        if wanted and len(fitting) >= wanted:
             break
+    fitting = list(without_collisions(fitting, prompts, counts))
+    kept, lengths = [row for row, _ in fitting], [size for _, size in fitting]
     if not kept:
         why = ", ".join(f"{reason}: {n}" for reason, n in counts["dropped"].items())
         raise UserError(f"no usable row in {config.source} ({why})")
@@ -1724,7 +1769,7 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tu
     facts = {
         "lengths_by": f"tokenizer of {config.model}" if tokenizer else "estimate from characters",
         "max_seq_length_99": percentiles(every_length)["p99"],
-        "balanced_by": label if wanted else None,
+        "balanced_by": label,
     }
     return kept, {"origin": origin, "columns": columns, "lengths": lengths, "facts": facts}
 
@@ -1771,7 +1816,6 @@ def prepare(config: DatasetConfig) -> Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and prepare."""
-    load_env()  # before anything imports huggingface_hub, which reads its settings only then
     config = parse_config(DatasetConfig, argv, __doc__)
     return run_script(lambda: prepare(config))
 

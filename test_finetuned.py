@@ -1965,7 +1965,6 @@ def chat(config: EvaluationConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags, then evaluate or chat."""
     config = dataset.parse_config(EvaluationConfig, argv, __doc__, quick_settings)
-    dataset.load_env()
     return dataset.run_script(lambda: chat(config) if config.interactive else evaluate(config))
 
 

@@ -44,7 +44,6 @@ from dataset import (
     check,
     edited_files,
     explain_hub_error,
-    load_env,
     model_cache,
     parse_config,
     read_json_lines,
@@ -81,7 +80,7 @@ CONSERVATIVE = {
 }  # fmt: skip
 # What may differ between a run and its resumption; all else must stay as it was.
 FREE_ON_RESUME = {
-    "adapter_path", "early_stopping_patience", "iters", "min_delta", "overwrite",
+    "adapter_path", "data", "early_stopping_patience", "iters", "min_delta", "overwrite",
     "report_to", "resume", "sample_every_eval", "save_every", "save_total_limit",
     "steps_per_report",
 }  # fmt: skip
@@ -386,12 +385,15 @@ def batch_iterator(config: TrainingConfig, start: int = 0) -> Callable[..., Iter
         rank, size = (comm_group.rank(), comm_group.size()) if comm_group else (0, 1)
         widths = bucket_widths([len(row.ids) - 1 for row in dataset])
         window = config.grad_accumulation_steps if loop else 1
+        # A GPU compiles the step anew for each shape: fewer shapes there, less padding elsewhere.
+        multiple = HEAD_CHUNK if on_gpu() else 16
         step = start
         source = batches(dataset, batch_size, loop)
         while group := [b for _, b in zip(range(window), source)]:  # noqa: B905
             total = sum(len(dataset[i].ids) - dataset[i].offset for b in group for i in b)
             for batch in group:
-                tokens, places, targets, mine = pack(share(batch, dataset, rank, size), widths)
+                rows = share(batch, dataset, rank, size)
+                tokens, places, targets, mine = pack(rows, widths, multiple)
                 # mlx-lm multiplies a validation loss by its own token count, a training loss
                 # by 1 / (window * ranks): weigh so that sums of token losses are what is left.
                 weight = window * size / max(total, 1) if loop else 1 / max(mine, 1)
@@ -1199,6 +1201,8 @@ def export_peft(adapter_path: Path, target: Path) -> None:
         ): mx.contiguous(value.T)
         for name, value in tensors.items()
     }
+    if not lora.get("keys") or "total_layers" not in config:
+        raise UserError(f"{adapter_path}/adapter_config.json was not written by train.py")
     total = config["total_layers"]
     settings = {
         "peft_type": "LORA",
@@ -2025,7 +2029,6 @@ def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and train."""
     config = parse_config(TrainingConfig, argv, __doc__, preset)
-    load_env()
     use_openblas()
     if config.export_peft is not None:
         target = config.export_peft

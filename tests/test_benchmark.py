@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import shutil
 import statistics
+import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+from conftest import one_line_error, run_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 import benchmark
 import dataset
-import pytest
 import train
 from benchmark import BASE, TUNED, BenchmarkConfig
-from conftest import one_line_error, run_script
-from hypothesis import given
-from hypothesis import strategies as st
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
 many = st.lists(positive, min_size=1, max_size=40)
@@ -56,10 +61,11 @@ def test_percentile_lies_between_the_extremes_and_the_50th_is_the_median(
 def test_describe_orders_its_percentiles(values: list[float]) -> None:
     told = benchmark.describe(values)
     order = [told[k] for k in ("min", "p10", "p50", "p90", "p99", "max")]
-    assert all(a <= b * (1 + 1e-12) for a, b in zip(order, order[1:], strict=False))
+    assert all(a <= b * (1 + 1e-12) for a, b in pairwise(order))
     assert told["n"] == len(values) and told["std"] >= 0
 
 
+@settings(deadline=None)  # the first one imports scipy
 @given(st.lists(positive, min_size=5, max_size=12), st.floats(min_value=0.2, max_value=5))
 def test_a_constant_ratio_is_found_exactly(values: list[float], factor: float) -> None:
     told = benchmark.paired_ratio([v * factor for v in values], values, True)
@@ -75,8 +81,9 @@ def test_ratio_says_when_a_difference_is_noise_and_when_runs_are_too_few() -> No
     assert benchmark.paired_ratio([8, 8, 8], [10] * 3, True)["verdict"] == "too few runs to say"
 
 
-@pytest.mark.parametrize(("value", "text"), [(1234.4, "1,234"), (99.6, "100"), (12.34, "12.3"),
-                                             (0.5, "0.500"), (0.001, "0.0010"), (0, "0.0000")])  # fmt: skip
+@pytest.mark.parametrize(("value", "text"), [
+    (1234.4, "1,234"), (99.6, "100"), (12.34, "12.3"), (0.5, "0.500"), (0.001, "0.0010"), (0, "0"),
+])  # fmt: skip
 def test_compact_shows_three_figures(value: float, text: str) -> None:
     assert benchmark.compact(value) == text
 
@@ -197,9 +204,10 @@ def test_card_is_valid_and_complete(compared: Any) -> None:
         assert part in card.text, part
 
 
-@pytest.mark.parametrize(("model", "hub"), [("packaged", benchmark.PACKAGED_MODEL),
-                                            ("google/gemma-3-270m-it", "google/gemma-3-270m-it"),
-                                            ("/some/folder", None), ("model.gguf", None)])  # fmt: skip
+@pytest.mark.parametrize(("model", "hub"), [
+    ("packaged", benchmark.PACKAGED_MODEL), ("google/gemma-3-270m-it", "google/gemma-3-270m-it"),
+    ("/some/folder", None), ("model.gguf", None),
+])  # fmt: skip
 def test_card_names_the_base_by_its_place_on_the_hub(model: str, hub: str | None) -> None:
     assert benchmark.hub_model({"model": model}) == hub
 
@@ -220,9 +228,8 @@ def test_card_shows_the_evaluation_only_of_this_very_adapter(compared: Any, tmp_
 
 
 def flags(adapter: Path, data: Path, *more: object) -> list[str]:
-    settings = {**SMALL, "warmup": 0}
-    given = [f"--{k.replace('_', '-')}={v}" for k, v in settings.items()]
-    return [f"--adapter-path={adapter}", f"--data={data}", *given, *map(str, more)]
+    small = [f"--{k.replace('_', '-')}={v}" for k, v in SMALL.items()]
+    return [f"--adapter-path={adapter}", f"--data={data}", *small, *map(str, more)]
 
 
 def test_baseline_json_status_and_a_card_of_ones_own(
@@ -285,3 +292,43 @@ def test_damaged_baseline_is_named(content: str, tmp_path: Path) -> None:
     path.write_text(content)
     with pytest.raises(dataset.UserError, match="cannot be used"):
         benchmark.read_baseline(path)
+
+
+@pytest.mark.skipif(
+    "BENCHMARK_CHECK" not in os.environ, reason="timed: set BENCHMARK_CHECK to a model's folder"
+)
+def test_agrees_with_the_benchmark_of_mlx_lm(
+    eager: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Same shape, same model, taking turns: both medians within 15% of each other."""
+    import mlx.core as mx
+    from mlx_lm import benchmark as theirs
+    from mlx_lm.generate import generation_stream, stream_generate
+
+    def stream_after_waiting(*given: Any, **named: Any) -> Any:
+        # A generation leaves one token ahead in the making; on a CPU the next trial's first
+        # token waits for it, 20% of this prefill. Ours lets it end before the clock starts.
+        mx.synchronize(generation_stream)
+        return stream_generate(*given, **named)
+
+    monkeypatch.setattr(theirs, "stream_generate", stream_after_waiting)
+    folder, prompt, generated = os.environ["BENCHMARK_CHECK"], 128, 16
+    model, tokenizer, path = train.load_base(folder)
+    settings = json.loads((path / "config.json").read_text())
+    monkeypatch.setattr(theirs, "load", lambda *_, **__: (model, tokenizer, settings))
+    flags = ["-p", str(prompt), "-g", str(generated), "-n", "1"]
+    monkeypatch.setattr(sys, "argv", ["mlx_lm.benchmark", "--model", folder, *flags])
+    work = benchmark.shape_work(prompt, generated, 1, model.args.vocab_size, seed=0)
+    ours = []
+    for _ in range(5):
+        theirs.main()
+        ours.append(benchmark.time_once(model, work, 0, True))
+    said = capsys.readouterr().out
+    for key in ("prompt_tps", "generation_tps"):
+        told = [float(x) for x in re.findall(rf"Trial .*{key}=([\d.]+)", said)]
+        expected = statistics.median(told)
+        if key == "generation_tps":  # theirs counts the first token, not the time it took
+            expected *= (generated - 1) / generated
+        found = statistics.median(s[key] for s in ours)
+        print(f"{key}: mlx_lm {expected:.1f}, ours {found:.1f}")
+        assert found == pytest.approx(expected, rel=0.15)

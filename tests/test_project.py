@@ -1,0 +1,182 @@
+"""Documents, pins and layout that cannot drift from the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_script
+
+import benchmark
+import dataset
+import test_finetuned
+import train
+
+CONFIGS = {
+    "dataset.py": dataset.DatasetConfig,
+    "train.py": train.TrainingConfig,
+    "test_finetuned.py": test_finetuned.EvaluationConfig,
+    "benchmark.py": benchmark.BenchmarkConfig,
+}
+ORDER = ["dataset", "train", "test_finetuned", "benchmark"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PIPFILE = tomllib.loads((ROOT / "Pipfile").read_text())
+# What the four scripts promise to understand.
+PROMISED = {
+    "dataset.py": "type dataset-name sample-size columns output-dir seed",
+    "train.py": "dataset-type model data adapter-path iters batch-size learning-rate "
+    "max-seq-length seed quick-test conservative overwrite resume",
+    "test_finetuned.py": "adapter-path data split num-samples use-validation interactive "
+    "show-base quick-test max-tokens temp seed",
+    "benchmark.py": "adapter-path data num-samples compare quick max-tokens seed",
+}
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """[script, flag, ...] of every command of the four scripts in a text."""
+    found = re.findall(r"python ((?:dataset|train|test_finetuned|benchmark)\.py[^\n`'&#]*)", text)
+    return [shlex.split(command) for command in found if "..." not in command]
+
+
+def flags_of(script: str) -> set[str]:
+    return {f.name for f in fields(CONFIGS[script])}
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_promised_flags_exist(script: str) -> None:
+    assert {f.replace("-", "_") for f in PROMISED[script].split()} <= flags_of(script)
+
+
+def test_documented_commands_name_flags_that_exist() -> None:
+    texts = [README, PIPFILE["scripts"]["demo"]]
+    texts += [(ROOT / script).read_text().split('"""')[1] for script in CONFIGS]
+    commands = [command for text in texts for command in commands_in(text)]
+    assert len(commands) > 30
+    for script, *arguments in commands:
+        flags = [a[2:].replace("-", "_") for a in arguments if a.startswith("--")]
+        assert set(flags) <= flags_of(script), (script, flags)
+
+
+def test_flags_in_the_readme_exist() -> None:
+    known = set().union(*(flags_of(script) for script in CONFIGS))
+    foreign = {
+        "backend", "hostfile", "save_path", "python", "prompt", "train", "mask_prompt", "help",
+        "version",
+    }  # fmt: skip
+    named = {f.replace("-", "_") for f in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README)}
+    assert named - foreign <= known, named - foreign - known
+
+
+def test_modes_in_the_readme_are_those_of_the_code() -> None:
+    standard = train.TrainingConfig()
+    rows = {
+        "`--quick-test`": train.QUICK_TEST,
+        "standard": {},
+        "`--conservative`": train.CONSERVATIVE,
+    }
+    for name, preset in rows.items():
+        line = next(x for x in README.splitlines() if x.startswith(f"| {name} |"))
+        cells = [cell.strip().replace(",", "") for cell in line.strip("|").split("|")]
+        for cell, key in zip(cells[1:], ("iters", "batch_size", "learning_rate"), strict=False):
+            value = preset.get(key, getattr(standard, key))
+            assert float(cell) == value, (name, key)
+    assert 50 <= train.QUICK_TEST["iters"] <= 100
+    assert 1500 <= standard.iters <= 2000
+    assert 600 <= train.CONSERVATIVE["iters"] <= 800
+
+
+def test_pins_agree() -> None:
+    files = {"packages": "requirements.txt", "packaged": "requirements-packaged.txt",
+             "dev-packages": "requirements-dev.txt"}  # fmt: skip
+    for section, name in files.items():
+        pinned = dict(
+            line.split(" ;")[0].strip().split("==")
+            for line in (ROOT / name).read_text().splitlines()
+            if "==" in line.split(" ;")[0]
+        )
+        for package, wanted in PIPFILE[section].items():
+            version = wanted if isinstance(wanted, str) else wanted["version"]
+            assert version == f"=={pinned[package]}", package
+    assert "mlx-cpu" in (ROOT / "requirements.txt").read_text()  # the extra, resolved
+    assert "source" not in PIPFILE
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    commands = [line.strip() for line in README.splitlines() if line.startswith("    python3.11")]
+    assert len(commands) == 2
+    assert commands[0].endswith("run demo")
+    assert commands[1].endswith("run test")
+    assert commands[1] in (ROOT / ".ci/run").read_text().splitlines()
+
+
+def test_four_rooms_and_imports_only_backwards() -> None:
+    assert {p.stem for p in ROOT.glob("*.py")} == set(ORDER)
+    for room in ORDER:
+        tree = ast.parse((ROOT / f"{room}.py").read_text())
+        imported = {
+            name
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for name in (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+            )
+        }
+        assert imported & set(ORDER) <= set(ORDER[: ORDER.index(room)]), room
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_help_needs_no_mlx_and_ends_with_commands(script: str) -> None:
+    done = run_script(script, "--help", timeout=60)
+    assert done.returncode == 0
+    assert f"python {script}" in done.stdout
+    code = (
+        f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('mlx', 'mlx_lm', 'datasets')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert out.stdout.strip().splitlines()[-1] == "[]", out.stdout[-500:]
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_scripts_import_where_linux_packages_are_missing(script: str) -> None:
+    """As on a Mac: another platform name, none of the Linux-only packages, no /proc."""
+    code = (
+        "import sys; sys.platform = 'darwin'\n"
+        "for name in ('cmeel', 'mlx_cpu'): sys.modules[name] = None\n"
+        f"import {Path(script).stem} as module, train\n"
+        "assert train.use_openblas() is None\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_test_split_of_the_sample_is_no_memory_test(tmp_path: Path) -> None:
+    from make_sample_sql import skeleton
+
+    dataset.prepare(dataset.DatasetConfig(dataset_name="sample", output_dir=tmp_path, workers=1))
+    splits = {name: dataset.read_split(tmp_path, name) for name in dataset.SPLITS}
+    schemas = {n: {dataset.schema_key(r["context"]) for r in rows} for n, rows in splits.items()}
+    assert len(splits["test"]) >= 60
+    assert not schemas["test"] & (schemas["train"] | schemas["valid"])
+    known = {skeleton(row["completion"]) for row in splits["train"]}
+    fresh = {skeleton(row["completion"]) for row in splits["test"]} - known
+    assert len(fresh) >= 15
+
+
+def test_static_checks_are_clean() -> None:
+    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stdout[-2000:]
