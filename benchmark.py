@@ -736,7 +736,7 @@ def comparison_lines(result: Row) -> list[str]:
             f"{c['variant']} decodes at {c['ratio']:.2f} times the speed of {c['reference']}"
             f"{interval}: {said.get(c['verdict'], c['verdict'])}."
         )
-    if lines:
+    if any(c["verdict"] in ("better", "worse") for c in result["comparisons"]):
         lines.append("* beyond the noise: 1.00 is outside the 95% interval of the paired ratios.")
     return lines
 
@@ -1064,7 +1064,12 @@ def make_card(result: Row, config: Row, manifest: Row, folder: Path) -> str:
         base_model=base,
         base_model_relation="adapter" if base else None,
         datasets=[source] if source else None,
-        tags=["mlx", "lora", "gemma3", "text-to-sql" if sql else "instruction-following"],
+        tags=[
+            "mlx",
+            config["fine_tune_type"],
+            "gemma3",
+            "text-to-sql" if sql else "instruction-following",
+        ],
         eval_results=card_metrics(result, config, scored, source),
         ignore_metadata_errors=False,
     )

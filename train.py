@@ -1697,7 +1697,7 @@ def plot_losses(folder: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     if train:
         axes.plot(*zip(*train, strict=True), color="#4c78a8", alpha=0.25, lw=1, label="train")
-        window = max(1, len(train) // 50)
+        window = max(5, len(train) // 50)
         blocks = [train[i : i + window] for i in range(0, len(train), window)]
         means = [(b[-1][0], sum(y for _, y in b) / len(b)) for b in blocks]
         label = f"train, mean of {window}"
@@ -1921,7 +1921,7 @@ def finish(run: TrainingRun, stopped: str | None) -> Row:
 
     config, progress = run.config, run.progress
     folder = config.adapter_path
-    result = asdict(progress) | {"stopped": stopped, "seconds": time.perf_counter() - run.started}
+    result = asdict(progress) | {"stopped": stopped}
     if stopped == "interrupted":
         again = f"python train.py --adapter-path {shlex.quote(str(folder))} --resume"
         run.show(f"stopped after step {progress.step}; go on with: {again}")
@@ -1937,6 +1937,7 @@ def finish(run: TrainingRun, stopped: str | None) -> Row:
             run.model.load_weights(list(run.best_weights().items()), strict=False)
             best_loss = run.loss_on(run.valid_examples)
     result |= {"full_val_loss_best": best_loss, "full_val_loss_last": last}
+    result["seconds"] = time.perf_counter() - run.started
     first = progress.first_val_loss or math.nan
     run.show(
         f"best step {best} of {progress.step}: val_loss {first:.4f} before, "
