@@ -40,9 +40,9 @@ def test_the_real_model_from_data_to_model_card(tmp_path: Path) -> None:
     assert "SELECT" in run(
         "test_finetuned.py", "--split", "test", "--num-samples", 4, "--max-tokens", 32
     )
-    summary = json.loads((folder / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text())
     assert len(list(dataset.read_json_lines(folder / "evaluation_samples.jsonl"))) == 4
-    assert summary["split"] == "test"
+    assert evaluation["run"]["split"] == "test"
     run("benchmark.py", "--compare", "--quick", "--num-samples", 2, "--runs", 1)
     assert (folder / "benchmark.json").exists()
     card = (folder / "README.md").read_text()
