@@ -182,6 +182,12 @@ class DatasetConfig:
         """The name under which the rows are looked for."""
         return self.dataset_name or DEFAULT_DATASETS[self.type]
 
+    @functools.cached_property
+    def source_name(self) -> str:
+        """The source without the folders of this machine."""
+        path = Path(self.source).expanduser()
+        return path.name if path.exists() else self.source
+
     @property
     def column_map(self) -> dict[str, str]:
         """{our column: their column}, as given with --columns."""
@@ -444,7 +450,9 @@ _CLOCK_CALLS = frozenset(
     "now getdate curdate curtime sysdate random rand randomblob uuid newid".split()
 )
 _TIME_CALLS = frozenset("date time datetime julianday unixepoch strftime timediff".split())
-_MAYBE_CLOCK = re.compile("|".join(sorted(_CLOCK_WORDS | _CLOCK_CALLS | _TIME_CALLS)), re.I)
+_MAYBE_CLOCK = re.compile(
+    rf"\b(?:{'|'.join(sorted(_CLOCK_WORDS | _CLOCK_CALLS | _TIME_CALLS))})\b", re.I
+)
 _DATE_PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
 
 
@@ -1228,7 +1236,7 @@ def make_row(clean: Row, config: DatasetConfig) -> Row:
         else ("instruction", "output", "input")
     )
     row = rendered(clean[question], clean[answer], clean.get(context), config)
-    row["source"] = Path(config.source).name if Path(config.source).exists() else config.source
+    row["source"] = config.source_name
     row |= {k: clean[k] for k in EXTRA_COLUMNS if k in clean}
     if clean.get("sql_explanation"):
         row["explanation"] = clean["sql_explanation"]
