@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataset import (
@@ -1011,7 +1012,10 @@ def quantized_folder(folder: Path, bits: int) -> Path:
     """The folder's model quantized to `bits`, made once and kept in the model cache."""
     from mlx_lm.utils import load, quantize_model, save
 
-    source = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    files = sorted([folder / "config.json", *folder.glob("*.safetensors")])
+    # Times and sizes too: another model may have been put into the same folder since.
+    stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    source = hashlib.sha256(repr(stamps).encode()).hexdigest()[:8]
     target = model_cache() / f"{folder.name}-{source}-{bits}bit"
     if (target / "config.json").exists():
         return target
@@ -1380,6 +1384,8 @@ class TrainingRun:
         self.started = time.perf_counter()
         self.reporter: Any = None
         self.display: Any = None
+        self.seen_tokens = 0
+        self.window: list[tuple[float, int, float]] = []  # (loss, tokens, seconds) a micro-step
 
     # What mlx-lm calls.
 
@@ -1387,22 +1393,27 @@ class TrainingRun:
         """After every step, on every rank: `info` is mlx-lm's report of that one step."""
         config, progress = self.config, self.progress
         progress.step += 1
-        progress.trained_tokens += int(info["trained_tokens"]) - self.seen_tokens
-        self.seen_tokens = int(info["trained_tokens"])
+        tokens = int(info["trained_tokens"]) - self.seen_tokens
+        progress.trained_tokens += tokens
+        self.seen_tokens += tokens
         norm = self.optimizer.state["grad_norm"].item()
         self.fail_unless_finite(info["train_loss"], norm, info["learning_rate"])
-        line = {
-            "step": progress.step,
-            "train_loss": info["train_loss"],
-            "learning_rate": info["learning_rate"],
-            "grad_norm": norm,
-            "trained_tokens": progress.trained_tokens,
-            "tokens_per_second": round(info["tokens_per_second"], 1),
-            "peak_memory_gb": round(info["peak_memory"], 3),
-        }
-        self.log(line)
+        # A micro-step's loss is weighed for its window: only the mean over the window is a loss.
+        self.window.append((info["train_loss"], tokens, 1 / info["iterations_per_second"]))
         last = progress.step == config.total_iters
         whole_window = progress.step % config.grad_accumulation_steps == 0
+        if whole_window:
+            losses, counts, seconds = zip(*self.window, strict=True)
+            self.window.clear()
+            self.log({
+                "step": progress.step,
+                "train_loss": fmean(losses),
+                "learning_rate": info["learning_rate"],
+                "grad_norm": norm,
+                "trained_tokens": progress.trained_tokens,
+                "tokens_per_second": round(sum(counts) / sum(seconds), 1),
+                "peak_memory_gb": round(info["peak_memory"], 3),
+            })  # fmt: skip
         improved = False
         if progress.step % config.steps_per_eval == 0 or last:
             improved = self.validate()
@@ -1421,8 +1432,6 @@ class TrainingRun:
 
     def on_val_loss_report(self, info: dict[str, Any]) -> None:
         """Never called: mlx-lm is given no validation set, because it validates before a step."""
-
-    seen_tokens = 0
 
     # What happens between steps.
 
@@ -1554,7 +1563,9 @@ class TrainingRun:
                 0, completed=step, loss=f"{line['train_loss']:.3f}",
                 speed=f"{line['tokens_per_second']:.0f}", memory=f"{line['peak_memory_gb']:.1f}",
             )  # fmt: skip
-        if step % self.config.steps_per_report == 0 or step == total:
+        # One line an update: with accumulation it may come some micro-steps after it is due.
+        due = step % self.config.steps_per_report < self.config.grad_accumulation_steps
+        if due or step == total:
             self.show(
                 f"step {step:>5}/{total}  loss {line['train_loss']:.4f}  "
                 f"lr {line['learning_rate']:.1e}  norm {line['grad_norm']:.2f}  "

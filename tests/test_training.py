@@ -467,9 +467,11 @@ def test_accumulation_equals_the_large_batch(
     assert moved == 14
     norms = [metrics(tmp_path / n)[-2]["grad_norm"] for n in ("whole", "halves")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
-    losses = [m["train_loss"] for m in metrics(tmp_path / "halves") if "train_loss" in m]
-    first = next(m["train_loss"] for m in metrics(tmp_path / "whole") if "train_loss" in m)
-    assert np.mean(losses) == pytest.approx(first, rel=1e-4)
+    (halves_line,) = (m for m in metrics(tmp_path / "halves") if "train_loss" in m)
+    (whole_line,) = (m for m in metrics(tmp_path / "whole") if "train_loss" in m)
+    assert halves_line["step"] == 2  # a line for each update
+    for name in ("train_loss", "trained_tokens"):
+        assert halves_line[name] == pytest.approx(whole_line[name], rel=1e-4)
 
 
 # --- Resume -------------------------------------------------------------------------------------
@@ -509,7 +511,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert train.train(replace(parts, resume=True))["stopped"] is None
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
     seen = metrics(tmp_path / "whole")
-    assert [m["step"] for m in seen if "train_loss" in m] == list(range(1, 15))
+    window = whole.grad_accumulation_steps
+    assert [m["step"] for m in seen if "train_loss" in m] == list(range(window, 15, window))
     assert [m["step"] for m in seen if "val_loss" in m] == [0, 4, 8, 12, 14]
     rates = {m["learning_rate"] for m in seen if "train_loss" in m}
     assert len(rates) > 1
@@ -964,6 +967,11 @@ def test_quantized_base(
     full = tiny_config(tiny_model, tiny_data, tmp_path / "full", fine_tune_type="full", quantize=4)
     with pytest.raises(UserError, match="quantize"):
         train.train(full)
+    replaced = Path(shutil.copytree(tiny_model, tmp_path / "replaced"))
+    before = train.quantized_folder(replaced, 4)
+    assert train.quantized_folder(replaced, 4) == before
+    os.utime(replaced / "model.safetensors", (1, 1))  # as if another model were put there
+    assert train.quantized_folder(replaced, 4) != before
 
 
 def test_peft_export_computes_the_same(tiny_adapter: Path, tmp_path: Path) -> None:
@@ -1289,7 +1297,7 @@ def test_records_of_a_run(
     assert "grad_accumulation_steps = 2" in text
     assert dataset.sha256_of(tiny_data / "train.jsonl") in text
     steps = [m for m in metrics(tmp_path) if "train_loss" in m]
-    assert [m["step"] for m in steps] == [1, 2, 3, 4]
+    assert [m["step"] for m in steps] == [2, 4]
     tokens = [m["trained_tokens"] for m in steps]
     assert tokens == sorted(set(tokens))
 
@@ -1315,7 +1323,7 @@ def test_two_ring_processes_equal_one(
     done = run_command(ring + two)
     assert done.returncode == 0, done.stdout + done.stderr
     ours, theirs = metrics(tmp_path / "two"), metrics(tmp_path / "one")
-    assert len(ours) == len(theirs) > 20
+    assert len(ours) == len(theirs) > 10
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.keys() == other.keys()
         for name, value in other.items():
