@@ -1185,33 +1185,15 @@ def load_finetuned(adapter_path: Path, model: str | None = None) -> Finetuned:
     return tuned
 
 
-def export_peft(adapter_path: Path, target: Path) -> None:
-    """Write a LoRA adapter in PEFT's format: its names, transposed, alpha = scale x rank."""
-    import mlx.core as mx
-
-    config = read_adapter_config(adapter_path)
-    if config["fine_tune_type"] != "lora":
-        raise UserError(
-            f"only a lora adapter can go to PEFT, this one is {config['fine_tune_type']}"
-        )
-    lora = config["lora_parameters"]
-    try:
-        tensors = load_tensors(adapter_path / "adapters.safetensors")[0]
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"{adapter_path}/adapters.safetensors is damaged ({error})") from None
-    weights = {
-        f"base_model.model.{name}".replace(".lora_a", ".lora_A.weight").replace(
-            ".lora_b", ".lora_B.weight"
-        ): mx.contiguous(value.T)
-        for name, value in tensors.items()
-    }
-    if not lora.get("keys") or "total_layers" not in config:
-        raise UserError(f"{adapter_path}/adapter_config.json was not written by train.py")
-    total = config["total_layers"]
-    settings = {
+def peft_settings(config: Row) -> Row:
+    """PEFT's adapter_config.json for what adapter_config.json says."""
+    lora, base, total = config["lora_parameters"], config["model"], config["total_layers"]
+    if base == "packaged" or Path(base).expanduser().exists():  # else a hub id, which PEFT knows
+        base = str(resolve_model(base))
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": config["model"],
+        "base_model_name_or_path": base,
         "r": lora["rank"],
         "lora_alpha": lora["scale"] * lora["rank"],
         "lora_dropout": lora["dropout"],
@@ -1222,6 +1204,31 @@ def export_peft(adapter_path: Path, target: Path) -> None:
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
+
+
+def export_peft(adapter_path: Path, target: Path) -> None:
+    """Write a LoRA adapter in PEFT's format: its names, transposed, alpha = scale x rank."""
+    import mlx.core as mx
+
+    config = read_adapter_config(adapter_path)
+    if config["fine_tune_type"] != "lora":
+        raise UserError(
+            f"only a lora adapter can go to PEFT, this one is {config['fine_tune_type']}: "
+            "make a whole model of it with mlx_lm.fuse"
+        )
+    if not config["lora_parameters"].get("keys") or "total_layers" not in config:
+        raise UserError(f"{adapter_path}/adapter_config.json was not written by train.py")
+    try:
+        tensors = load_tensors(adapter_path / "adapters.safetensors")[0]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"{adapter_path}/adapters.safetensors is damaged ({error})") from None
+    weights = {
+        f"base_model.model.{name}".replace(".lora_a", ".lora_A.weight").replace(
+            ".lora_b", ".lora_B.weight"
+        ): mx.contiguous(value.T)
+        for name, value in tensors.items()
+    }
+    settings = peft_settings(config)
     target.mkdir(parents=True, exist_ok=True)
     save_tensors(target / "adapter_model.safetensors", weights, {"format": "pt"})
     write_atomic(target / "adapter_config.json", json.dumps(settings, indent=2) + "\n")

@@ -1000,6 +1000,20 @@ def test_peft_export_computes_the_same(tiny_adapter: Path, tmp_path: Path) -> No
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+def test_peft_export_names_a_base_that_transformers_can_find(
+    adapter_copy: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMMA_LORA_CACHE", str(tmp_path))
+    converted = tmp_path / f"packaged-{train.PACKAGED_SHA256[:16]}-{train.compute_dtype()}-v1"
+    shutil.copytree(tiny_model, converted)
+    path = adapter_copy / "adapter_config.json"
+    for model, base in (("packaged", str(converted)), ("owner/some-id", "owner/some-id")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model": model}))
+        train.export_peft(adapter_copy, tmp_path / "peft")
+        config = json.loads((tmp_path / "peft/adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == base
+
+
 def test_peft_export_refuses_dora(adapters: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only a lora adapter"):
         train.export_peft(adapters["dora"], tmp_path / "peft")
