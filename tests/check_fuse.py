@@ -136,6 +136,7 @@ def in_transformers(folder: Path) -> Any:
     unplaced = {key: sorted(map(str, value)) for key, value in report.items() if value}
     if unplaced:
         sys.exit(f"transformers could not place all of {folder}: {unplaced}")
+    check_peft.round_embedding_scale(model)
     return model.eval()
 
 
