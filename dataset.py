@@ -453,6 +453,8 @@ _TIME_CALLS = frozenset("date time datetime julianday unixepoch strftime timedif
 _MAYBE_CLOCK = re.compile(
     rf"\b(?:{'|'.join(sorted(_CLOCK_WORDS | _CLOCK_CALLS | _TIME_CALLS))})\b", re.I
 )
+# What sqlglot raises besides its own: it trips over None in statements that are cut off.
+PARSER_TRIPS = (RecursionError, ValueError, AttributeError, TypeError)
 _DATE_PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
 
 
@@ -487,10 +489,11 @@ def uses_clock(sql: str) -> bool:
     if not _MAYBE_CLOCK.search(sql):
         return False
     calls: list[list[Any]] = []  # the open brackets: function name, tokens inside, commas inside
-    previous = ""
+    previous, time_calls = "", 0
     for group, text in _tokens(sql):
         if text == ")" and calls:
             name, inside, commas = calls.pop()
+            time_calls -= name in _TIME_CALLS
             if name in _TIME_CALLS and (not inside or (name == "strftime" and not commas)):
                 return True  # the time argument defaults to now
         if calls:
@@ -500,7 +503,8 @@ def uses_clock(sql: str) -> bool:
             if previous in _CLOCK_CALLS:
                 return True
             calls.append([previous, 0, 0])
-        named_now = text[1:-1].lower() == "now" and any(call[0] in _TIME_CALLS for call in calls)
+            time_calls += previous in _TIME_CALLS
+        named_now = time_calls and text[1:-1].lower() == "now"
         if named_now or (group == "word" and text in _CLOCK_WORDS):
             return True
         previous = text if group == "word" else ""
@@ -536,8 +540,8 @@ def _translate(sql: str, dialect: str) -> str | None:
             space = isinstance(statement, exp.Create) and statement.kind in ("SCHEMA", "DATABASE")
             if statement is not None and not space and not isinstance(statement, exp.Use):
                 kept.append(statement.transform(adapt, copy=False).sql(dialect="sqlite"))
-    except (sqlglot.errors.SqlglotError, RecursionError, ValueError, AttributeError, TypeError):
-        return None  # the last two: its parser trips over None in statements that are cut off
+    except (sqlglot.errors.SqlglotError, *PARSER_TRIPS):
+        return None
     return ";\n".join(kept)
 
 
@@ -687,12 +691,13 @@ def _arm(seconds: float) -> None:
 
 
 def _execute(context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int) -> _Payload:
-    start, guard, kind = time.perf_counter(), _Guard(timeout_sec, max_bytes), statement_kind(sql)
+    start, guard, kind = time.perf_counter(), _Guard(timeout_sec, max_bytes), "other"
     rows: list[tuple[Any, ...]] = []
     columns: list[str] = []
     status, error, state = "ok", None, None
     try:
         _arm(max(timeout_sec, 0.001))
+        kind = statement_kind(sql)
         with contextlib.closing(_open(guard)) as connection:
             connection.executescript(context)
             guard.stage = "query"
@@ -978,7 +983,10 @@ def split_statements(sql: str) -> list[str]:
     bare = sql
     if "--" in sql or "/*" in sql:
         bare = re.sub(
-            r"('[^']*'|\"[^\"]*\")|--[^\n]*|/\*.*?\*/", lambda m: m[1] or " ", sql, flags=re.S
+            r"('[^']*'|\"[^\"]*\")|--[^\n]*|/\*.*?(?:\*/|\Z)",
+            lambda m: m[1] or " ",
+            sql,
+            flags=re.S,
         )
     parts = re.findall(r"""(?:'[^']*'|"[^"]*"|[^;'"])+""", bare)
     return [part.strip() for part in parts if part.strip()]

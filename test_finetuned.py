@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import math
 import random
 import re
@@ -270,6 +271,7 @@ def _statements(text: str) -> str:
 
 def _statement_end(text: str, start: int) -> int | None:
     """Index after the next semicolon that ends a statement (not one in quotes or a trigger)."""
+    text = dataset.CONTROL_CHARACTERS.sub(" ", text)  # SQLite refuses to look at NUL
     for match in re.finditer(";", text[start:]):
         if sqlite3.complete_statement(text[start : start + match.end()]):
             return start + match.end()
@@ -286,20 +288,28 @@ def _prose_start(text: str) -> int:
     return len(text)
 
 
+def sql_trees(sql: str, costs: str, lenient: bool = False) -> list[Any]:
+    """sqlglot's trees of the statements, [] when it cannot read them or is not installed."""
+    sqlglot = optional("sqlglot", "sqlglot", costs)
+    if sqlglot is None:
+        return []
+    logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # a model's mistakes are not news
+    level = sqlglot.ErrorLevel("IGNORE" if lenient else "IMMEDIATE")
+    try:
+        found = sqlglot.parse(sql, read="sqlite", error_level=level)
+        return [tree for tree in found if tree is not None]
+    except (sqlglot.errors.SqlglotError, *dataset.PARSER_TRIPS):
+        return []
+
+
 def parse_sql(sql: str) -> list[Any] | None:
     """sqlglot's trees of the statements, or None when it is no SQL statement of a known kind."""
-    sqlglot = optional(
-        "sqlglot", "sqlglot", "valid_sql_rate, row-order check or normalised exact_match"
-    )
-    if sqlglot is None or not sql.strip():
+    trees = sql_trees(sql, "valid_sql_rate, row-order check or normalised exact_match")
+    if not trees:
         return None
-    exp = sqlglot.exp
+    exp = importlib.import_module("sqlglot").exp
     known = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Create, exp.Drop, exp.Alter)
-    try:
-        trees = [t for t in sqlglot.parse(sql, read="sqlite") if t is not None]
-    except (sqlglot.errors.SqlglotError, RecursionError):
-        return None
-    return trees if trees and all(isinstance(t, known) for t in trees) else None
+    return trees if all(isinstance(t, known) for t in trees) else None
 
 
 def normal_sql(sql: str) -> str:
@@ -446,23 +456,20 @@ def sql_literal(value: Any) -> str:
 
 def context_tables(context: str) -> dict[str, set[str]]:
     """{table as SQL: names, lower case, of its declared key columns} of the CREATE TABLEs."""
-    sqlglot = optional("sqlglot", "sqlglot", "execution_accuracy_strict")
-    if sqlglot is None:
-        return {}
-    exp = sqlglot.exp
     tables: dict[str, set[str]] = {}
-    with suppress(sqlglot.errors.SqlglotError, RecursionError):
-        for tree in sqlglot.parse(context, read="sqlite", error_level=sqlglot.ErrorLevel.IGNORE):
-            if not isinstance(tree, exp.Create) or tree.kind != "TABLE":
-                continue
-            keys: set[str] = set()
-            for column in tree.find_all(exp.ColumnDef):
-                kinds = (exp.PrimaryKeyColumnConstraint, exp.UniqueColumnConstraint)
-                if column.find(*kinds):
-                    keys.add(column.name.lower())
-            for many in tree.find_all(exp.PrimaryKey, exp.UniqueColumnConstraint):
-                keys |= {name.name.lower() for name in many.find_all(exp.Identifier)}
-            tables[tree.find(exp.Table).sql(dialect="sqlite")] = keys
+    for tree in sql_trees(context, "execution_accuracy_strict", lenient=True):
+        exp = importlib.import_module("sqlglot").exp
+        table = tree.find(exp.Table)
+        if not isinstance(tree, exp.Create) or tree.kind != "TABLE" or table is None:
+            continue
+        keys: set[str] = set()
+        for column in tree.find_all(exp.ColumnDef):
+            kinds = (exp.PrimaryKeyColumnConstraint, exp.UniqueColumnConstraint)
+            if column.find(*kinds):
+                keys.add(column.name.lower())
+        for many in tree.find_all(exp.PrimaryKey, exp.UniqueColumnConstraint):
+            keys |= {name.name.lower() for name in many.find_all(exp.Identifier)}
+        tables[table.sql(dialect="sqlite")] = keys
     return tables
 
 
