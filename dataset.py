@@ -40,7 +40,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Row = dict[str, Any]
+LINE_LENGTH = 2**26  # characters of a line of a data file that are too many
 Config = TypeVar("Config")
 SPLITS = ("train", "valid", "test")
 ROOT = Path(__file__).resolve().parent
@@ -186,7 +187,8 @@ class DatasetConfig:
     def source_name(self) -> str:
         """The source without the folders of this machine."""
         path = Path(self.source).expanduser()
-        return path.name if path.exists() else self.source
+        name = path.name if os.path.exists(path) else self.source
+        return name.encode(errors="replace").decode()  # a file's name may be no UTF-8
 
     @property
     def column_map(self) -> dict[str, str]:
@@ -1016,10 +1018,18 @@ SCHEMA_NOISE = frozenset(
 # --- Where rows come from -----------------------------------------------------------------------
 
 
+def bounded_lines(lines: TextIO, path: Path) -> Iterator[str]:
+    """The lines of an open text, as long as they are no longer than a row can sensibly be."""
+    while line := lines.readline(LINE_LENGTH):
+        if len(line) == LINE_LENGTH:
+            raise UserError(f"{path} has a line of {LINE_LENGTH:,} or more characters: mend it")
+        yield line
+
+
 def read_json_lines(path: Path) -> Iterator[Row]:
     """Yield the objects of a .jsonl file; bytes that are not UTF-8 become U+FFFD."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(bounded_lines(lines, path), 1):
             if not line.strip():
                 continue
             try:
@@ -1053,7 +1063,7 @@ def read_csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(2**27)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as text:
         try:
-            for row in csv.DictReader(line.replace("\0", "") for line in text):
+            for row in csv.DictReader(s.replace("\0", "") for s in bounded_lines(text, path)):
                 row.pop(None, None)  # type: ignore[call-overload]  # cells beyond the header
                 yield row
         except csv.Error as error:
@@ -1086,7 +1096,7 @@ def read_local(path: Path) -> Iterator[Row]:
     if path.is_dir():
         found = sorted(f for f in path.rglob("*") if f.suffix.lower() in READERS and f.is_file())
         files = [f for f in found if f.name.startswith("train")] or found
-    if not files or any(f.suffix.lower() not in READERS for f in files):
+    if not all(f.is_file() and f.suffix.lower() in READERS for f in files) or not files:
         kinds = ", ".join(READERS)
         raise UserError(f"{path} holds no data file that can be read: give one of {kinds}")
     for file in files:
@@ -1135,9 +1145,9 @@ def open_source(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
             "licence": "MIT",
         }
     path = Path(config.source).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # pathlib's own raises for a name that is too long
         revision = sha256_of(path) if path.is_file() else None
-        return read_local(path), {"name": path.name, "revision": revision, "licence": None}
+        return read_local(path), {"name": config.source_name, "revision": revision, "licence": None}
     if path.suffix in READERS or config.source.startswith((".", "/", "~")):
         raise UserError(f"there is no file {config.source}: check the path in --dataset-name")
     return read_hub(config)
@@ -1558,8 +1568,11 @@ def read_manifest(data_dir: Path) -> Row:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(f["sha256"], str) for f in manifest.get("files", {}).values()):
+            raise ValueError("its files have no hashes")
+        return manifest
+    except (OSError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is not readable ({error}): run dataset.py again") from None
 
 
@@ -1578,7 +1591,12 @@ def read_split(data_dir: Path, split: str) -> list[Row]:
                 f"{path}, line {number} has no '{wants[0]}': it was not written by dataset.py; "
                 "prepare the file with `python dataset.py --dataset-name FILE`"
             )
-        if row["text"] != render_example(row["prompt"], row["completion"]):
+        if (
+            CONTROL_CHARACTERS.search(row["text"])
+            or not isinstance(row.get("type", ""), str)
+            or not isinstance(row.get("context") or "", str)
+            or row["text"] != render_example(row["prompt"], row["completion"])
+        ):
             raise UserError(
                 f"{path}, line {number}: 'text' is not what prompt and completion render to; "
                 "edit the source and run dataset.py again"

@@ -1689,6 +1689,8 @@ def use_schema(chat: Chat, text: str) -> None:
     path = Path(text).expanduser()
     try:
         size = path.stat().st_size
+        if not path.is_file():  # a device has size 0 and no end
+            raise UserError(f"cannot read the schema '{text}': it is not a file")
         if size > MAX_SCHEMA_BYTES:
             raise UserError(
                 f"{path} has {size:,} bytes, more than {MAX_SCHEMA_BYTES:,}: cut it down"
@@ -1762,6 +1764,8 @@ def dump_database(path: Path) -> tuple[str, str | None]:
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise UserError(f"cannot read the database '{path}': it is not a file")
         if size > MAX_DB_BYTES:
             raise UserError(
                 f"{path} has {size:,} bytes, more than {MAX_DB_BYTES:,}: use /schema instead"

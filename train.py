@@ -925,7 +925,7 @@ def packaged_gguf(folder: Path) -> Path:
 
 def resolve_gguf(gguf_file: Path | None, dtype: Dtype) -> Path:
     """Return the MLX model folder of a GGUF file (None: the packaged one), converted only once."""
-    if gguf_file and not gguf_file.is_file():
+    if gguf_file and not os.path.isfile(gguf_file):
         raise UserError(f"{gguf_file} is not a file; give the path of a Gemma 3 GGUF")
     kind, sha256 = ("gguf", sha256_of(gguf_file)) if gguf_file else ("packaged", PACKAGED_SHA256)
     # The version is raised when the files written change.
@@ -955,11 +955,11 @@ def resolve_model(model: str) -> Path:
         return resolve_gguf(None, compute_dtype())
     if path.suffix == ".gguf":
         return resolve_gguf(path, compute_dtype())
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib's own raises for a name that is too long
         if not (path / "config.json").is_file():
             raise UserError(f"{model} holds no config.json: --model wants a model's folder")
         return path
-    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+    if os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise UserError(f"--model {model} is neither a folder, a .gguf file nor a hub id")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -977,6 +977,30 @@ def resolve_model(model: str) -> Path:
         raise explain_hub_error(error, model, offline) from None
 
 
+def load_folder(
+    folder: Path, dtype: Dtype | None = None
+) -> tuple[nn.Module, TokenizerWrapper, Row]:
+    """mlx-lm's (model, tokenizer, config) of a folder, none of whose code is run. UserError."""
+    import mlx.core as mx
+    from mlx_lm.utils import load
+
+    try:
+        loaded, tokenizer, config = load(  # type: ignore[misc]
+            str(folder),
+            # Left open, the tokenizer of a folder with code asks on stdin whether to run it.
+            tokenizer_config={"trust_remote_code": False},
+            lazy=True,
+            return_config=True,
+        )
+        if dtype:
+            loaded.set_dtype(getattr(mx, dtype))
+        mx.eval(loaded.parameters())
+        return loaded, tokenizer, config
+    except (*DAMAGE, AttributeError, ImportError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(f"{folder} is not a model that mlx-lm can load ({reason})") from None
+
+
 def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, TokenizerWrapper, Path]:
     """Load a base model: (model, tokenizer, folder). Raises UserError.
 
@@ -984,7 +1008,6 @@ def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, Token
     once, kept in the cache, and that folder is what is loaded and returned.
     """
     import mlx.core as mx
-    from mlx_lm.utils import load
 
     folder = resolve_model(model)
     if quantize:
@@ -992,12 +1015,7 @@ def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, Token
     if not on_gpu():
         mx.disable_compile()  # measured: no gain on the CPU, and a first compilation of seconds
         use_fast_gelu()
-    try:
-        loaded, tokenizer, *_ = load(str(folder), lazy=True)
-        loaded.set_dtype(getattr(mx, compute_dtype()))
-        mx.eval(loaded.parameters())
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise UserError(f"{folder} is not a model that mlx-lm can load ({error})") from None
+    loaded, tokenizer, _ = load_folder(folder, compute_dtype())
     if loaded.model_type != "gemma3_text" or not loaded.tie_word_embeddings:
         raise UserError(
             f"{folder} holds a {loaded.model_type} model, not a text-only Gemma 3: give another "
@@ -1010,7 +1028,7 @@ def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, Token
 
 def quantized_folder(folder: Path, bits: int) -> Path:
     """The folder's model quantized to `bits`, made once and kept in the model cache."""
-    from mlx_lm.utils import load, quantize_model, save
+    from mlx_lm.utils import quantize_model, save
 
     files = sorted([folder / "config.json", *folder.glob("*.safetensors")])
     # Times and sizes too: another model may have been put into the same folder since.
@@ -1019,7 +1037,7 @@ def quantized_folder(folder: Path, bits: int) -> Path:
     target = model_cache() / f"{folder.name}-{source}-{bits}bit"
     if (target / "config.json").exists():
         return target
-    model, tokenizer, config = load(str(folder), return_config=True)  # type: ignore[misc]
+    model, tokenizer, config = load_folder(folder)
     model, config = quantize_model(model, config, group_size=64, bits=bits)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
@@ -1098,6 +1116,30 @@ class Finetuned:
         return self.model
 
 
+def describes_adapter(config: Row) -> bool:
+    """Whether adapter_config.json holds what train.py writes, by type and range."""
+
+    def counts(value: Any) -> bool:
+        return type(value) is int and 0 < value < 100_000
+
+    kind, lora = config["fine_tune_type"], config["lora_parameters"]
+    adapted = kind in ("lora", "dora") and (
+        set(lora.get("keys") or ()) <= set(LORA_KEYS)
+        and counts(lora["rank"])
+        and 0 < lora["scale"] < math.inf
+        and 0 <= lora["dropout"] < 1
+    )
+    return (
+        (adapted or kind == "full")
+        and counts(config["num_layers"])
+        and counts(config.get("total_layers", 1))
+        and isinstance(config["model"], str)
+        and config.get("quantize") in (None, 4, 8)
+        and isinstance(config.get("versions", {}), dict)
+        and isinstance(config.get("best_val_loss"), float | None)
+    )
+
+
 def read_adapter_config(adapter_path: Path) -> Row:
     """Read and check adapter_config.json; raises UserError."""
     path = adapter_path / "adapter_config.json"
@@ -1110,27 +1152,18 @@ def read_adapter_config(adapter_path: Path) -> Row:
             )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        kind, layers = config["fine_tune_type"], config["num_layers"]
-        known = kind == "full" or (
-            kind in ("lora", "dora")
-            and set(config["lora_parameters"].get("keys") or ()) <= set(LORA_KEYS)
-            and {"rank", "scale", "dropout"} <= set(config["lora_parameters"])
-        )
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        known = describes_adapter(config)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error!r}): train again") from None
-    if not known or not isinstance(layers, int) or not isinstance(config.get("model"), str):
+    if not known:
         raise UserError(f"{path} does not describe an adapter of train.py: train again")
     return config
 
 
-def read_tensors(path: Path, names: Mapping[str, tuple[int, ...]]) -> list[tuple[str, mx.array]]:
-    """Load a safetensors file that must hold exactly `names`, of these shapes, all finite."""
-    import mlx.core as mx
-
-    try:
-        weights = load_tensors(path)[0]
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or cut short ({error}): train again") from None
+def check_shapes(
+    path: Path, weights: Mapping[str, mx.array], names: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise UserError unless the tensors of a file are exactly `names`, of these shapes."""
     problems = [f"{n} is missing" for n in sorted(set(names) - set(weights))]
     problems += [f"{n} is not in the model" for n in sorted(set(weights) - set(names))]
     problems += [
@@ -1144,6 +1177,17 @@ def read_tensors(path: Path, names: Mapping[str, tuple[int, ...]]) -> list[tuple
             + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
             + "; it was trained on another one"
         )
+
+
+def read_tensors(path: Path, names: Mapping[str, tuple[int, ...]]) -> list[tuple[str, mx.array]]:
+    """Load a safetensors file that must hold exactly `names`, of these shapes, all finite."""
+    import mlx.core as mx
+
+    try:
+        weights = load_tensors(path)[0]
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged or cut short ({error}): train again") from None
+    check_shapes(path, weights, names)
     broken = [n for n, w in weights.items() if not mx.isfinite(w).all().item()]
     if broken:
         raise UserError(f"{path}: {broken[0]} holds NaN or infinite values: train again")
@@ -1216,11 +1260,12 @@ def export_peft(adapter_path: Path, target: Path) -> None:
             f"only a lora adapter can go to PEFT, this one is {config['fine_tune_type']}: "
             "make a whole model of it with mlx_lm.fuse"
         )
-    if not config["lora_parameters"].get("keys") or "total_layers" not in config:
+    covered = config.get("total_layers", 0) >= config["num_layers"]
+    if not config["lora_parameters"].get("keys") or not covered:
         raise UserError(f"{adapter_path}/adapter_config.json was not written by train.py")
     try:
         tensors = load_tensors(adapter_path / "adapters.safetensors")[0]
-    except (RuntimeError, ValueError, OSError) as error:
+    except DAMAGE as error:
         raise UserError(f"{adapter_path}/adapters.safetensors is damaged ({error})") from None
     weights = {
         f"base_model.model.{name}".replace(".lora_a", ".lora_A.weight").replace(
@@ -1273,8 +1318,11 @@ def read_resume(adapter_path: Path) -> tuple[dict[str, mx.array], Row]:
         raise UserError(f"{path} is not there: nothing to resume; start without --resume")
     try:
         tensors, metadata = load_tensors(path)
-        return tensors, json.loads(metadata["run"])
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        run = json.loads(metadata["run"])
+        if settings_of(run)["iters"] < 1 or Progress(**run["progress"]).step < 0:
+            raise ValueError("its counters are below 0")
+        return tensors, run
+    except (*DAMAGE, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): start without --resume") from None
 
 
@@ -1282,19 +1330,25 @@ def saved_settings(adapter_path: Path) -> Row:
     """The flags of the run in `adapter_path`, for --resume; {} when they cannot be read."""
     import struct
 
-    with suppress(OSError, ValueError, KeyError, struct.error):
-        with (adapter_path / "resume.safetensors").open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))  # plain JSON: MLX is not needed to read it
-        settings = json.loads(header["__metadata__"]["run"])["config"]
-        known = {f.name: f for f in fields(TrainingConfig)}
-        paths = {"data", "adapter_path", "export_peft"}
-        return {
-            name: Path(value) if name in paths and value is not None else value
-            for name, value in settings.items()
-            if name in known
-        }
+    path = adapter_path / "resume.safetensors"
+    with suppress(*DAMAGE, AttributeError, struct.error), path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        if path.is_file() and size < 10**8:  # no longer one is read by MLX, which is not needed
+            return settings_of(json.loads(json.loads(file.read(size))["__metadata__"]["run"]))
     return {}
+
+
+def settings_of(run: Row) -> Row:
+    """The flags in a checkpoint's "run"; TypeError, ValueError and the like when they are none."""
+    known = {f.name for f in fields(TrainingConfig)}
+    paths = {"data", "adapter_path", "export_peft"}
+    settings: Row = {
+        name: Path(value) if name in paths and value is not None else value
+        for name, value in run["config"].items()
+        if name in known
+    }
+    TrainingConfig(**settings)
+    return settings
 
 
 def remove_leftovers(adapter_path: Path) -> None:
@@ -1666,11 +1720,15 @@ class TrainingRun:
                 f"the run is at its end, step {self.progress.step} of {self.config.total_iters}: "
                 "give a larger --iters to go on"
             )
-        weights = [(k[6:], v) for k, v in tensors.items() if k.startswith("model.")]
-        self.model.load_weights(weights, strict=False)
-        state = [(k[10:], v) for k, v in tensors.items() if k.startswith("optimizer.")]
-        self.optimizer.state = tree_unflatten(state)
+        path = self.config.adapter_path / "resume.safetensors"
+        weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+        check_shapes(path, weights, {n: w.shape for n, w in self.adapter_weights().items()})
+        self.model.load_weights(list(weights.items()), strict=False)
+        state = {k[10:]: v for k, v in tensors.items() if k.startswith("optimizer.")}
         self.optimizer.init(self.model.trainable_parameters())
+        fresh = {n: w.shape for n, w in named_arrays(self.optimizer.state).items()}
+        check_shapes(path, state, fresh)
+        self.optimizer.state = tree_unflatten(list(state.items()))
         metrics = self.config.adapter_path / "metrics.jsonl"
         if self.is_main and metrics.exists():
             whole = [line for line in metrics.read_text().splitlines() if line.endswith("}")]
