@@ -1175,10 +1175,7 @@ def benchmark(config: BenchmarkConfig) -> Row:
     if before is not None:
         result["baseline"] = judge_baseline(result, before, config)
     folder = config.folder
-    files: dict[Path, str | bytes] = {
-        folder / "benchmark.json": json.dumps(result, indent=2) + "\n",
-        folder / "benchmark.md": markdown(result),
-    }
+    files: dict[Path, str | bytes] = {folder / "benchmark.md": markdown(result)}
     if (image := plot(result)) is not None:
         files[folder / "benchmark.png"] = image
     card = folder / "README.md"
@@ -1188,6 +1185,8 @@ def benchmark(config: BenchmarkConfig) -> Row:
         else:
             manifest = dataset.read_manifest(config.data)
             files[card] = make_card(result, tuned.config, manifest, config.adapter_path)
+    files[folder / "benchmark.json"] = json.dumps(result, indent=2) + "\n"
+    dataset.remove_leftovers(folder, ["benchmark.*", card.name])
     dataset.write_together(files)
     show(result, f"Benchmark of {config.adapter_path} on {result['machine']['device']}")
     print(f"written to {folder}: {', '.join(sorted(p.name for p in files))}", file=sys.stderr)

@@ -88,6 +88,7 @@ COLUMN_ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 REQUIRED_COLUMNS = {"sql": ("sql_prompt", "sql"), "alpaca": ("instruction", "output")}
+PARTIAL = ".partial"  # ends the names of temporary files
 EXTRA_COLUMNS = {"complexity": "sql_complexity", "task": "sql_task_type", "domain": "domain"}
 
 # What an import that fails needs.
@@ -1532,13 +1533,16 @@ def write_atomic(path: Path, content: str | bytes | Iterable[str]) -> None:
 def write_together(files: Mapping[Path, str | bytes | Iterable[str]]) -> None:
     """Write files whole or not at all: every one to a temporary name, flushed, then renamed.
 
-    Whatever fails before the last byte is on the disk leaves all the old files as they were.
+    Whatever fails before the last byte is on the disk leaves all the old files as they were. The
+    last of several files vouches for the others: it goes before they are replaced and comes after,
+    so that no reader who asks for it sees a mixture of old and new, wherever a kill lands.
     """
     staged: dict[str, Path] = {}
+    left = "nothing was replaced"
     try:
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            handle, temporary = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
             staged[temporary] = path
             with os.fdopen(handle, "wb") as file:
                 blocks = [content] if isinstance(content, (str, bytes)) else content
@@ -1547,14 +1551,26 @@ def write_together(files: Mapping[Path, str | bytes | Iterable[str]]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
+        if len(staged) > 1:
+            path.unlink(missing_ok=True)
+            left = f"{path.name} was removed, for some of the files it vouches for are new"
         for temporary, path in staged.items():
             os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; nothing was replaced") from None
+        raise UserError(f"cannot write {path}: {error.strerror}; {left}") from None
     finally:
         for temporary in staged:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Delete the temporary files of a run that was killed while it wrote files of these names."""
+    for name in names:
+        for ending in (PARTIAL, ".safetensors"):
+            for path in folder.glob(f".{name}.*{ending}"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def json_lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -1577,7 +1593,7 @@ def read_manifest(data_dir: Path) -> Row:
 
 
 def read_split(data_dir: Path, split: str) -> list[Row]:
-    """Rows of data/{split}.jsonl; raises UserError when absent, empty or not ours."""
+    """Rows of data/{split}.jsonl; raises UserError when absent, empty, not ours or half written."""
     path = data_dir / f"{split}.jsonl"
     if not path.exists():
         raise UserError(f"{path} is not there: run `python dataset.py` first (or give --data)")
@@ -1601,6 +1617,11 @@ def read_split(data_dir: Path, split: str) -> list[Row]:
                 f"{path}, line {number}: 'text' is not what prompt and completion render to; "
                 "edit the source and run dataset.py again"
             )
+    if not (manifest := data_dir / "manifest.json").exists():
+        raise UserError(
+            f"{manifest}, which says that the splits are of one run, is not there (was dataset.py "
+            "stopped while it wrote?): run `python dataset.py` again"
+        )
     return rows
 
 
@@ -1836,6 +1857,7 @@ def prepare(config: DatasetConfig) -> Row:
     manifest = build_manifest(
         config, found["origin"], found["columns"], counts, found["lengths"], facts
     )
+    remove_leftovers(config.output_dir, (*files, "manifest.json", "lengths.png"))
     write_together(
         {config.output_dir / name: data for name, data in files.items()}
         | {config.output_dir / "manifest.json": json.dumps(manifest, indent=2) + "\n"}

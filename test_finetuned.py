@@ -1588,11 +1588,12 @@ def evaluate(config: EvaluationConfig) -> Row:
         text += "\n" + markdown(name.capitalize(), report["forgetting"], [])
         samples = [s | {"set": "main"} for s in samples] + [s | {"set": "forgetting"} for s in made]
     folder = config.output_dir or config.adapter_path
+    dataset.remove_leftovers(folder, ["evaluation*"])
     dataset.write_together(
         {
             folder / "evaluation_samples.jsonl": "".join(dataset.json_lines(samples)),
-            folder / "evaluation.json": json.dumps(report, indent=2) + "\n",
             folder / "evaluation.md": text,
+            folder / "evaluation.json": json.dumps(report, indent=2) + "\n",
         }
     )
     print(

@@ -95,6 +95,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         for split, count in (("train", 6), ("valid", 4), ("test", 8)):
             lines = "".join(dataset.json_lines(make_rows(kind, count)))
             dataset.write_atomic(folder / f"{kind}-data" / f"{split}.jsonl", lines)
+        dataset.write_atomic(folder / f"{kind}-data" / "manifest.json", json.dumps({"type": kind}))
     return folder
 
 
