@@ -50,6 +50,7 @@ from dataset import (
     read_json_lines,
     read_manifest,
     read_split,
+    remove_leftovers,
     render_prompt,
     run_script,
     sha256_of,
@@ -85,12 +86,15 @@ FREE_ON_RESUME = {
     "report_to", "resume", "sample_every_eval", "save_every", "save_total_limit",
     "steps_per_report",
 }  # fmt: skip
+# In the order in which they are moved aside: a run moved in part is not resumed, and its adapter
+# stays with its configuration.
 RUN_FILES = (
-    "adapters.safetensors", "last_adapters.safetensors", "resume.safetensors",
-    "adapter_config.json", "training_config.txt", "metrics.jsonl", "loss_curve.png", "README.md",
-    "evaluation.json", "evaluation.md", "evaluation_samples.jsonl", "benchmark.json",
-    "benchmark.md", "benchmark.png",
+    "resume.safetensors", "last_adapters.safetensors", "training_config.txt", "metrics.jsonl",
+    "loss_curve.png", "README.md", "evaluation.json", "evaluation.md", "evaluation_samples.jsonl",
+    "benchmark.json", "benchmark.md", "benchmark.png", "adapter_config.json",
+    "adapters.safetensors",
 )  # fmt: skip
+NUMBERED = "[0-9]" * 7 + "_adapters.safetensors"
 
 
 @dataclass(frozen=True)
@@ -261,7 +265,7 @@ class Example:
 
 
 class StopTraining(Exception):
-    """Leaves mlx-lm's loop from inside the callback; its text says why."""
+    """Leaves mlx-lm's loop from inside the callback; its text says why, if before the end."""
 
 
 # --- Batches ------------------------------------------------------------------------------------
@@ -1274,7 +1278,6 @@ def export_peft(adapter_path: Path, target: Path) -> None:
         for name, value in tensors.items()
     }
     settings = peft_settings(config)
-    target.mkdir(parents=True, exist_ok=True)
     save_tensors(target / "adapter_model.safetensors", weights, {"format": "pt"})
     write_atomic(target / "adapter_config.json", json.dumps(settings, indent=2) + "\n")
     print(f"wrote {target}/: load it with peft.PeftModel.from_pretrained(base, '{target}')")
@@ -1290,6 +1293,7 @@ def save_tensors(path: Path, tensors: dict[str, mx.array], metadata: dict[str, s
     # MLX appends .safetensors to any other ending.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.safetensors")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         mx.save_safetensors(str(temporary), tensors, metadata)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -1351,32 +1355,27 @@ def settings_of(run: Row) -> Row:
     return settings
 
 
-def remove_leftovers(adapter_path: Path) -> None:
-    """Delete the temporary files of a run that was killed while it wrote."""
-    names = tuple(f".{name}." for name in RUN_FILES)
-    for path in adapter_path.glob(".*"):
-        numbered = path.match("." + "[0-9]" * 7 + "_adapters.safetensors.*")
-        if path.is_file() and (numbered or path.name.startswith(names)):
-            path.unlink(missing_ok=True)
-
-
 def move_aside(adapter_path: Path, overwrite: bool) -> None:
     """Make room for a new run: an earlier one goes to previous-N/, or away with `overwrite`."""
     old = [adapter_path / name for name in RUN_FILES if (adapter_path / name).exists()]
-    old += sorted(adapter_path.glob("[0-9]" * 7 + "_adapters.safetensors"))
+    old += sorted(adapter_path.glob(NUMBERED))
     if not any(path.suffix == ".safetensors" for path in old):
         (adapter_path / "metrics.jsonl").unlink(missing_ok=True)  # of a run that saved nothing
+        return
+    if overwrite:
+        for path in old:
+            path.unlink()
         return
     number = 1
     while (place := adapter_path / f"previous-{number}").exists():
         number += 1
-    place.mkdir()
+    latest = adapter_path / f"previous-{number - 1}"
+    if latest.exists() and not any((latest / path.name).exists() for path in old):
+        place = latest  # the rest of a run whose move was cut short by a kill
+    place.mkdir(exist_ok=True)
     for path in old:
         os.replace(path, place / path.name)
-    if overwrite:
-        shutil.rmtree(place)
-    else:
-        print(f"the earlier run in {adapter_path} was moved to {place}")
+    print(f"the earlier run in {adapter_path} was moved to {place}")
 
 
 # --- The run ------------------------------------------------------------------------------------
@@ -1484,7 +1483,7 @@ class TrainingRun:
         ):
             self.save(numbered=progress.step % config.save_every == 0 or last)
         if last:
-            return
+            raise StopTraining  # mlx-lm would write the weights once more, not atomically
         if stopping:
             raise StopTraining("interrupted")
         if whole_window and (reason := self.out_of_patience()):
@@ -1606,8 +1605,14 @@ class TrainingRun:
         """Append to metrics.jsonl, tell the reporter, print what is due."""
         if not self.is_main:
             return
-        with (self.config.adapter_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self.config.adapter_path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; --resume goes on from the last checkpoint"
+            ) from None
         named: dict[str, Any] = {"iteration" if k == "step" else k: v for k, v in line.items()}
         step, total = line["step"], self.config.total_iters
         if "val_loss" in line:
@@ -1666,7 +1671,7 @@ class TrainingRun:
         folder, config = self.config.adapter_path, self.config
         if numbered:
             self.save_adapter(f"{self.progress.step:07d}_adapters.safetensors")
-            history = sorted(folder.glob("[0-9]" * 7 + "_adapters.safetensors"))
+            history = sorted(folder.glob(NUMBERED))
             if config.save_total_limit is not None:
                 for path in history[: len(history) - config.save_total_limit]:
                     path.unlink(missing_ok=True)
@@ -1680,8 +1685,8 @@ class TrainingRun:
             "progress": asdict(self.progress),
             **{k: self.record[k] for k in ("data_sha256", "base_fingerprint", "versions")},
         }
-        save_tensors(folder / "resume.safetensors", weights | state, {"run": json.dumps(run)})
         self.write_adapter_config()
+        save_tensors(folder / "resume.safetensors", weights | state, {"run": json.dumps(run)})
 
     def write_adapter_config(self) -> None:
         """Write adapter_config.json: mlx-lm's keys, and where the adapter comes from."""
@@ -1965,14 +1970,13 @@ def fit(run: TrainingRun) -> str | None:
     config = run.config
     recomputing = recomputed_layers(run.model) if config.grad_checkpoint else nullcontext()
     mx.reset_peak_memory()
-    with tempfile.TemporaryDirectory() as scratch, recomputing:
+    with recomputing:
         args = TrainingArgs(
             batch_size=config.batch_size,
             iters=config.total_iters - run.progress.step,
             steps_per_report=1,  # the report is our hook after every step
-            steps_per_save=config.total_iters + 1,  # its files are not written atomically
+            steps_per_save=config.total_iters + 1,  # none of its files are wanted
             max_seq_length=config.max_seq_length,
-            adapter_file=str(Path(scratch) / "adapters.safetensors"),
             grad_accumulation_steps=config.grad_accumulation_steps,
             clear_cache_threshold=CACHE_LIMIT_BYTES,
         )
@@ -1988,8 +1992,8 @@ def fit(run: TrainingRun) -> str | None:
                 training_callback=run,  # type: ignore[arg-type]  # has its two methods
             )
         except StopTraining as stop:
-            return str(stop)
-    return None
+            return str(stop) or None
+    raise AssertionError("mlx-lm left its loop before the last step")
 
 
 def finish(run: TrainingRun, stopped: str | None) -> Row:
@@ -2057,7 +2061,7 @@ def train(config: TrainingConfig) -> Row:
         run.show(f"note: {', '.join(edited)} in {config.data} changed since dataset.py wrote them")
     with locked(config.adapter_path) if run.is_main else nullcontext():
         if run.is_main:
-            remove_leftovers(config.adapter_path)
+            remove_leftovers(config.adapter_path, (*RUN_FILES, NUMBERED))
         if run.is_main and not config.resume:
             move_aside(config.adapter_path, config.overwrite)
         if config.resume:

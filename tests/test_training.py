@@ -670,7 +670,7 @@ def test_what_a_killed_run_left_is_removed(
     adapter_copy: Path, tiny_model: Path, tiny_data: Path, again: list[str]
 ) -> None:
     left = (".resume.safetensors.99.safetensors", ".0000005_adapters.safetensors.7.safetensors",
-            ".adapter_config.json.k2j3h4")  # fmt: skip
+            ".adapter_config.json.k2j3h4.partial")  # fmt: skip
     for name in (*left, ".env"):
         (adapter_copy / name).write_text("half of it")
     given = ["--model", tiny_model, "--data", tiny_data, "--num-layers", 2]
