@@ -285,27 +285,39 @@ def load_env() -> None:
         os.environ["HF_TOKEN"] = token
     if not os.environ.get("HF_TOKEN"):
         os.environ.pop("HF_TOKEN", None)  # an empty one makes an illegal request header
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if os.environ.pop("HF_HUB_ENABLE_HF_TRANSFER", None) == "1":  # only warns today
         os.environ.setdefault("HF_XET_HIGH_PERFORMANCE", "1")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not news
+    # Its retries are not news, but a wait for the hub's limit can take minutes.
+    logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub.utils._http").addFilter(
+        lambda record: "Rate limited" in record.getMessage()
+    )
 
 
 def explain_hub_error(error: Exception, name: str, offline: str) -> UserError:
     """One line for whatever the hub's libraries raised about `name`; `offline` is the way out."""
     text = f"{type(error).__name__}: {error}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    responses = [getattr(e, "response", None) for e in (error, error.__cause__)]
+    status = next((r.status_code for r in responses if r is not None), None)
     gate = "log in at the hub, accept the licence on its page, put HF_TOKEN in .env and try again"
-    if "Gated" in text or "gated" in text or status == 403:
+    # Not the mere word: of a missing one the hub's library says that it may be gated.
+    if "GatedRepo" in text or "gated dataset" in text or status == 403:
         return UserError(f"'{name}' is gated: {gate}; or without the hub: {offline}")
-    if "Unauthorized" in text or status == 401:
-        return UserError(f"the hub refused the token for '{name}': {gate}; or {offline}")
     if any(word in text for word in ("RepositoryNotFound", "DatasetNotFound", "doesn't exist")):
         return UserError(
             f"'{name}' was not found on the hub (or is private, or needs a token): check the "
             f"spelling and HF_TOKEN in .env; or without the hub: {offline}"
         )
+    if "Unauthorized" in text or status == 401:
+        return UserError(f"the hub refused the token for '{name}': {gate}; or {offline}")
     if status == 429:
         return UserError(f"the hub is limiting requests for '{name}': wait, then try again")
+    if status is not None and status >= 500:
+        return UserError(f"the hub failed ({status}) for '{name}': try again later, or {offline}")
+    if any(w in text for w in ("RemoteProtocol", "ReadError", "Consistency check")):
+        return UserError(f"the download of '{name}' broke off: try again; or {offline}")
     if any(w in text for w in ("Connect", "LocalEntryNotFound", "Offline", "resolve", "timed out")):
         return UserError(f"the hub cannot be reached for '{name}': {offline}")
     return UserError(f"loading '{name}' failed ({' '.join(text.split())[:200]}): {offline}")
@@ -1111,21 +1123,24 @@ def read_hub(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
     """Download (or find in the cache) a hub data set: its train split's rows, and where from."""
     import datasets
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
+    from huggingface_hub.errors import HTTPError  # httpx's: also that of a broken connection
 
     datasets.disable_progress_bars() if not sys.stderr.isatty() else None
     print(f"loading {config.source} from the hub ...", file=sys.stderr)
     offline = "use --dataset-name sample, or a local .json, .jsonl, .csv or .parquet file"
-    revision, card = config.revision, None
+    revision, card, refusal = config.revision, None, None
     try:
-        info = HfApi().dataset_info(config.source, revision=revision, timeout=10)
+        info = HfApi().dataset_info(config.source, revision=revision, timeout=HF_HUB_ETAG_TIMEOUT)
         revision, card = info.sha, info.card_data
     except Exception as error:  # whatever the transport raises; the next call says what is wrong
+        refusal = error
         if not isinstance(error, ValueError) and getattr(error, "response", None) is None:
             datasets.config.HF_HUB_OFFLINE = True  # no answer: the cache, without 20 s of retries
     try:
         data = datasets.load_dataset(config.source, split="train", revision=revision)
-    except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        error.__cause__ = error.__cause__ or refusal  # load_dataset drops it
         raise explain_hub_error(error, config.source, offline) from None
     blocks = data.iter(batch_size=1000)
     rows = (dict(zip(b, values, strict=True)) for b in blocks for values in zip(*b.values()))  # noqa: B905

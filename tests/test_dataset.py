@@ -970,7 +970,7 @@ def test_a_hub_set(reached: bool, monkeypatch: pytest.MonkeyPatch, quick: None) 
     ("error", "says"),
     [
         (RuntimeError("DatasetNotFoundError: Dataset 'x' is a gated dataset"), "gated"),
-        (RuntimeError("RepositoryNotFoundError: 404"), "not found"),
+        (RuntimeError("RepositoryNotFoundError: 401; a private or gated repo?"), "not found"),
         (RuntimeError("401 Unauthorized"), "token"),
         (ConnectionError("ConnectError: refused"), "cannot be reached"),
         (RuntimeError("some\nlong\n" + "text " * 500), "failed"),
