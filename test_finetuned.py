@@ -56,6 +56,8 @@ BOOTSTRAP_SEED = 0
 # A shared beginning of the prompts (the worked examples) is read once from this length on.
 SHARED_PREFIX = 48
 CACHE_STEP = 32
+# Keys and values of all rows of a batch, in tokens: with more, long prompts outgrow the model.
+CACHE_TOKENS = 2400
 WIDE = 120  # terminal columns from which answers stand side by side
 MAX_SCHEMA_BYTES = 1_000_000
 MAX_DB_BYTES = 256_000_000
@@ -1045,15 +1047,18 @@ def generate_batch(
     top_p: float = 1.0,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Generation]:
-    """Answer rendered prompts, `batch_size` at a time, in the order given.
+    """Answer rendered prompts, up to `batch_size` at a time, in the order given.
 
     Rows are worked off longest first, so that neighbours need little padding; a row that ends
-    makes room for the next. What all prompts begin with is computed once.
+    makes room for the next. What all prompts begin with is computed once. Long prompts make the
+    batch smaller, for their cache's sake.
     """
     import mlx.core as mx
 
     ids = [prompt_ids(model, tokenizer, p, max_tokens) for p in prompts]
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+    typical = len(ids[order[len(order) // 4]]) + max_tokens
+    batch_size = max(1, min(batch_size, CACHE_TOKENS // typical))
     shared = shared_prefix(ids)
     # Every row may be given the same cache: rows are copied out of it into the batch's own.
     caches = [prefix_cache(model, ids[0][:shared])] * len(ids) if shared else None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import io
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -54,14 +57,96 @@ def test_promised_flags_exist(script: str) -> None:
     assert {f.replace("-", "_") for f in PROMISED[script].split()} <= flags_of(script)
 
 
-def test_documented_commands_name_flags_that_exist() -> None:
-    texts = [README, PIPFILE["scripts"]["demo"]]
-    texts += [(ROOT / script).read_text().split('"""')[1] for script in CONFIGS]
+def docstring(script: str) -> str:
+    return (ROOT / script).read_text().split('"""')[1]
+
+
+def test_documented_commands_are_accepted() -> None:
+    texts = [README, PIPFILE["scripts"]["demo"], *map(docstring, CONFIGS)]
     commands = [command for text in texts for command in commands_in(text)]
     assert len(commands) > 30
     for script, *arguments in commands:
-        flags = [a[2:].replace("-", "_") for a in arguments if a.startswith("--")]
-        assert set(flags) <= flags_of(script), (script, flags)
+        assert dataset.parse_config(CONFIGS[script], arguments, None), (script, arguments)
+
+
+# What makes an example of a help text small, and keeps it from the hub; the last value counts.
+SMALLER = {
+    "dataset.py": ["--workers", "1"],
+    "train.py": ["--iters", "4", "--num-layers", "1", "--batch-size", "2", "--warmup", "1"],
+    "test_finetuned.py": ["--max-tokens", "4"],
+    "benchmark.py": [
+        "--runs", "1", "--warmup", "0", "--num-samples", "2", "--max-tokens", "4",
+        "--prompt-tokens", "8", "--generation-tokens", "4", "--batch-size", "1",
+    ],
+}  # fmt: skip
+
+
+def small(script: str, arguments: list[str], model: Path) -> list[str]:
+    """An example's arguments, changed so that it ends soon and asks no hub."""
+    made = [*arguments, *SMALLER[script]]
+    if script == "dataset.py":
+        made += [] if "--dataset-name" in arguments else ["--dataset-name", "sample"]
+        made += ["--sample-size", "60"] if "--columns" not in arguments else []
+    if script == "train.py":
+        made += ["--resume", "--iters", "8"] if "--resume" in arguments else ["--overwrite"]
+        made += ["--model", str(model)]
+    return made
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_examples_of_the_help_run(
+    script: str, tiny_model: Path, data_copy: Path, adapter_copy: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)  # holds data/ and checkpoints/
+    lines = [f"How many in {i}?,SELECT COUNT(*) FROM t WHERE a = {i}" for i in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["question,answer", *lines]) + "\n")
+    (tmp_path / "old.json").write_text("{}")
+    main = sys.modules[Path(script).stem].main  # type: ignore[attr-defined]
+    examples = commands_in(docstring(script))
+    assert len(examples) >= 4
+    for _, *arguments in examples:
+        monkeypatch.setattr("sys.stdin", io.StringIO("How many cities are there?\n"))
+        status = main(small(script, arguments, tiny_model))
+        assert status in ((0, 3) if "--fail-on-regression" in arguments else (0,)), arguments
+        if script == "benchmark.py":
+            shutil.copyfile(adapter_copy / "benchmark.json", tmp_path / "old.json")
+
+
+def joined_sources() -> str:
+    """The four scripts with texts that are split over lines put together again."""
+    text = "\n".join((ROOT / script).read_text() for script in CONFIGS)
+    return re.sub(r'"\s*\n\s*f?"', "", text)
+
+
+def test_error_texts_in_the_readme_exist() -> None:
+    section = README.split("## When something goes wrong")[1].split("\n## ")[0]
+    texts = re.findall(r"^\| `(.+?)` \|", section, re.M)
+    assert len(texts) >= 7
+    for text in texts:
+        # What the text names (a model, a file, a type) varies: its longest fixed part must exist.
+        parts = re.split(r"'[^']*'|\bdata/train\.jsonl|\b(?:alpaca|sql|data)\b", text)
+        longest = max(parts, key=len).strip(" ,")
+        assert len(longest) >= 8 and longest in joined_sources(), text
+
+
+def test_files_named_in_the_readme_exist() -> None:
+    pattern = r"[\w./-]+\.(?:jsonl|json|md|png|txt|safetensors|toml|sh|py)\b"
+    examples = {"hosts.json", "ROWS.jsonl"}
+    for name in set(re.findall(pattern, README)) - examples:
+        known = (ROOT / name).exists() or Path(name).name in joined_sources()
+        assert known, name
+
+
+def test_blocks_of_the_readme_are_drawn_from_the_kept_figures() -> None:
+    import update_readme
+
+    figures = json.loads(update_readme.FIGURES.read_text())
+    assert update_readme.redraw(README, figures) == README
+    drawn = {match[2] for match in update_readme.BLOCK.finditer(README)}
+    assert drawn == set(figures)
+    for name, made in figures.items():
+        assert {"machine", "command"} <= made.keys(), name
 
 
 def test_flags_in_the_readme_exist() -> None:

@@ -1,0 +1,214 @@
+"""Put measured figures into the README's blocks, so that none is typed by hand.
+
+    python tests/measure_training.py --data data | tee training.log
+    python tests/update_readme.py training training.log --command "python tests/measure_training.py"
+    python tests/update_readme.py evaluation checkpoints/evaluation.json --command "pipenv run demo"
+    python tests/update_readme.py                   # only draw the blocks again
+
+A block stands between `<!-- NAME, drawn by tests/update_readme.py -->` and `<!-- end -->`. What is
+measured is kept, with machine and command, in tests/readme_figures.json; a log's figures are the
+JSON on its last line. A test fails when README and figures differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import test_finetuned as evaluation  # noqa: E402
+
+FIGURES = ROOT / "tests/readme_figures.json"
+README = ROOT / "README.md"
+BLOCK = re.compile(
+    r"(<!-- (\w+), drawn by tests/update_readme\.py -->\n).*?(<!-- end -->)", re.DOTALL
+)
+Figures = dict[str, Any]
+
+
+def table(rows: list[list[str]]) -> str:
+    """A Markdown table whose first row is the head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def one_line(text: str, longest: int = 80) -> str:
+    """An answer on one line of a table."""
+    flat = " ".join(text.split()).replace("|", "\\|")
+    return flat if len(flat) <= longest else flat[:longest].rstrip() + " ..."
+
+
+def origin(figures: Figures) -> str:
+    """With what a block's figures were made."""
+    return f"{figures['machine']}; `{figures['command']}`."
+
+
+def draw_example(figures: Figures) -> str:
+    """One question, each model's answer and its verdict."""
+    sample = figures["sample"]
+    rows = [["question", sample["question"]]]
+    for name, out in sample["outputs"].items():
+        said = "right" if out["match"] else out["error"]
+        rows.append([name, f"`{one_line(out['text'])}` ({said})"])
+    return table(rows)
+
+
+def draw_evaluation(figures: Figures) -> str:
+    """The summary table and the paired tests."""
+    head, cells = evaluation.table_cells(figures["summary"])
+    sentences = " ".join(p["sentence"] for p in figures["summary"]["paired"])
+    run = figures["run"]
+    how = f"{run['split']} split, seed {run['seed']}, greedy, at most {run['max_tokens']} tokens"
+    return f"{table([head, *cells])}\n\n{sentences}\n{how}; {origin(figures)}"
+
+
+def draw_training(figures: Figures) -> str:
+    """train.py against mlx_lm.lora."""
+    sides = ("mlx_lm.lora", "train.py")
+    rows = [["", "supervised tokens/s", "peak memory", "of the matmul peak"]]
+    for side in sides:
+        told = figures[side]
+        rows.append([f"`{side}`", f"{told['tokens_per_second']:.1f}",
+                     f"{told['peak_memory_gb']:.2f} GB", f"{told['utilization']:.0%}"])  # fmt: skip
+    ratios = [f"**{figures['speed_ratio']:.1f}**", f"**{figures['memory_ratio']:.2f}**", ""]
+    rounds = "round" if figures["rounds"] == 1 else "rounds"
+    return (
+        f"{table([*rows, ['ratio', *ratios]])}\n\n{figures['rounds']} {rounds} of "
+        f"{figures['steps'] - 2} counted steps a side, in turn, seed 0; {origin(figures)}"
+    )
+
+
+def draw_sweep(figures: Figures) -> str:
+    """What each variation of the defaults came to."""
+    runs = sorted(figures["runs"], key=lambda r: r["val_loss"])
+    rows = [["change", "validation loss"]]
+    rows += [[r["variation"].replace(",", ", "), f"{r['val_loss']:.3f}"] for r in runs]
+    before = runs[0]["val_loss_before"]
+    return f"{table(rows)}\n\nBefore training {before:.3f}; {origin(figures)}"
+
+
+def draw_steps(figures: Figures) -> str:
+    """Variations of how a training step is computed."""
+    rows = [["step", "time, of the default", "peak GB"]]
+    for name, told in figures["steps"].items():
+        rows.append([name, f"{told['time_ratio']:.2f}", f"{told['peak_memory_gb']:.2f}"])
+    return f"{table(rows)}\n\n{origin(figures)}"
+
+
+def draw_benchmark(figures: Figures) -> str:
+    """Speeds and sizes of the variants."""
+    names = list(figures["variants"])
+    rows = [["", *names]]
+    for label, key in (("prefill tokens/s", "prompt_tps"), ("decode tokens/s", "generation_tps")):
+        rows.append([label, *(f"{figures['variants'][n][key]:.1f}" for n in names)])
+        rows.append(["over base, 95%", "1", *(
+            "{:.2f} [{:.2f}-{:.2f}]".format(ratio["ratio"], *ratio["ci"])
+            for n in names[1:]
+            if (ratio := figures["ratios"][n][key])
+        )])  # fmt: skip
+    rows.append(["weights GB", *(f"{figures['variants'][n]['weights_gb']:.2f}" for n in names)])
+    return f"{table(rows)}\n\n{figures['shape']}, {figures['runs']} runs; {origin(figures)}"
+
+
+DRAW: dict[str, Callable[[Figures], str]] = {
+    "example": draw_example,
+    "evaluation": draw_evaluation,
+    "training": draw_training,
+    "sweep": draw_sweep,
+    "steps": draw_steps,
+    "benchmark": draw_benchmark,
+}
+
+
+def keep_evaluation(path: Path) -> dict[str, Figures]:
+    """From evaluation.json and the samples beside it: the blocks evaluation and example."""
+    report = json.loads(path.read_text())
+    lines = path.with_name("evaluation_samples.jsonl").read_text().splitlines()
+    best = min(map(json.loads, lines), key=evaluation.rank_sample)
+    outputs = {
+        name: {k: out[k] for k in ("text", "match", "error")}
+        for name, out in best["outputs"].items()
+    }
+    run = {k: report["run"][k] for k in ("split", "seed", "n")}
+    run["max_tokens"] = report["run"]["settings"]["max_tokens"] or evaluation.MAX_TOKENS["sql"]
+    return {
+        "evaluation": {"summary": report["summary"], "run": run},
+        "example": {"sample": {"question": best["question"], "outputs": outputs}},
+    }
+
+
+def keep_benchmark(path: Path) -> dict[str, Figures]:
+    """From benchmark.json: the single-row shape of every variant."""
+    found = json.loads(path.read_text())
+    shape, keys = found["shape"], ("prompt_tps", "generation_tps")
+    variants = {
+        name: {k: works[shape][k]["median"] for k in keys}
+        | {"weights_gb": found["variants"][name]["weights_gb"]}
+        for name, works in found["figures"].items()
+    }
+    ratios: Figures = {}
+    for c in found["comparisons"]:
+        if c["work"] == shape:
+            told = {k: c[k] for k in ("ratio", "ci", "verdict")}
+            ratios.setdefault(c["variant"], {})[c["metric"]] = told
+    told = {"shape": shape, "runs": found["settings"]["runs"]}
+    return {"benchmark": {"variants": variants, "ratios": ratios, **told}}
+
+
+def keep(name: str, path: Path) -> dict[str, Figures]:
+    """What is kept of a measurement: {block: figures}."""
+    if name in ("evaluation", "example"):
+        return keep_evaluation(path)
+    if name == "benchmark":
+        return keep_benchmark(path)
+    found = json.loads(path.read_text().strip().splitlines()[-1])
+    return {name: {"runs": found} if isinstance(found, list) else found}
+
+
+def machine() -> str:
+    """Chip, cores, system, dtype and versions in one line."""
+    import benchmark
+    import train
+
+    train.use_openblas()
+    told = benchmark.describe_machine()
+    versions = told["versions"]
+    return (
+        f"{told['chip']}, {told['cores']} cores, {told['os'].split('-')[0]}, {told['dtype']}, "
+        f"Python {versions['python']}, mlx {versions['mlx']}, mlx-lm {versions['mlx-lm']}"
+    )
+
+
+def redraw(text: str, figures: dict[str, Figures]) -> str:
+    """The README with every block drawn from the figures."""
+    return BLOCK.sub(lambda m: f"{m[1]}{DRAW[m[2]](figures[m[2]])}\n{m[3]}", text)
+
+
+def main() -> None:
+    """Keep new figures, if any are named, and draw the blocks."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", nargs="?", choices=[*DRAW])
+    parser.add_argument("file", nargs="?", type=Path)
+    parser.add_argument("--command", help="what made the figures, as a reader would type it")
+    args = parser.parse_args()
+    figures: dict[str, Figures] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    if args.name:
+        if args.file is None or args.command is None:
+            parser.error("a block needs its FILE and --command")
+        about = {"command": args.command, "machine": machine()}
+        figures |= {block: made | about for block, made in keep(args.name, args.file).items()}
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    README.write_text(redraw(README.read_text(encoding="utf-8"), figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
