@@ -93,17 +93,12 @@ def test_a_kill_between_renames_mixes_no_splits(stage: Stage) -> None:
     assert kill_once_at(stage, scene, {"die_at": before_test + 1}) == "data refused"
 
 
-@pytest.mark.parametrize(
-    ("change", "state"),
-    [(5, "adapter loads"), (9, "earlier run being moved"), (11, "earlier adapter loads")],
-)
-def test_a_run_killed_while_it_moves_an_earlier_one(stage: Stage, change: int, state: str) -> None:
+def test_a_run_killed_while_it_moves_an_earlier_one(stage: Stage) -> None:
     """The next run completes the move: the earlier run is not torn over two folders."""
-    start, name = stage.with_adapter(), f"moving {change}"
-    reference = stage.copy(start, name)
-    stage.must_run("train.py", stage.training(), reference)
-    scene = Training(name, "train.py", stage.training(), start, reference)
-    assert kill_once_at(stage, scene, {"die_at": change}) == state
+    start = stage.with_adapter()
+    scene = stage.scene(Training, "moving", "train.py", stage.training(), start)
+    assert kill_once_at(stage, scene, {"die_at": 9}) == "earlier run being moved"
+    assert kill_once_at(stage, scene, {"die_at": 11}) == "earlier adapter loads"
 
 
 # --- A full disk --------------------------------------------------------------------------------
@@ -115,7 +110,6 @@ def test_a_run_killed_while_it_moves_an_earlier_one(stage: Stage, change: int, s
         ("dataset.py", "data/train.jsonl", ()),
         ("dataset.py", "data/lengths.png", ()),
         ("test_finetuned.py", "checkpoints/evaluation_samples.jsonl", ()),
-        ("benchmark.py", "checkpoints/benchmark.png", ()),
         ("benchmark.py", "checkpoints/benchmark.json", ("matplotlib",)),
     ],
 )
@@ -196,7 +190,8 @@ def test_a_read_only_folder(stage: Stage, reported: Path, tmp_path: Path, script
     place, closed = stage.copy(reported, f"read only, {script}"), tmp_path / "closed"
     closed.mkdir(mode=0o555)
     (tmp_path / "file").write_text("in the way")
-    for output in (closed, tmp_path / "file" / "below"):
+    slow = script == "benchmark.py"
+    for output in (closed, tmp_path / "file" / "below")[: 1 if slow else 2]:
         done = stage.launcher.run(script, commands(stage, output)[script], place, unprivileged=True)
         assert str(output) in done.line()
         assert "denied" in done.line() or "directory" in done.line()
@@ -264,15 +259,14 @@ def assert_sane(records: Any, longest: float) -> int:
     return count
 
 
-@pytest.mark.parametrize("hours", [5, -5])
-def test_a_clock_that_jumps_falsifies_nothing(stage: Stage, reported: Path, hours: float) -> None:
+def test_a_clock_that_jumps_falsifies_nothing(stage: Stage, reported: Path) -> None:
     """Every second reading of the wall clock is hours off, and all files are from the future."""
-    place = stage.copy(reported, f"clock {hours}")
+    place = stage.copy(reported, "clock")
     for path in [*place.rglob("*"), place]:
         os.utime(path, (time.time() + 1e5, time.time() + 1e5))
 
     def run(script: str, flags: Sequence[object]) -> float:
-        done = stage.launcher.run(script, flags, place, clock_hours=hours)
+        done = stage.launcher.run(script, flags, place, clock_hours=5)
         assert done.status == 0, done
         return done.seconds
 
