@@ -73,8 +73,8 @@ LORA_KEYS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + (
     "mlp.down_proj",
 )
 QUICK_TEST = {
-    "iters": 100, "batch_size": 2, "warmup": 10, "learning_rate": 5e-4,
-    "steps_per_eval": 25, "save_every": 50, "val_batches": 10,
+    "iters": 100, "batch_size": 2, "warmup": 10, "steps_per_eval": 25, "save_every": 50,
+    "val_batches": 10,
 }  # fmt: skip
 CONSERVATIVE = {
     "iters": 700, "learning_rate": 5e-5, "dropout": 0.1, "weight_decay": 0.1, "rank": 8,
@@ -121,7 +121,7 @@ class TrainingConfig:
     )
     iters: int = field(default=1800, metadata={"help": "micro-steps (batches) to train for"})
     batch_size: int = field(default=4, metadata={"help": "rows in a batch, over all ranks"})
-    learning_rate: float = field(default=2e-4, metadata={"help": "peak learning rate"})
+    learning_rate: float = field(default=5e-4, metadata={"help": "peak learning rate"})
     max_seq_length: int = field(
         default=MAX_SEQ_LENGTH, metadata={"help": "longer rows, in tokens, are left out, never cut"}
     )

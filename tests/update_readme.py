@@ -16,6 +16,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def one_line(text: str, longest: int = 80) -> str:
     return flat if len(flat) <= longest else flat[:longest].rstrip() + " ..."
 
 
+def prose(text: str) -> str:
+    """A paragraph in lines of 100 characters."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def origin(figures: Figures) -> str:
     """With what a block's figures were made."""
     return f"{figures['machine']}; `{figures['command']}`."
@@ -65,8 +71,9 @@ def draw_evaluation(figures: Figures) -> str:
     head, cells = evaluation.table_cells(figures["summary"])
     sentences = " ".join(p["sentence"] for p in figures["summary"]["paired"])
     run = figures["run"]
-    how = f"{run['split']} split, seed {run['seed']}, greedy, at most {run['max_tokens']} tokens"
-    return f"{table([head, *cells])}\n\n{sentences}\n{how}; {origin(figures)}"
+    split = run["split"].capitalize()
+    how = f"{split} split, seed {run['seed']}, greedy, at most {run['max_tokens']} tokens"
+    return f"{table([head, *cells])}\n\n{prose(f'{sentences} {how}; {origin(figures)}')}"
 
 
 def draw_training(figures: Figures) -> str:
@@ -79,10 +86,8 @@ def draw_training(figures: Figures) -> str:
                      f"{told['peak_memory_gb']:.2f} GB", f"{told['utilization']:.0%}"])  # fmt: skip
     ratios = [f"**{figures['speed_ratio']:.1f}**", f"**{figures['memory_ratio']:.2f}**", ""]
     rounds = "round" if figures["rounds"] == 1 else "rounds"
-    return (
-        f"{table([*rows, ['ratio', *ratios]])}\n\n{figures['rounds']} {rounds} of "
-        f"{figures['steps'] - 2} counted steps a side, in turn, seed 0; {origin(figures)}"
-    )
+    how = f"{figures['rounds']} {rounds} of {figures['steps'] - 2} counted steps a side, in turn"
+    return f"{table([*rows, ['ratio', *ratios]])}\n\n{prose(f'{how}, seed 0; {origin(figures)}')}"
 
 
 def draw_sweep(figures: Figures) -> str:
@@ -91,7 +96,8 @@ def draw_sweep(figures: Figures) -> str:
     rows = [["change", "validation loss"]]
     rows += [[r["variation"].replace(",", ", "), f"{r['val_loss']:.3f}"] for r in runs]
     before = runs[0]["val_loss_before"]
-    return f"{table(rows)}\n\nBefore training {before:.3f}; {origin(figures)}"
+    told = prose(f"Before training {before:.3f}; seed 42, {origin(figures)}")
+    return f"{table(rows)}\n\n{told}"
 
 
 def draw_steps(figures: Figures) -> str:
@@ -99,7 +105,7 @@ def draw_steps(figures: Figures) -> str:
     rows = [["step", "time, of the default", "peak GB"]]
     for name, told in figures["steps"].items():
         rows.append([name, f"{told['time_ratio']:.2f}", f"{told['peak_memory_gb']:.2f}"])
-    return f"{table(rows)}\n\n{origin(figures)}"
+    return f"{table(rows)}\n\n{prose(origin(figures))}"
 
 
 def draw_benchmark(figures: Figures) -> str:
@@ -114,7 +120,8 @@ def draw_benchmark(figures: Figures) -> str:
             if (ratio := figures["ratios"][n][key])
         )])  # fmt: skip
     rows.append(["weights GB", *(f"{figures['variants'][n]['weights_gb']:.2f}" for n in names)])
-    return f"{table(rows)}\n\n{figures['shape']}, {figures['runs']} runs; {origin(figures)}"
+    how = f"{figures['shape']}, {figures['runs']} runs; {origin(figures)}"
+    return f"{table(rows)}\n\n{prose(how)}"
 
 
 DRAW: dict[str, Callable[[Figures], str]] = {
@@ -187,8 +194,13 @@ def machine() -> str:
 
 
 def redraw(text: str, figures: dict[str, Figures]) -> str:
-    """The README with every block drawn from the figures."""
-    return BLOCK.sub(lambda m: f"{m[1]}{DRAW[m[2]](figures[m[2]])}\n{m[3]}", text)
+    """The README with every block drawn whose figures are there."""
+
+    def draw(block: re.Match[str]) -> str:
+        head, name, end = block.groups()
+        return f"{head}{DRAW[name](figures[name])}\n{end}" if name in figures else block[0]
+
+    return BLOCK.sub(draw, text)
 
 
 def main() -> None:
