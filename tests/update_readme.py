@@ -91,13 +91,12 @@ def draw_training(figures: Figures) -> str:
 
 
 def draw_sweep(figures: Figures) -> str:
-    """What each variation of the defaults came to."""
+    """What each variation of the defaults came to, best first."""
     runs = sorted(figures["runs"], key=lambda r: r["val_loss"])
-    rows = [["change", "validation loss"]]
-    rows += [[r["variation"].replace(",", ", "), f"{r['val_loss']:.3f}"] for r in runs]
-    before = runs[0]["val_loss_before"]
-    told = prose(f"Before training {before:.3f}; seed 42, {origin(figures)}")
-    return f"{table(rows)}\n\n{told}"
+    named = [f"{r['variation'].replace(',', ' ').replace('=', ' ')}: {r['val_loss']:.3f}"
+             for r in runs]  # fmt: skip
+    before = f"Validation loss before: {runs[0]['val_loss_before']:.3f}; after, best first: "
+    return prose(f"{before}{'; '.join(named)} (seed 42, {origin(figures)[:-1]}).")
 
 
 def draw_steps(figures: Figures) -> str:
