@@ -1171,6 +1171,8 @@ def measure(config: BenchmarkConfig) -> tuple[Row, train.Finetuned]:
 def benchmark(config: BenchmarkConfig) -> Row:
     """Measure as configured, write the reports and return what benchmark.json holds."""
     before = read_baseline(config.baseline) if config.baseline else None
+    if config.adapter_path.is_dir():  # else loading says what is missing
+        dataset.require_writable(config.folder)
     result, tuned = measure(config)
     if before is not None:
         result["baseline"] = judge_baseline(result, before, config)

@@ -1579,6 +1579,17 @@ def write_together(files: Mapping[Path, str | bytes | Iterable[str]]) -> None:
                 os.unlink(temporary)
 
 
+def require_writable(folder: Path) -> None:
+    """Raise UserError when files cannot be made in `folder`: sooner than after all the work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; give another folder, or make room there"
+        ) from None
+
+
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
     """Delete the temporary files of a run that was killed while it wrote files of these names."""
     for name in names:
@@ -1846,6 +1857,7 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tu
 
 def prepare(config: DatasetConfig) -> Row:
     """Prepare the data of `config`, write the files and return the manifest."""
+    require_writable(config.output_dir)
     counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired", "gold", "split")}
     rows, found = usable_rows(config, counts)
     splits = split_rows(rows, config)

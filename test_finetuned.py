@@ -1569,6 +1569,9 @@ def evaluate(config: EvaluationConfig) -> Row:
     """
     train.use_openblas()
     tuned = train.load_finetuned(config.adapter_path, config.model)
+    folder = config.output_dir or config.adapter_path
+    if config.rows_from:
+        dataset.require_writable(folder)
     kind = adapter_kind(tuned)
     rows = chosen_rows(config, kind)
     title = run_title(config, len(rows))
@@ -1592,7 +1595,6 @@ def evaluate(config: EvaluationConfig) -> Row:
         show_report(name, report["forgetting"], made, 1)
         text += "\n" + markdown(name.capitalize(), report["forgetting"], [])
         samples = [s | {"set": "main"} for s in samples] + [s | {"set": "forgetting"} for s in made]
-    folder = config.output_dir or config.adapter_path
     dataset.remove_leftovers(folder, ["evaluation*"])
     dataset.write_together(
         {

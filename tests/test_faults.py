@@ -195,6 +195,9 @@ def test_a_read_only_folder(stage: Stage, reported: Path, tmp_path: Path, script
         done = stage.launcher.run(script, commands(stage, output)[script], place, unprivileged=True)
         assert str(output) in done.line()
         assert "denied" in done.line() or "directory" in done.line()
+        assert (
+            "answers:" not in done.err and "warm-up" not in done.err
+        )  # before the work, not after
     assert os.listdir(closed) == [] and contents(place) == contents(reported)
 
 
