@@ -132,7 +132,7 @@ def test_error_texts_in_the_readme_exist() -> None:
 
 def test_files_named_in_the_readme_exist() -> None:
     pattern = r"[\w./-]+\.(?:jsonl|json|md|png|txt|safetensors|toml|sh|py)\b"
-    examples = {"hosts.json", "ROWS.jsonl"}
+    examples = {"hosts.json", "ROWS.jsonl", "llama.cpp/convert_hf_to_gguf.py"}
     for name in set(re.findall(pattern, README)) - examples:
         known = (ROOT / name).exists() or Path(name).name in joined_sources()
         assert known, name
@@ -153,7 +153,7 @@ def test_flags_in_the_readme_exist() -> None:
     known = set().union(*(flags_of(script) for script in CONFIGS))
     foreign = {
         "backend", "hostfile", "save_path", "python", "prompt", "train", "mask_prompt", "help",
-        "version", "rounds", "steps",
+        "version", "rounds", "steps", "jobs", "outfile", "outtype",
     }  # fmt: skip
     named = {f.replace("-", "_") for f in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README)}
     assert named - foreign <= known, named - foreign - known
@@ -199,6 +199,19 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert commands[0].endswith("run demo")
     assert commands[1].endswith("run test")
     assert commands[1] in (ROOT / ".ci/run").read_text().splitlines()
+
+
+@pytest.mark.parametrize("system", [None, "Answer briefly."])
+def test_the_modelfile_renders_as_the_scripts_do(system: str | None) -> None:
+    text = (ROOT / "Modelfile").read_text()
+    template = text.split('"""')[1].split("{{ .Response }}")[0]
+    if system is None:
+        template = re.sub(r"\{\{ if .*?\{\{ end \}\}", "", template, flags=re.S)
+    for name, value in (("if .System", ""), ("end", ""), (".System", system), (".Prompt", "Why?")):
+        template = template.replace("{{ " + name + " }}", value or "")
+    assert dataset.BOS + template == dataset.render_prompt("Why?", system)
+    stops = re.findall(r'^PARAMETER stop "(.+)"$', text, re.M)
+    assert set(stops) == set(dataset.STOP_TOKENS)
 
 
 def test_four_rooms_and_imports_only_backwards() -> None:

@@ -101,10 +101,12 @@ def draw_sweep(figures: Figures) -> str:
 
 def draw_steps(figures: Figures) -> str:
     """Variations of how a training step is computed."""
-    rows = [["step", "time, of the default", "peak GB"]]
-    for name, told in figures["steps"].items():
-        rows.append([name, f"{told['time_ratio']:.2f}", f"{told['peak_memory_gb']:.2f}"])
-    return f"{table(rows)}\n\n{prose(origin(figures))}"
+    told = [
+        f"{name}: {step['time_ratio']:.2f}, {step['peak_memory_gb']:.1f} GB"
+        for name, step in figures["steps"].items()
+    ]
+    head = "Time over the step as it is, and peak memory: "
+    return prose(f"{head}{'; '.join(told)} ({origin(figures)[:-1]}).")
 
 
 def draw_benchmark(figures: Figures) -> str:
