@@ -1580,10 +1580,13 @@ def write_together(files: Mapping[Path, str | bytes | Iterable[str]]) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise UserError when files cannot be made in `folder`: sooner than after all the work."""
+    """Raise UserError when files cannot be made in `folder`: sooner than after all the work.
+
+    A folder that is not there yet is not made, only looked for where it would be.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror}; give another folder, or make room there"
