@@ -78,8 +78,9 @@ def test_a_kill_between_renames_mixes_no_splits(stage: Stage) -> None:
     """Without its manifest, a folder with new training and old test rows is not accepted."""
     start = stage.copy(stage.base / "earlier", "to mix")
     scene = stage.scene(Preparing, "mixing", "dataset.py", stage.preparing(2), start)
-    # For each file a folder and a temporary file, the manifest gone, train and valid renamed.
-    before_test = 2 * len(DATA_FILES) + 1 + 2
+    # The folder tried, for each file a folder and a temporary file, the manifest gone, train and
+    # valid renamed.
+    before_test = 1 + 2 * len(DATA_FILES) + 1 + 2
     place = stage.copy(start, "mixed")
     done = stage.launcher.run(scene.script, scene.flags, place, die_at=before_test)
     assert done.status == -signal.SIGKILL
