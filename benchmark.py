@@ -665,7 +665,7 @@ def metric_text(stats: Row | None, metric: str) -> str:
         return "-"
     scale = METRICS[metric][1]
     if metric == "tpot_sec":
-        return " / ".join(f"{stats[k] * scale:.0f}" for k in ("p50", "p90", "p99"))
+        return "/".join(f"{stats[k] * scale:.0f}" for k in ("p50", "p90", "p99"))
     if metric.endswith("peak_gb"):
         return compact(stats["max"])
     return f"{compact(stats['mean'] * scale)} ±{stats['std'] / stats['mean']:.0%}"
