@@ -1671,7 +1671,7 @@ def set_max_tokens(chat: Chat, text: str) -> None:
 
 
 def ask_example(chat: Chat, _: str) -> None:
-    """ask a row of the validation split and show its reference"""
+    """ask a validation row and show its reference"""
     kind = "sql" if chat.is_sql else "alpaca"
     row = random.choice(typed_rows(chat.config, "valid", kind))
     chat.history.clear()

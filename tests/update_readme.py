@@ -1,7 +1,7 @@
 """Put measured figures into the README's blocks, so that none is typed by hand.
 
-    python tests/measure_training.py --data data | tee training.log
-    python tests/update_readme.py training training.log --command "python tests/measure_training.py"
+    python tests/sweep_training.py --data data | tee sweep.log
+    python tests/update_readme.py sweep sweep.log --command "python tests/sweep_training.py"
     python tests/update_readme.py evaluation checkpoints/evaluation.json --command "pipenv run demo"
     python tests/update_readme.py                   # only draw the blocks again
 
@@ -76,20 +76,6 @@ def draw_evaluation(figures: Figures) -> str:
     return f"{table([head, *cells])}\n\n{prose(f'{sentences} {how}; {origin(figures)}')}"
 
 
-def draw_training(figures: Figures) -> str:
-    """train.py against mlx_lm.lora."""
-    sides = ("mlx_lm.lora", "train.py")
-    rows = [["", "supervised tokens/s", "peak memory", "of the matmul peak"]]
-    for side in sides:
-        told = figures[side]
-        rows.append([f"`{side}`", f"{told['tokens_per_second']:.1f}",
-                     f"{told['peak_memory_gb']:.2f} GB", f"{told['utilization']:.0%}"])  # fmt: skip
-    ratios = [f"**{figures['speed_ratio']:.1f}**", f"**{figures['memory_ratio']:.2f}**", ""]
-    rounds = "round" if figures["rounds"] == 1 else "rounds"
-    how = f"{figures['rounds']} {rounds} of {figures['steps'] - 2} counted steps a side, in turn"
-    return f"{table([*rows, ['ratio', *ratios]])}\n\n{prose(f'{how}, seed 0; {origin(figures)}')}"
-
-
 def draw_sweep(figures: Figures) -> str:
     """What each variation of the defaults came to, best first."""
     runs = sorted(figures["runs"], key=lambda r: r["val_loss"])
@@ -97,16 +83,6 @@ def draw_sweep(figures: Figures) -> str:
              for r in runs]  # fmt: skip
     before = f"Validation loss before: {runs[0]['val_loss_before']:.3f}; after, best first: "
     return prose(f"{before}{'; '.join(named)} (seed 42, {origin(figures)[:-1]}).")
-
-
-def draw_steps(figures: Figures) -> str:
-    """Variations of how a training step is computed."""
-    told = [
-        f"{name}: {step['time_ratio']:.2f}, {step['peak_memory_gb']:.1f} GB"
-        for name, step in figures["steps"].items()
-    ]
-    head = "Time over the step as it is, and peak memory: "
-    return prose(f"{head}{'; '.join(told)} ({origin(figures)[:-1]}).")
 
 
 def draw_benchmark(figures: Figures) -> str:
@@ -128,9 +104,7 @@ def draw_benchmark(figures: Figures) -> str:
 DRAW: dict[str, Callable[[Figures], str]] = {
     "example": draw_example,
     "evaluation": draw_evaluation,
-    "training": draw_training,
     "sweep": draw_sweep,
-    "steps": draw_steps,
     "benchmark": draw_benchmark,
 }
 
