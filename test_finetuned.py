@@ -57,7 +57,7 @@ BOOTSTRAP_SEED = 0
 SHARED_PREFIX = 48
 CACHE_STEP = 32
 # Keys and values of all rows of a batch, in tokens: with more, long prompts outgrow the model.
-CACHE_TOKENS = 2400
+CACHE_TOKENS = 2048
 WIDE = 120  # terminal columns from which answers stand side by side
 MAX_SCHEMA_BYTES = 1_000_000
 MAX_DB_BYTES = 256_000_000
