@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Row = dict[str, Any]
-LINE_LENGTH = 2**26  # characters of a line of a data file that are too many
 Config = TypeVar("Config")
 SPLITS = ("train", "valid", "test")
 ROOT = Path(__file__).resolve().parent
@@ -56,6 +55,8 @@ ROOT = Path(__file__).resolve().parent
 DEFAULT_MODEL = "google/gemma-3-270m-it"
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
 MAX_SEQ_LENGTH = 512
+LINE_LENGTH = 2**26  # a line of a data file with so many characters is no row
+PARTIAL = ".partial"  # ends the names of temporary files
 
 BOS, EOS = "<bos>", "<eos>"
 START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
@@ -88,7 +89,6 @@ COLUMN_ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 REQUIRED_COLUMNS = {"sql": ("sql_prompt", "sql"), "alpaca": ("instruction", "output")}
-PARTIAL = ".partial"  # ends the names of temporary files
 EXTRA_COLUMNS = {"complexity": "sql_complexity", "task": "sql_task_type", "domain": "domain"}
 
 # What an import that fails needs.
@@ -528,8 +528,6 @@ def uses_clock(sql: str) -> bool:
 
 def _translate(sql: str, dialect: str) -> str | None:
     """What sqlglot makes of a text in `dialect` for SQLite; None when it cannot read it."""
-    import logging
-
     import sqlglot
     from sqlglot import exp
 

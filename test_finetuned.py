@@ -458,9 +458,12 @@ def sql_literal(value: Any) -> str:
 
 def context_tables(context: str) -> dict[str, set[str]]:
     """{table as SQL: names, lower case, of its declared key columns} of the CREATE TABLEs."""
+    trees = sql_trees(context, "execution_accuracy_strict", lenient=True)
+    if not trees:
+        return {}
+    exp = importlib.import_module("sqlglot").exp
     tables: dict[str, set[str]] = {}
-    for tree in sql_trees(context, "execution_accuracy_strict", lenient=True):
-        exp = importlib.import_module("sqlglot").exp
+    for tree in trees:
         table = tree.find(exp.Table)
         if not isinstance(tree, exp.Create) or tree.kind != "TABLE" or table is None:
             continue
