@@ -1064,7 +1064,7 @@ def generate_batch(
     batch_size = max(1, min(batch_size, CACHE_TOKENS // typical))
     shared = shared_prefix(ids)
     # Every row may be given the same cache: rows are copied out of it into the batch's own.
-    caches = [prefix_cache(model, ids[0][:shared])] * len(ids) if shared else None
+    caches = [prefix_cache(model, ids[0][:shared])] * len(ids)
     tokens: list[list[int]] = [[] for _ in ids]
     began: dict[int, float] = {}
     done: dict[int, Generation] = {}
@@ -1073,17 +1073,16 @@ def generate_batch(
         rest = [ids[i][shared:] for i in order]
         uids = generator.insert(rest, [max_tokens] * len(order), caches=caches)
         row_of = dict(zip(uids, order, strict=True))
-        while responses := generator.next_generated():
-            for response in responses:
-                row, reason = row_of[response.uid], response.finish_reason
-                began.setdefault(row, time.perf_counter())
-                tokens[row].append(response.token)
-                if reason:
-                    said = tokens[row][:-1] if reason == "stop" else tokens[row]
-                    seconds = time.perf_counter() - began[row]
-                    counts = (len(ids[row]), len(tokens[row]))
-                    done[row] = Generation(tokenizer.decode(said), *counts, reason, seconds)
-                    advance(1)
+        for uid, token, reason in chain.from_iterable(steps(generator)):
+            row = row_of[uid]
+            began.setdefault(row, time.perf_counter())
+            tokens[row].append(token)
+            if reason:
+                said = tokens[row][:-1] if reason == "stop" else tokens[row]
+                seconds = time.perf_counter() - began[row]
+                counts = (len(ids[row]), len(tokens[row]))
+                done[row] = Generation(tokenizer.decode(said), *counts, reason, seconds)
+                advance(1)
     return [done[row] for row in range(len(ids))]
 
 
@@ -1092,11 +1091,11 @@ def batch_generator(
 ) -> BatchGenerator:
     """mlx-lm's continuous batching, set up for our stop tokens and little memory."""
     from mlx_lm.generate import BatchGenerator
-    from mlx_lm.models.cache import BatchKVCache, BatchRotatingKVCache
+    from mlx_lm.models.cache import BatchKVCache
     from mlx_lm.sample_utils import make_sampler
 
-    # The caches grow by this many positions at a time: 256 for answers of 96 would be mostly air.
-    BatchKVCache.step = BatchRotatingKVCache.step = CACHE_STEP
+    # The cache grows by this many positions at a time: 256 for answers of 96 would be mostly air.
+    BatchKVCache.step = CACHE_STEP
     return BatchGenerator(
         model if temp else GreedyHead(model),  # type: ignore[arg-type]  # it is called, no more
         stop_tokens=[[i] for i in stop_ids(tokenizer)],
@@ -1104,6 +1103,17 @@ def batch_generator(
         completion_batch_size=batch_size,
         prefill_batch_size=min(8, batch_size),
     )
+
+
+def steps(generator: BatchGenerator) -> Iterator[list[tuple[int, int, str | None]]]:
+    """(row's number, token, reason to end) of all rows in work, step after step.
+
+    What mlx-lm says of a row that ends holds on to the caches of all: it must not be kept.
+    """
+    while responses := generator.next_generated():
+        told = [(r.uid, r.token, r.finish_reason) for r in responses]
+        del responses
+        yield told
 
 
 class GreedyHead:
@@ -1140,13 +1150,19 @@ def shared_prefix(ids: Sequence[list[int]]) -> int:
 
 
 def prefix_cache(model: nn.Module, prefix: list[int]) -> list[Any]:
-    """The key-value cache that holds `prefix`."""
-    import mlx.core as mx
-    from mlx_lm.models.cache import make_prompt_cache
+    """The key-value cache that holds `prefix`, which may be empty.
 
-    cache = make_prompt_cache(model)
-    model.model(mx.array(prefix)[None], cache=cache)
-    mx.eval([c.state for c in cache])
+    Not the model's own kind, which rotates in the layers with a sliding window: in a batch where
+    rows come and go that one grows to the whole window, whatever the rows need. The mask keeps to
+    the window with either.
+    """
+    import mlx.core as mx
+    from mlx_lm.models.cache import KVCache
+
+    cache = [KVCache() for _ in model.layers]
+    if prefix:
+        model.model(mx.array(prefix)[None], cache=cache)
+        mx.eval([c.state for c in cache])
     return cache
 
 

@@ -561,6 +561,26 @@ def test_batches_say_what_single_prompts_say(shots: int, which: Any, tuned: Any)
         assert 1 <= answer.generation_tokens <= 24
 
 
+def test_the_cache_is_no_longer_than_its_rows(tuned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows come and go in a batch, and however wide the model's window is."""
+    model, sizes, steps = tuned.use("base"), [], evaluation.steps
+    monkeypatch.setattr(model.args, "sliding_window", 512)
+
+    def watched(generator: Any) -> Any:
+        for told in steps(generator):
+            sizes.append(generator.prompt_cache_nbytes)
+            yield told
+
+    monkeypatch.setattr(evaluation, "steps", watched)
+    prompts = [dataset.render_prompt("x" * (i % 9)) for i in range(40)]
+    evaluation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
+    longest = max(len(dataset.encode(tuned.tokenizer, p)) for p in prompts) + 24
+    args = model.args
+    position = 2 * 4 * args.num_hidden_layers * args.num_key_value_heads * args.head_dim
+    assert len(sizes) > 100
+    assert max(sizes) <= 3 * (longest + evaluation.CACHE_STEP) * position
+
+
 def test_generation_ends_at_both_stop_tokens(tuned: Any) -> None:
     assert evaluation.stop_ids(tuned.tokenizer) == {1, 106}
 
