@@ -56,6 +56,7 @@ DEFAULT_MODEL = "google/gemma-3-270m-it"
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
 MAX_SEQ_LENGTH = 512
 LINE_LENGTH = 2**26  # a line of a data file with so many characters is no row
+LIST_BYTES = 2**30  # a .json file that is one list is read whole, and takes several times its size
 PARTIAL = ".partial"  # ends the names of temporary files
 
 BOS, EOS = "<bos>", "<eos>"
@@ -294,6 +295,21 @@ def load_env() -> None:
     logging.getLogger("huggingface_hub.utils._http").addFilter(
         lambda record: "Rate limited" in record.getMessage()
     )
+
+
+def bound_hub_waits() -> None:
+    """Let no request to the hub wait for ever: its library asks for some lists without a limit."""
+    from huggingface_hub import get_session
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
+
+    def limit(request: Any) -> None:
+        given = request.extensions.get("timeout") or {}
+        waits = ("connect", "read", "write", "pool")  # seconds without a byte, each
+        request.extensions["timeout"] = {k: given.get(k) or HF_HUB_ETAG_TIMEOUT for k in waits}
+
+    session = get_session()
+    hooks = session.event_hooks
+    session.event_hooks = {**hooks, "request": [*hooks["request"], limit]}
 
 
 def explain_hub_error(error: Exception, name: str, offline: str) -> UserError:
@@ -1058,6 +1074,11 @@ def read_json(path: Path) -> Iterator[Row]:
         if text.read(64).lstrip()[:1] != "[":
             yield from read_json_lines(path)
             return
+        if path.stat().st_size > LIST_BYTES:
+            raise UserError(
+                f"{path} is one list of {path.stat().st_size:,} bytes, more than {LIST_BYTES:,}: "
+                "write it as .jsonl, one object a line"
+            )
         text.seek(0)
         try:
             rows = json.load(text)
@@ -1121,15 +1142,15 @@ def read_hub(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
     """Download (or find in the cache) a hub data set: its train split's rows, and where from."""
     import datasets
     from huggingface_hub import HfApi
-    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
     from huggingface_hub.errors import HTTPError  # httpx's: also that of a broken connection
 
     datasets.disable_progress_bars() if not sys.stderr.isatty() else None
     print(f"loading {config.source} from the hub ...", file=sys.stderr)
+    bound_hub_waits()
     offline = "use --dataset-name sample, or a local .json, .jsonl, .csv or .parquet file"
     revision, card, refusal = config.revision, None, None
     try:
-        info = HfApi().dataset_info(config.source, revision=revision, timeout=HF_HUB_ETAG_TIMEOUT)
+        info = HfApi().dataset_info(config.source, revision=revision)
         revision, card = info.sha, info.card_data
     except Exception as error:  # whatever the transport raises; the next call says what is wrong
         refusal = error

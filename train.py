@@ -39,9 +39,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from dataset import (
     DEFAULT_MODEL,
     MAX_SEQ_LENGTH,
+    PARTIAL,
     STOP_TOKENS,
     Row,
     UserError,
+    bound_hub_waits,
     check,
     edited_files,
     explain_hub_error,
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
 MAX_WIDTHS = 15  # distinct padded widths of full batches; a last, smaller batch makes 16 shapes
 HEAD_CHUNK = 64  # supervised positions whose 262,144 logits exist at one time
 MAX_VALID_ROWS = 500  # validated during the run, unless --val-batches says otherwise
+STALE_SEC = 3600  # no conversion takes so long: a partial folder of that age is a dead run's
+MAX_LAYERS = 1000  # of a model that is loaded; the largest Gemma 3 has 62
 CACHE_LIMIT_BYTES = 2**30  # MLX's buffer cache is emptied above this, not after every step
 LORA_KEYS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + (
     "mlp.gate_proj",
@@ -691,6 +695,23 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, to be filled and renamed to it; else it goes.
+
+    What a kill left behind long ago, up to a gigabyte each time, goes first.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".*{PARTIAL}"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_SEC:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(PARTIAL, ".", target.parent) as folder:
+        inner = Path(folder) / target.name
+        inner.mkdir()
+        yield inner
+
+
 # --- Models from GGUF files ---------------------------------------------------------------------
 
 Dtype = Literal["float32", "bfloat16"]
@@ -904,9 +925,7 @@ def convert_gguf(gguf_file: Path, folder: Path, dtype: Dtype) -> None:
         text = f"{gguf_file} cannot be used as a Gemma 3 GGUF: {reason}"
         raise UserError(f"{text}; download it again or choose another file") from error
     try:
-        with tempfile.TemporaryDirectory(".partial", ".", folder.parent) as partial:
-            written = Path(partial) / folder.name
-            written.mkdir()
+        with partial_folder(folder) as written:
             write_model(written, *model)
             written.rename(folder)
     except (OSError, RuntimeError) as error:
@@ -936,9 +955,8 @@ def resolve_gguf(gguf_file: Path | None, dtype: Dtype) -> Path:
     folder = model_cache() / f"{kind}-{sha256[:16]}-{dtype}-v1"
     if (folder / "config.json").is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(".joined", ".", folder.parent) as joined:
-        source = gguf_file or packaged_gguf(Path(joined))
+    with partial_folder(folder) as joined:
+        source = gguf_file or packaged_gguf(joined)
         size = f"{source.stat().st_size / 1e6:,.0f} MB"
         print(f"Converting {source.name} ({size}), only this once,", file=sys.stderr)
         print(f"to {dtype} in {folder}\n{GEMMA_NOTICE}", end="", file=sys.stderr)
@@ -965,8 +983,7 @@ def resolve_model(model: str) -> Path:
         return path
     if os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise UserError(f"--model {model} is neither a folder, a .gguf file nor a hub id")
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError  # HTTPError: httpx's
 
     files = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
@@ -975,13 +992,28 @@ def resolve_model(model: str) -> Path:
         if any(folder.glob("*.safetensors")):
             return folder
     print(f"loading {model} from the hub ...", file=sys.stderr)
+    bound_hub_waits()
     try:
-        # snapshot_download's own first call would wait for an answer for ever.
-        HfApi().model_info(model, timeout=HF_HUB_ETAG_TIMEOUT)
         return Path(snapshot_download(model, allow_patterns=files))
     except (OSError, ValueError, HTTPError) as error:
         offline = "use --model packaged (pip install -r requirements-packaged.txt)"
         raise explain_hub_error(error, model, offline) from None
+
+
+def require_gemma(folder: Path) -> None:
+    """Raise UserError unless config.json is of a text-only Gemma 3 of a size that can be built.
+
+    Before mlx-lm builds it: a billion layers would not end, and another model may be very large.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, layers = config["model_type"], config.get("num_hidden_layers", 1)
+        if kind == "gemma3_text" and type(layers) is int and 0 < layers <= MAX_LAYERS:
+            return
+    except (OSError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
+        raise UserError(f"{folder}/config.json cannot be read ({error!r})") from None
+    found = f"{layers} layers" if kind == "gemma3_text" else f"a {kind} model"
+    raise UserError(f"{folder} holds {found}, not a text-only Gemma 3: give another --model")
 
 
 def load_folder(
@@ -1017,16 +1049,16 @@ def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, Token
     import mlx.core as mx
 
     folder = resolve_model(model)
+    require_gemma(folder)
     if quantize:
         folder = quantized_folder(folder, quantize)
     if not on_gpu():
         mx.disable_compile()  # measured: no gain on the CPU, and a first compilation of seconds
         use_fast_gelu()
     loaded, tokenizer, _ = load_folder(folder, compute_dtype())
-    if loaded.model_type != "gemma3_text" or not loaded.tie_word_embeddings:
+    if not loaded.tie_word_embeddings:
         raise UserError(
-            f"{folder} holds a {loaded.model_type} model, not a text-only Gemma 3: give another "
-            "--model"
+            f"{folder} has a head of its own, which no Gemma 3 has: give another --model"
         )
     for token in STOP_TOKENS:
         tokenizer.add_eos_token(token)
@@ -1046,13 +1078,13 @@ def quantized_folder(folder: Path, bits: int) -> Path:
         return target
     model, tokenizer, config = load_folder(folder)
     model, config = quantize_model(model, config, group_size=64, bits=bits)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
     try:
-        save(partial, folder, model, tokenizer, config)
-        os.rename(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with partial_folder(target) as written:
+            save(written, folder, model, tokenizer, config)
+            os.rename(written, target)
+    except (OSError, RuntimeError) as error:
+        if not (target / "config.json").is_file():  # else another process was first
+            raise UserError(f"cannot keep the quantized model in {target}: {error}") from error
     return target
 
 

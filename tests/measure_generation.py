@@ -41,10 +41,10 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
 
 def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
     """Answer every prompt: texts, tokens, seconds, and memory before and at the peak."""
+    train.use_openblas()  # before MLX is imported
     import mlx.core as mx
     from mlx_lm.generate import stream_generate
 
-    train.use_openblas()
     tuned = train.load_finetuned(args.adapter_path)
     model, tokenizer, prompts = tuned.model, tuned.tokenizer, prompts_of(args)
     tokenizer.eos_token_ids = evaluation.stop_ids(tokenizer)
@@ -74,9 +74,9 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def gaps(args: argparse.Namespace, one: list[str], other: list[str]) -> list[dict[str, float]]:
     """Where two answers part: the difference of the two tokens' logits, and the best logit."""
+    train.use_openblas()
     import mlx.core as mx
 
-    train.use_openblas()
     tuned = train.load_finetuned(args.adapter_path)
     found = []
     for prompt, a, b in zip(prompts_of(args), one, other, strict=True):

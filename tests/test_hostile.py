@@ -365,7 +365,9 @@ def test_code_in_a_model_folder_is_never_run(
 
 @pytest.mark.parametrize(
     "config", ["[]", "5", "null", "{}", DEEP, '{"model_type": "../../evil"}', '{"model_type": 5}',
-               '{"model_type": "gemma3_text", "hidden_size": "x"}'],
+               '{"model_type": "gemma3_text", "hidden_size": "x"}',
+               '{"model_type": "gemma3_text", "num_hidden_layers": 1000000000}',
+               '{"model_type": "llama", "num_hidden_layers": 1000000000}'],
     ids=lambda text: text[:30],
 )  # fmt: skip
 def test_a_hostile_model_config_is_one_line(
@@ -443,6 +445,16 @@ def test_no_line_is_read_without_a_bound(
         assert "has a line of 1,000 or more characters" in said
     (tmp_path / "fits.jsonl").write_bytes(lines_of(alpaca(30, note="x" * 800)))
     assert prepare(tmp_path / "fits.jsonl", tmp_path / "out")["counts"]["rows"]["kept"] == 30
+
+
+def test_no_list_is_read_without_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(dataset, "LIST_BYTES", 1000)
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(alpaca(30)))
+    said = failure(capsys, lambda: prepare(path, tmp_path / "out"))
+    assert f"is one list of {path.stat().st_size:,} bytes, more than 1,000" in said
 
 
 def test_a_parquet_file_cut_anywhere_is_one_line(tmp_path: Path, capsys: Any) -> None:

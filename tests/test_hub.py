@@ -120,6 +120,7 @@ FAILURES = {
         "cannot be reached",
         fault={"where": f"GET {FILES}", "status": 302, "headers": {"Location": NOBODY}},
     ),
+    "silent-listing": Case("cannot be reached", fault={"where": "/tree/", "delay_sec": 20}),
     # The last one: after it dataset.py asks the hub no more in the same process.
     "silent": Case("cannot be reached", fault={"where": "/api/", "delay_sec": 20}),
 }
@@ -163,7 +164,7 @@ def settings(hub: str, home: Path, **more: str) -> dict[str, str]:
     """The environment that sends the hub's libraries to `hub` with an empty cache in `home`."""
     return {
         "HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0",
-        "GEMMA_LORA_CACHE": str(home / "models"), "HF_HUB_ETAG_TIMEOUT": "5",
+        "GEMMA_LORA_CACHE": str(home / "models"), "HF_HUB_ETAG_TIMEOUT": "2",
         "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1,localhost",
     } | more  # fmt: skip
 

@@ -974,6 +974,20 @@ def test_quantized_base(
     assert train.quantized_folder(replaced, 4) != before
 
 
+def test_partial_folders_of_killed_runs_go(tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "model"
+    dead, busy = (target.parent / f".{name}{train.PARTIAL}" for name in ("dead", "busy"))
+    for folder in (dead, busy):
+        (folder / "model").mkdir(parents=True)
+    long_ago = time.time() - train.STALE_SEC - 1
+    os.utime(dead, (long_ago, long_ago))
+    with train.partial_folder(target) as written:
+        assert not dead.exists() and busy.exists()
+        (written / "config.json").write_text("{}")
+        written.rename(target)
+    assert sorted(target.parent.iterdir()) == [busy, target]
+
+
 def test_peft_export_computes_the_same(tiny_adapter: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
