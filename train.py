@@ -1908,9 +1908,10 @@ def describe_run(run: TrainingRun, lengths: Sequence[int], left_out: int) -> lis
     total = sum(w.size for w in named_arrays(model.parameters()).values())
     tokens, supervised = sum(lengths), sum(len(e.ids) - e.offset for e in run.train_examples)
     epochs = config.total_iters * config.batch_size / len(run.train_examples)
+    widths = bucket_widths(lengths)
     padded = sum(
-        len(batch) * max(lengths[i] for i in batch)
-        for batch in epoch_batches(lengths, bucket_widths(lengths), config.batch_size, 0, 0)
+        pack([run.train_examples[i] for i in batch], widths)[0].size
+        for batch in epoch_batches(lengths, widths, config.batch_size, config.seed, 0)
     )
     memory = estimate_memory_gb(config, model, max(lengths))
     rounded = f" (rounded up from {config.iters})" if config.total_iters != config.iters else ""

@@ -386,6 +386,24 @@ def test_little_padding_and_few_shapes(batch_size: int, seed: int) -> None:
     assert len(set(shapes)) <= 16
 
 
+def test_the_header_tells_the_padding_of_real_batches(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path, capsys: Any
+) -> None:
+    config = tiny_config(tiny_model, tiny_data, tmp_path / "ck", iters=1)
+    train.train(config)
+    told = re.search(r"([\d,]+) tokens an epoch.* ([\d.]+)% padding", capsys.readouterr().out)
+    assert told
+    rows = train.tokenize(
+        train.read_split(tiny_data, "train"), train.load_base(str(tiny_model))[1], 512
+    )
+    source = train.batch_iterator(config)(rows, config.batch_size, 512, loop=True)
+    batches = islice(source, math.ceil(len(rows) / config.batch_size))
+    padded = sum(tokens.size for tokens, *_ in batches)
+    used = int(told[1].replace(",", ""))
+    assert used == sum(len(row.ids) - 1 for row in rows) < padded
+    assert float(told[2]) == pytest.approx(100 * (1 - used / padded), abs=0.05)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=12),
