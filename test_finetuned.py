@@ -58,6 +58,8 @@ SHARED_PREFIX = 48
 CACHE_STEP = 32
 # Keys and values of all rows of a batch, in tokens: with more, long prompts outgrow the model.
 CACHE_TOKENS = 2048
+# The same for what reads references: tokens at one time, and positions whose logits exist at once.
+LOSS_TOKENS, LOSS_CHUNK = 1024, 16
 WIDE = 120  # terminal columns from which answers stand side by side
 MAX_SCHEMA_BYTES = 1_000_000
 MAX_DB_BYTES = 256_000_000
@@ -1166,6 +1168,18 @@ def prefix_cache(model: nn.Module, prefix: list[int]) -> list[Any]:
     return cache
 
 
+def loss_blocks(order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in `order`, shortest row first, in blocks of at most LOSS_TOKENS when padded."""
+    block: list[int] = []
+    for i in order:
+        if block and (len(block) + 1) * lengths[i] > LOSS_TOKENS:
+            yield block
+            block = []
+        block.append(i)
+    if block:
+        yield block
+
+
 def reference_losses(
     model: nn.Module,
     tokenizer: TokenizerWrapper,
@@ -1182,8 +1196,7 @@ def reference_losses(
         pairs.append((head, prompt_ids(model, tokenizer, prompt + answer, 0)))
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
     losses: dict[int, tuple[float, int]] = {}
-    for start in range(0, len(order), 8):
-        block = order[start : start + 8]
+    for block in loss_blocks(order, [len(whole) for _, whole in pairs]):
         width = max(len(pairs[i][1]) for i in block)
         inputs = mx.array([pairs[i][1] + [0] * (width - len(pairs[i][1])) for i in block])
         hidden = model.model(inputs)
@@ -1191,7 +1204,7 @@ def reference_losses(
             head, whole = pairs[i]
             targets = mx.array(whole[len(head) :])
             states = hidden[row, len(head) - 1 : len(whole) - 1]
-            loss: Any = train.head_loss(model, states, targets).item()
+            loss: Any = train.head_loss(model, states, targets, LOSS_CHUNK).item()
             losses[i] = (loss, len(targets))
     return [losses[i] for i in range(len(pairs))]
 

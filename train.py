@@ -452,7 +452,9 @@ def chunk_loss_and_gradient(
     return loss, (gradient * live).astype(states.dtype)
 
 
-def head_loss(model: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array:
+def head_loss(
+    model: nn.Module, hidden: mx.array, targets: mx.array, chunk: int | None = None
+) -> mx.array:
     """Summed cross-entropy of hidden [S, D] against targets [S], never with [S, vocab] in memory.
 
     The gradient by the hidden states is computed together with the loss, chunk after chunk, and is
@@ -462,7 +464,8 @@ def head_loss(model: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array
     """
     import mlx.core as mx
 
-    parts = [slice(i, i + HEAD_CHUNK) for i in range(0, hidden.shape[0], HEAD_CHUNK)]
+    chunk = chunk or HEAD_CHUNK
+    parts = [slice(i, i + chunk) for i in range(0, hidden.shape[0], chunk)]
     if not model.training:
         total = mx.array(0.0)
         for part in parts:

@@ -614,13 +614,29 @@ def test_shared_prefix_leaves_every_row_something(ids: list[list[int]]) -> None:
     assert shared >= 48 or len(ids) == 1
 
 
-def test_reference_loss_is_the_plain_one(tuned: Any) -> None:
+@given(st.lists(st.integers(1, 2000), max_size=30))
+def test_loss_blocks_hold_every_row_once_and_few_tokens(lengths: list[int]) -> None:
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    blocks = list(evaluation.loss_blocks(order, lengths))
+    assert [i for block in blocks for i in block] == order
+    sizes = [len(block) * max(lengths[i] for i in block) for block in blocks]
+    assert all(
+        size <= evaluation.LOSS_TOKENS or len(block) == 1
+        for size, block in zip(sizes, blocks, strict=True)
+    )
+
+
+@pytest.mark.parametrize("tokens", [20, 1024])
+def test_reference_loss_is_the_plain_one(
+    tokens: int, tuned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlx.core as mx
     import mlx.nn as nn
 
+    monkeypatch.setattr(evaluation, "LOSS_TOKENS", tokens)
     model, tokenizer = tuned.use("finetuned"), tuned.tokenizer
     prompts = [dataset.render_prompt(text) for text in ("Hi", "A longer prompt than that.")]
-    answers = ["yes", "a longer answer"]
+    answers = ["yes", "a longer answer, of more characters than one chunk of the head holds"]
     found = evaluation.reference_losses(model, tokenizer, prompts, answers)
     for prompt, answer, (loss, count) in zip(prompts, answers, found, strict=True):
         head = dataset.encode(tokenizer, prompt)
