@@ -1103,7 +1103,7 @@ def batch_generator(
         stop_tokens=[[i] for i in stop_ids(tokenizer)],
         sampler=make_sampler(temp, top_p=top_p) if temp else GreedyHead.sample,
         completion_batch_size=batch_size,
-        prefill_batch_size=min(8, batch_size),
+        prefill_batch_size=min(4, batch_size),
     )
 
 
