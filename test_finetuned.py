@@ -1792,8 +1792,9 @@ def take_database(chat: Chat, sql: str, path: Path) -> None:
         )
     chat.schema, chat.database = schema, sql
     chat.history.clear()
+    tables = schema.upper().count("CREATE TABLE")
     chat.say(
-        f"asking about {path}: {schema.upper().count('CREATE TABLE')} tables, {len(ids):,} tokens"
+        f"asking about {path}: {tables} table{'s' if tables != 1 else ''}, {len(ids):,} tokens"
     )
 
 
