@@ -29,6 +29,7 @@ import signal
 import sys
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -457,10 +458,11 @@ def head_loss(
 ) -> mx.array:
     """Summed cross-entropy of hidden [S, D] against targets [S], never with [S, vocab] in memory.
 
-    The gradient by the hidden states is computed together with the loss, chunk after chunk, and is
-    all that is kept for the backward pass: neither stored nor recomputed logits (the idea of
-    Liger-Kernel's fused linear cross-entropy, arXiv:2410.10989). The head itself gets no gradient,
-    which is right only because it is always frozen here.
+    Logits exist for `chunk` positions at a time (HEAD_CHUNK unless given). The gradient by the
+    hidden states is computed together with the loss, chunk after chunk, and is all that is kept for
+    the backward pass: neither stored nor recomputed logits (the idea of Liger-Kernel's fused linear
+    cross-entropy, arXiv:2410.10989). The head itself gets no gradient, which is right only because
+    it is always frozen here.
     """
     import mlx.core as mx
 
@@ -1014,7 +1016,9 @@ def require_gemma(folder: Path) -> None:
         if kind == "gemma3_text" and type(layers) is int and 0 < layers <= MAX_LAYERS:
             return
     except (OSError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
-        raise UserError(f"{folder}/config.json cannot be read ({error!r})") from None
+        raise UserError(
+            f"{folder}/config.json is not readable ({error!r}): download the model again"
+        ) from None
     found = f"{layers} layers" if kind == "gemma3_text" else f"a {kind} model"
     raise UserError(f"{folder} holds {found}, not a text-only Gemma 3: give another --model")
 
@@ -1913,7 +1917,7 @@ def describe_run(run: TrainingRun, lengths: Sequence[int], left_out: int) -> lis
     epochs = config.total_iters * config.batch_size / len(run.train_examples)
     widths = bucket_widths(lengths)
     padded = sum(
-        pack([run.train_examples[i] for i in batch], widths)[0].size
+        len(batch) * widths[bisect_left(widths, max(lengths[i] for i in batch))]
         for batch in epoch_batches(lengths, widths, config.batch_size, config.seed, 0)
     )
     memory = estimate_memory_gb(config, model, max(lengths))

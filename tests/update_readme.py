@@ -76,6 +76,31 @@ def draw_evaluation(figures: Figures) -> str:
     return f"{table([head, *cells])}\n\n{prose(f'{sentences} {how}; {origin(figures)}')}"
 
 
+def draw_training(figures: Figures) -> str:
+    """train.py against mlx_lm.lora."""
+    rows = [["", "supervised tokens/s", "peak memory", "of the matmul peak"]]
+    for side in ("mlx_lm.lora", "train.py"):
+        told = figures[side]
+        rows.append([f"`{side}`", f"{told['tokens_per_second']:.1f}",
+                     f"{told['peak_memory_gb']:.2f} GB", f"{told['utilization']:.0%}"])  # fmt: skip
+    rows.append(["ratio", f"{figures['speed_ratio']:.1f}", f"{figures['memory_ratio']:.2f}", ""])
+    how = f"{figures['rounds']} x {figures['steps'] - 2} counted steps a side, seed 0"
+    return f"{table(rows)}\n\n{prose(f'{how}; {origin(figures)}')}"
+
+
+def draw_steps(figures: Figures) -> str:
+    """Variations of how a training step is computed; sizes of the head's chunks in one row."""
+    told = {
+        name: (f"{step['time_ratio']:.2f}", f"{step['peak_memory_gb']:.2f} GB")
+        for name, step in figures["steps"].items()
+    }
+    chunks = {name.split()[-1]: told.pop(name) for name in list(told) if "chunks of" in name}
+    rows = [["step", "time", "peak memory"], *([name, *cells] for name, cells in told.items())]
+    rows.append([f"head in chunks of {', '.join(chunks)}",
+                 *(", ".join(cells) for cells in zip(*chunks.values(), strict=True))])  # fmt: skip
+    return f"{table(rows)}\n\n{prose(origin(figures))}"
+
+
 def draw_sweep(figures: Figures) -> str:
     """What each variation of the defaults came to, best first."""
     runs = sorted(figures["runs"], key=lambda r: r["val_loss"])
@@ -104,6 +129,8 @@ def draw_benchmark(figures: Figures) -> str:
 DRAW: dict[str, Callable[[Figures], str]] = {
     "example": draw_example,
     "evaluation": draw_evaluation,
+    "training": draw_training,
+    "steps": draw_steps,
     "sweep": draw_sweep,
     "benchmark": draw_benchmark,
 }
