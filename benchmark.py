@@ -208,23 +208,17 @@ def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
 # --- Statistics ---------------------------------------------------------------------------------
 
 
-def percentile(values: Sequence[float], q: float) -> float:
-    """The q-th percentile (0 to 100), linear between neighbours."""
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * q / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
 def describe(values: Sequence[float]) -> Row:
-    """Mean, spread and percentiles of repeated measurements; the spread of one is 0."""
+    """Mean, spread and percentiles (linear) of repeated measurements; the spread of one is 0."""
+    import numpy as np
+
+    ranks = (10, 50, 90, 99)
     return {
         "n": len(values),
         "mean": fmean(values),
         "std": stdev(values) if len(values) > 1 else 0.0,
         "median": median(values),
-        **{f"p{q}": percentile(values, q) for q in (10, 50, 90, 99)},
+        **{f"p{q}": float(v) for q, v in zip(ranks, np.percentile(values, ranks), strict=True)},
         "min": min(values),
         "max": max(values),
     }
@@ -781,17 +775,11 @@ def baseline_lines(result: Row) -> list[str]:
     return lines + found["notes"]
 
 
-def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with numbers to the right."""
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
-
-
 def markdown(result: Row) -> str:
     """The report for pasting into an issue."""
-    parts = [markdown_table(*table_cells(result)), ""]
+    parts = [evaluation.markdown_table(*table_cells(result)), ""]
     if result["comparisons"]:
-        parts += [markdown_table(*ratio_cells(result["comparisons"])), ""]
+        parts += [evaluation.markdown_table(*ratio_cells(result["comparisons"])), ""]
     lines = comparison_lines(result) + baseline_lines(result) + note_lines(result)
     return "\n".join([*parts, *(f"- {line}" for line in lines)]) + "\n"
 
@@ -1022,7 +1010,7 @@ An MLX adapter for {name} that {task}.
 
 On {rows}; 95% intervals in brackets.
 
-{markdown_table(*evaluation.table_cells(summary))}
+{evaluation.markdown_table(*evaluation.table_cells(summary))}
 
 {chr(10).join(f"- {note}" for note in evaluation.notes(summary))}
 

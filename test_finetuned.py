@@ -913,17 +913,21 @@ def sample_parts(sample: Row) -> list[tuple[str, str]]:
     return head + [(name, answer_text(out)) for name, out in sample["outputs"].items()]
 
 
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with numbers to the right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
+
+
 def markdown(title: str, summary: Row | None, samples: Sequence[Row]) -> str:
     """The report as Markdown: evaluation.md, and the terminal's text where rich is missing."""
     lines = [f"# {title}", ""]
     if summary:
         header, cells = table_cells(summary)
-        for row in [header, ["---"] * len(header), *cells]:
-            lines.append(f"| {' | '.join(row)} |")
-        lines += ["", *(f"- {note}" for note in notes(summary)), ""]
+        lines += [markdown_table(header, cells), ""]
+        lines += [*(f"- {note}" for note in notes(summary)), ""]
         for rows in breakdown_cells(summary):
-            rows.insert(1, ["---"] * len(rows[0]))
-            lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+            lines += [markdown_table(rows[0], rows[1:]), ""]
     for number, sample in enumerate(samples, 1):
         lines += [f"## Example {number}", ""]
         for name, text in sample_parts(sample):
