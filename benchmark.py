@@ -208,7 +208,7 @@ def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
 # --- Statistics ---------------------------------------------------------------------------------
 
 
-def describe(values: Sequence[float]) -> Row:
+def describe_values(values: Sequence[float]) -> Row:
     """Mean, spread and percentiles (linear) of repeated measurements; the spread of one is 0."""
     import numpy as np
 
@@ -265,7 +265,7 @@ def compare_variants(samples: Sequence[Row], reference: str) -> list[Row]:
     return found
 
 
-def summarize(samples: Sequence[Row]) -> Row:
+def timing_figures(samples: Sequence[Row]) -> Row:
     """{variant: {work: {metric: statistics}}} of timed samples."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for sample in samples:
@@ -278,7 +278,7 @@ def summarize(samples: Sequence[Row]) -> Row:
             if metric == "tpot_sec":  # a list for each sample
                 values = [seconds for value in values for seconds in value]
             if values:
-                figures[metric] = describe(values)
+                figures[metric] = describe_values(values)
         reasons = [m["finish_reason"] for m in members]
         figures["finish_reasons"] = {r: reasons.count(r) for r in sorted(set(reasons))}
         found.setdefault(variant, {})[work] = figures
@@ -665,7 +665,7 @@ def metric_text(stats: Row | None, metric: str) -> str:
     return f"{compact(stats['mean'] * scale)} ±{stats['std'] / stats['mean']:.0%}"
 
 
-def table_cells(result: Row) -> tuple[list[str], list[list[str]]]:
+def figure_cells(result: Row) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table: a figure a line, a variant a column."""
     names = list(result["figures"])
     lines: list[list[str]] = []
@@ -775,24 +775,24 @@ def baseline_lines(result: Row) -> list[str]:
     return lines + found["notes"]
 
 
-def markdown(result: Row) -> str:
+def benchmark_markdown(result: Row) -> str:
     """The report for pasting into an issue."""
-    parts = [evaluation.markdown_table(*table_cells(result)), ""]
+    parts = [evaluation.markdown_table(*figure_cells(result)), ""]
     if result["comparisons"]:
         parts += [evaluation.markdown_table(*ratio_cells(result["comparisons"])), ""]
     lines = comparison_lines(result) + baseline_lines(result) + note_lines(result)
     return "\n".join([*parts, *(f"- {line}" for line in lines)]) + "\n"
 
 
-def show(result: Row, title: str) -> None:
+def show_benchmark(result: Row, title: str) -> None:
     """Print the report; without rich as Markdown."""
     console = evaluation.make_console()
     if console is None:
-        return print(markdown(result))
+        return print(benchmark_markdown(result))
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    tables = [(title, table_cells(result))]
+    tables = [(title, figure_cells(result))]
     if result["comparisons"]:
         tables.append(("Paired ratios", ratio_cells(result["comparisons"])))
     for name, (header, lines) in tables:
@@ -835,7 +835,7 @@ def plot_panels(result: Row) -> list[tuple[str, str, list[tuple[float, Any]]]]:
     return panels
 
 
-def plot(result: Row) -> bytes | None:
+def draw_benchmark(result: Row) -> bytes | None:
     """Speed with error bars, memory and quality, a bar a variant; None without matplotlib."""
     if evaluation.optional("matplotlib", "matplotlib", "benchmark.png") is None:
         return None
@@ -1010,13 +1010,13 @@ An MLX adapter for {name} that {task}.
 
 On {rows}; 95% intervals in brackets.
 
-{evaluation.markdown_table(*evaluation.table_cells(summary))}
+{evaluation.markdown_table(*evaluation.summary_cells(summary))}
 
-{chr(10).join(f"- {note}" for note in evaluation.notes(summary))}
+{chr(10).join(f"- {note}" for note in evaluation.summary_notes(summary))}
 
 ## Benchmark
 
-{markdown(result)}
+{benchmark_markdown(result)}
 ![benchmark](benchmark.png)
 
 ## How to use
@@ -1116,14 +1116,14 @@ def measure(config: BenchmarkConfig) -> tuple[Row, train.Finetuned]:
         adapter_path=config.adapter_path, data=config.data, split="valid",
         num_samples=config.num_samples, seed=config.seed,
     )  # fmt: skip
-    rows = evaluation.chosen_rows(settings, kind)
+    rows = evaluation.evaluation_rows(settings, kind)
     active = mx.get_active_memory()
     works = make_works(config, tuned, rows)
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     limits = measure_limits()
     variants = make_variants(config, tuned)
     samples = run_trials(config, variants, works)
-    figures, shape = summarize(samples), works[0]["work"]
+    figures, shape = timing_figures(samples), works[0]["work"]
     about = {}
     for name, install in variants.items():
         size = weights_bytes(install())
@@ -1165,8 +1165,8 @@ def benchmark(config: BenchmarkConfig) -> Row:
     if before is not None:
         result["baseline"] = judge_baseline(result, before, config)
     folder = config.folder
-    files: dict[Path, str | bytes] = {folder / "benchmark.md": markdown(result)}
-    if (image := plot(result)) is not None:
+    files: dict[Path, str | bytes] = {folder / "benchmark.md": benchmark_markdown(result)}
+    if (image := draw_benchmark(result)) is not None:
         files[folder / "benchmark.png"] = image
     card = folder / "README.md"
     if config.compare:
@@ -1178,7 +1178,7 @@ def benchmark(config: BenchmarkConfig) -> Row:
     files[folder / "benchmark.json"] = json.dumps(result, indent=2) + "\n"
     dataset.remove_leftovers(folder, ["benchmark.*", card.name])
     dataset.write_together(files)
-    show(result, f"Benchmark of {config.adapter_path} on {result['machine']['device']}")
+    show_benchmark(result, f"Benchmark of {config.adapter_path} on {result['machine']['device']}")
     print(f"written to {folder}: {', '.join(sorted(p.name for p in files))}", file=sys.stderr)
     if config.json:
         print(json.dumps(result))

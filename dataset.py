@@ -489,13 +489,13 @@ PARSER_TRIPS = (RecursionError, ValueError, AttributeError, TypeError)
 _DATE_PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
 
 
-def _tokens(sql: str) -> list[tuple[str, str]]:
+def sql_tokens(sql: str) -> list[tuple[str, str]]:
     """(class, text) of every token but blanks and comments; words in lower case."""
     found = ((match.lastgroup or "", match.group()) for match in _TOKEN.finditer(sql))
     return [(g, text.lower() if g == "word" else text) for g, text in found if g != "skip"]
 
 
-def _is_empty(sql: str) -> bool:
+def is_empty_statement(sql: str) -> bool:
     match = _FIRST_WORD.match(sql)
     return match is None or (match.end() == len(sql) and not match.group(1))
 
@@ -507,7 +507,7 @@ def statement_kind(sql: str) -> str:
     if first != "with":
         return _KINDS.get(first, "other")
     depth, previous = 0, ""
-    for group, text in _tokens(sql):
+    for group, text in sql_tokens(sql):
         if depth == 0 and previous == ")" and group == "word" and text in _KINDS:
             return _KINDS[text]  # the verb follows the last CTE's bracket; names follow a comma
         depth += (text == "(") - (text == ")")
@@ -521,7 +521,7 @@ def uses_clock(sql: str) -> bool:
         return False
     calls: list[list[Any]] = []  # the open brackets: function name, tokens inside, commas inside
     previous, time_calls = "", 0
-    for group, text in _tokens(sql):
+    for group, text in sql_tokens(sql):
         if text == ")" and calls:
             name, inside, commas = calls.pop()
             time_calls -= name in _TIME_CALLS
@@ -542,7 +542,7 @@ def uses_clock(sql: str) -> bool:
     return False
 
 
-def _translate(sql: str, dialect: str) -> str | None:
+def translate_to_sqlite(sql: str, dialect: str) -> str | None:
     """What sqlglot makes of a text in `dialect` for SQLite; None when it cannot read it."""
     import sqlglot
     from sqlglot import exp
@@ -702,7 +702,7 @@ def _state(connection: sqlite3.Connection) -> str:
     for schema, kind, name, sql in connection.execute(_DEFINITIONS).fetchall():
         if name.startswith("sqlite_"):
             continue
-        words = (text if g == "text" else text.strip('"`[]').lower() for g, text in _tokens(sql))
+        words = (text if g == "text" else text.strip('"`[]').lower() for g, text in sql_tokens(sql))
         digest.update(f"{schema} {kind} {' '.join(words)}\n".encode())
         if kind == "table":
             quoted = name.replace('"', '""')
@@ -730,7 +730,7 @@ def _execute(context: str, sql: str, timeout_sec: float, max_rows: int, max_byte
         with contextlib.closing(_open(guard)) as connection:
             connection.executescript(context)
             guard.stage = "query"
-            if kind == "other" and _is_empty(sql):
+            if kind == "other" and is_empty_statement(sql):
                 raise ValueError("empty statement")
             cursor = connection.execute(sql.rstrip("; \t\r\n"))
             rows = _fetch(cursor, max_rows)
@@ -776,7 +776,7 @@ def _readings(sql: str) -> Iterator[str]:
     seen = {sql}
     for dialect in ("mysql", "postgres"):
         _arm(TRANSLATE_SEC)
-        translated = _translate(sql, dialect)
+        translated = translate_to_sqlite(sql, dialect)
         if translated and translated not in seen:
             seen.add(translated)
             yield translated
@@ -785,8 +785,8 @@ def _readings(sql: str) -> Iterator[str]:
 def _worker_main(pipe: Connection, translate: bool) -> None:
     """Answer lists of jobs, in lists, until the parent's end of the pipe closes."""
     if translate:  # import sqlglot while files can still be opened
-        _translate("SELECT 1", "mysql")
-        _translate("SELECT 1", "postgres")
+        translate_to_sqlite("SELECT 1", "mysql")
+        translate_to_sqlite("SELECT 1", "postgres")
         gc.freeze()  # syntax trees are many small objects: collecting took a tenth of the time
         gc.set_threshold(100_000)
     execute = _execute_translated if translate else _execute
@@ -1468,11 +1468,13 @@ def token_lengths(rows: Sequence[Row], tokenizer: Tokenizer | None) -> list[tupl
         block = rows[start : start + 1000]
         heads = [render_prompt(r["prompt"]) for r in block]
         tails = [r["text"][len(head) :] for r, head in zip(block, heads, strict=True)]
-        lengths += list(zip(measure(heads, tokenizer), measure(tails, tokenizer), strict=True))
+        lengths += list(
+            zip(count_tokens(heads, tokenizer), count_tokens(tails, tokenizer), strict=True)
+        )
     return lengths
 
 
-def measure(texts: Sequence[str], tokenizer: Tokenizer | None) -> list[int]:
+def count_tokens(texts: Sequence[str], tokenizer: Tokenizer | None) -> list[int]:
     """Token count of each text."""
     if tokenizer is None:
         return [round(len(t) / CHARACTERS_PER_TOKEN) for t in texts]
@@ -1803,7 +1805,7 @@ def show_preview(rows: Sequence[Row]) -> None:
         console.print(text)
 
 
-def progress(items: Iterable[Row], label: str, total: int | None = None) -> Iterator[Row]:
+def track_rows(items: Iterable[Row], label: str, total: int | None = None) -> Iterator[Row]:
     """Pass items through, with a progress bar when a person is watching."""
     if not sys.stderr.isatty():
         yield from items
@@ -1817,7 +1819,7 @@ def progress(items: Iterable[Row], label: str, total: int | None = None) -> Iter
 # --- The whole of it ----------------------------------------------------------------------------
 
 
-def chosen_rows(clean: Iterator[Row], config: DatasetConfig) -> tuple[Iterable[Row], str | None]:
+def draw_rows(clean: Iterator[Row], config: DatasetConfig) -> tuple[Iterable[Row], str | None]:
     """All rows as they come, or for --sample-size in a balanced order: (rows, balanced by what).
 
     Rows that come one by one are cleaned here while the SQL of earlier ones runs elsewhere.
@@ -1832,7 +1834,7 @@ def chosen_rows(clean: Iterator[Row], config: DatasetConfig) -> tuple[Iterable[R
         )
     label = stratum(rows)
     order = balanced_order([r.get(label or "", "") for r in rows], config.seed)
-    return progress([rows[i] for i in order], "running gold SQL", len(rows)), label
+    return track_rows([rows[i] for i in order], "running gold SQL", len(rows)), label
 
 
 def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tuple[list[Row], Row]:
@@ -1847,9 +1849,9 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tu
     if renamed:
         print(f"columns: {renamed}", file=sys.stderr)
     prompts: dict[bytes, bytes] = {}
-    everything = progress(itertools.chain(head, raw), "reading the rows")
+    everything = track_rows(itertools.chain(head, raw), "reading the rows")
     clean = clean_rows(everything, columns, config, counts, prompts)
-    rows, label = chosen_rows(clean, config)
+    rows, label = draw_rows(clean, config)
     tokenizer, wanted = load_tokenizer(config.model), config.sample_size
     fitting: list[tuple[Row, tuple[int, int]]] = []
     every_length: list[int] = []

@@ -217,7 +217,7 @@ class EvaluationConfig:
         return self.split or (DEFAULT_SPLIT if self.num_samples else None)
 
 
-def quick_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def preset(given: Mapping[str, Any]) -> dict[str, Any]:
     """What --quick-test sets where the user said nothing."""
     if not given.get("quick_test"):
         return {}
@@ -640,14 +640,14 @@ def hit(sample: Row, name: str, metric: str) -> bool:
     return bool(out["exact_match"] if metric == "exact_match" else out["match"])
 
 
-def share(hits: Iterable[bool]) -> Row:
+def proportion(hits: Iterable[bool]) -> Row:
     """A share with its n and interval: {"value", "n", "ci"}."""
     flags = list(hits)
     value = sum(flags) / len(flags) if flags else None
     return {"value": value, "n": len(flags), "ci": wilson(sum(flags), len(flags))}
 
 
-def mean(values: Iterable[float | None]) -> Row:
+def average(values: Iterable[float | None]) -> Row:
     """A mean with its n and bootstrap interval: {"value", "n", "ci"}."""
     known = [v for v in values if v is not None]
     return {"value": fmean(known) if known else None, "n": len(known), "ci": bootstrap_mean(known)}
@@ -656,7 +656,7 @@ def mean(values: Iterable[float | None]) -> Row:
 def shared_figures(outputs: Sequence[Row]) -> Row:
     """What both tasks count: how answers ended, and their length."""
     return {
-        "stopped": share(o["finish_reason"] == "stop" for o in outputs),
+        "stopped": proportion(o["finish_reason"] == "stop" for o in outputs),
         "generation_tokens": sum(o["generation_tokens"] for o in outputs),
     }
 
@@ -669,11 +669,11 @@ def sql_figures(samples: Sequence[Row], name: str) -> Row:
     strict = [o for o in scored if o["strict_match"] is not None]
     empty = [s["outputs"][name] for s in samples if not s["excluded"] and s["empty_gold"]]
     return {
-        "valid_sql_rate": share(o["valid_sql"] for o in outputs if o["valid_sql"] is not None),
-        "executes_rate": share(o["executes"] for o in loaded),
-        "exact_match": share(o["exact_match"] for o in outputs),
-        "execution_accuracy": share(o["match"] for o in scored),
-        "execution_accuracy_strict": share(o["strict_match"] for o in strict),
+        "valid_sql_rate": proportion(o["valid_sql"] for o in outputs if o["valid_sql"] is not None),
+        "executes_rate": proportion(o["executes"] for o in loaded),
+        "exact_match": proportion(o["exact_match"] for o in outputs),
+        "execution_accuracy": proportion(o["match"] for o in scored),
+        "execution_accuracy_strict": proportion(o["strict_match"] for o in strict),
         "empty_results": {"n": len(empty), "matches": sum(o["match"] for o in empty)},
         "errors": dict(Counter(o["error"] for o in scored if o["error"]).most_common()),
         **shared_figures(outputs),
@@ -693,7 +693,7 @@ def text_figures(samples: Sequence[Row], name: str) -> Row:
             "n": len(known),
             "ci": None,
         },
-        **{key: mean(o[key] for o in outputs) for key in keys},
+        **{key: average(o[key] for o in outputs) for key in keys},
         **shared_figures(outputs),
     }
 
@@ -801,7 +801,7 @@ TEXT_COLUMNS = {
 }
 
 
-def table_cells(summary: Row) -> tuple[list[str], list[list[str]]]:
+def summary_cells(summary: Row) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the summary table."""
     sql = summary["type"] == "sql"
     columns = SQL_COLUMNS if sql else TEXT_COLUMNS
@@ -836,7 +836,7 @@ def breakdown_cells(summary: Row) -> list[list[list[str]]]:
     return found
 
 
-def notes(summary: Row) -> list[str]:
+def summary_notes(summary: Row) -> list[str]:
     """What a reader of the table must know: the verdicts first, then what was left out."""
     lines = [p["sentence"] for p in summary["paired"]]
     scored = next(iter(summary["models"].values())).get("execution_accuracy", {}).get("n")
@@ -919,13 +919,13 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
 
 
-def markdown(title: str, summary: Row | None, samples: Sequence[Row]) -> str:
+def evaluation_markdown(title: str, summary: Row | None, samples: Sequence[Row]) -> str:
     """The report as Markdown: evaluation.md, and the terminal's text where rich is missing."""
     lines = [f"# {title}", ""]
     if summary:
-        header, cells = table_cells(summary)
+        header, cells = summary_cells(summary)
         lines += [markdown_table(header, cells), ""]
-        lines += [*(f"- {note}" for note in notes(summary)), ""]
+        lines += [*(f"- {note}" for note in summary_notes(summary)), ""]
         for rows in breakdown_cells(summary):
             lines += [markdown_table(rows[0], rows[1:]), ""]
     for number, sample in enumerate(samples, 1):
@@ -979,7 +979,7 @@ def show_report(title: str, summary: Row | None, samples: Sequence[Row], example
     ranked = sorted(samples, key=rank_sample)
     console = make_console()
     if console is None:
-        print(markdown(title, summary, ranked[: max(1, examples)]))
+        print(evaluation_markdown(title, summary, ranked[: max(1, examples)]))
         return
     if summary is None:
         console.print(f"\n[bold]{title}[/bold]")
@@ -988,9 +988,9 @@ def show_report(title: str, summary: Row | None, samples: Sequence[Row], example
         return
     show_sample(console, ranked[0], "an answer before and after")
     console.print()
-    header, cells = table_cells(summary)
+    header, cells = summary_cells(summary)
     print_table(console, header, cells, title)
-    for index, note in enumerate(notes(summary)):
+    for index, note in enumerate(summary_notes(summary)):
         console.print(note, style="bold" if index < len(summary["paired"]) else None, markup=False)
     for rows in breakdown_cells(summary):
         print_table(console, rows[0], rows[1:], f"{summary['headline']} by {rows[0][0]}")
@@ -1079,7 +1079,7 @@ def generate_batch(
         rest = [ids[i][shared:] for i in order]
         uids = generator.insert(rest, [max_tokens] * len(order), caches=caches)
         row_of = dict(zip(uids, order, strict=True))
-        for uid, token, reason in chain.from_iterable(steps(generator)):
+        for uid, token, reason in chain.from_iterable(generation_steps(generator)):
             row = row_of[uid]
             began.setdefault(row, time.perf_counter())
             tokens[row].append(token)
@@ -1111,7 +1111,7 @@ def batch_generator(
     )
 
 
-def steps(generator: BatchGenerator) -> Iterator[list[tuple[int, int, str | None]]]:
+def generation_steps(generator: BatchGenerator) -> Iterator[list[tuple[int, int, str | None]]]:
     """(row's number, token, reason to end) of all rows in work, step after step.
 
     What mlx-lm says of a row that ends holds on to the caches of all: it must not be kept.
@@ -1338,7 +1338,7 @@ def score_sql(
         return out
     result = worker.run(context, sql, timeout_sec) if sql else None
     if result and result.status == "ok":
-        out |= {"executes": True, "rows": preview(result.rows)}
+        out |= {"executes": True, "rows": first_rows(result.rows)}
     if gold.result is None:
         return out
     out["error"] = judge(result, gold.result, gold.order) if result else "no SQL in the reply"
@@ -1358,7 +1358,7 @@ def score_sql(
     return out
 
 
-def preview(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def first_rows(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """The first rows of a result, as JSON can hold them."""
 
     def plain(value: Any) -> Any:
@@ -1386,7 +1386,7 @@ def score_text(answer: Generation, reference: str, loss: float | None) -> Row:
 
 
 @contextmanager
-def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
+def count_answers(total: int, label: str) -> Iterator[Callable[[int], None]]:
     """Yields a function that counts finished rows: a bar with the time left, or plain lines."""
     rich = optional("rich.progress", "rich", "coloured report and no progress bar")
     if rich and sys.stderr.isatty():
@@ -1433,7 +1433,7 @@ def adapter_kind(tuned: train.Finetuned) -> str:
     return tuned.config.get("dataset_type") or "sql"
 
 
-def chosen_rows(config: EvaluationConfig, kind: str) -> list[Row]:
+def evaluation_rows(config: EvaluationConfig, kind: str) -> list[Row]:
     """The rows to evaluate; UserError when they are of another type than the adapter."""
     if config.rows_from is None:
         return default_rows(kind, config.quick_test)
@@ -1486,7 +1486,7 @@ def run_models(
     max_tokens = config.max_tokens or MAX_TOKENS[kind]
     found: dict[str, list[Row]] = {}
     speed: Row = {}
-    with progress(len(runs) * len(rows), "answers") as advance:
+    with count_answers(len(runs) * len(rows), "answers") as advance:
         for name, (which, earlier) in runs.items():
             model = tuned.use(which)
             prompts = [dataset.render_chat([*earlier, ("user", r["prompt"])]) for r in rows]
@@ -1524,7 +1524,7 @@ def make_samples(
                     "excluded": gold.excluded,
                     "empty_gold": gold.empty,
                 }
-                sample["gold_rows"] = preview(gold.result.rows) if gold.result else None
+                sample["gold_rows"] = first_rows(gold.result.rows) if gold.result else None
                 sample["outputs"] = {
                     name: score_sql(made["answer"], gold, row, worker, config.sql_timeout)
                     for name, made in answers.items()
@@ -1559,7 +1559,7 @@ def forgetting_samples(
     return title, make_samples(rows, found, config)
 
 
-def describe_run(tuned: train.Finetuned, config: EvaluationConfig, n: int) -> Row:
+def run_record(tuned: train.Finetuned, config: EvaluationConfig, n: int) -> Row:
     """With what a run was made: everything that is not computed from its samples."""
     from importlib import metadata
 
@@ -1609,7 +1609,7 @@ def evaluate(config: EvaluationConfig) -> Row:
     if config.rows_from:
         dataset.require_writable(folder)
     kind = adapter_kind(tuned)
-    rows = chosen_rows(config, kind)
+    rows = evaluation_rows(config, kind)
     title = run_title(config, len(rows))
     print(title, file=sys.stderr)
     found, speed = run_models(tuned, rows, shot_turns(config, kind), config)
@@ -1620,16 +1620,16 @@ def evaluate(config: EvaluationConfig) -> Row:
     summary = summarize(samples)
     report: Row = {
         "summary": summary,
-        "run": describe_run(tuned, config, len(rows)) | {"speed": speed},
+        "run": run_record(tuned, config, len(rows)) | {"speed": speed},
     }
     show_report(title, summary, samples, config.examples)
     ranked = sorted(samples, key=rank_sample)[: config.examples]
-    text = markdown(f"Evaluation: {title}", summary, ranked)
+    text = evaluation_markdown(f"Evaluation: {title}", summary, ranked)
     if config.check_forgetting:
         name, made = forgetting_samples(tuned, kind, config)
         report["forgetting"] = summarize(made)
         show_report(name, report["forgetting"], made, 1)
-        text += "\n" + markdown(name.capitalize(), report["forgetting"], [])
+        text += "\n" + evaluation_markdown(name.capitalize(), report["forgetting"], [])
         samples = [s | {"set": "main"} for s in samples] + [s | {"set": "forgetting"} for s in made]
     dataset.remove_leftovers(folder, ["evaluation*"])
     dataset.write_together(
@@ -2020,7 +2020,7 @@ def chat(config: EvaluationConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags, then evaluate or chat."""
-    config = dataset.parse_config(EvaluationConfig, argv, __doc__, quick_settings)
+    config = dataset.parse_config(EvaluationConfig, argv, __doc__, preset)
     return dataset.run_script(lambda: chat(config) if config.interactive else evaluate(config))
 
 

@@ -349,7 +349,9 @@ def pack(
 EMPTY = [0, 0]  # ids of a row that trains nothing: fills a batch up when ranks must share it
 
 
-def share(batch: Sequence[int], data: Sequence[Example], rank: int, size: int) -> list[Example]:
+def rank_share(
+    batch: Sequence[int], data: Sequence[Example], rank: int, size: int
+) -> list[Example]:
     """This rank's rows of a batch; every rank gets equally many, empty ones if need be."""
     import numpy as np
 
@@ -402,7 +404,7 @@ def batch_iterator(config: TrainingConfig, start: int = 0) -> Callable[..., Iter
         while group := [b for _, b in zip(range(window), source)]:  # noqa: B905
             total = sum(len(dataset[i].ids) - dataset[i].offset for b in group for i in b)
             for batch in group:
-                rows = share(batch, dataset, rank, size)
+                rows = rank_share(batch, dataset, rank, size)
                 tokens, places, targets, mine = pack(rows, widths, multiple)
                 # mlx-lm multiplies a validation loss by its own token count, a training loss
                 # by 1 / (window * ranks): weigh so that sums of token losses are what is left.
@@ -1907,7 +1909,7 @@ def read_data(config: TrainingConfig) -> tuple[dict[str, list[Row]], dict[str, s
     return rows, hashes, kind
 
 
-def describe_run(run: TrainingRun, lengths: Sequence[int], left_out: int) -> list[str]:
+def header_lines(run: TrainingRun, lengths: Sequence[int], left_out: int) -> list[str]:
     """The header's lines: what is trained, on how much, with how much memory."""
 
     config, model = run.config, run.model
@@ -2110,7 +2112,7 @@ def train(config: TrainingConfig) -> Row:
         if config.resume:
             run.restore()
         lengths = [len(e.ids) - 1 for e in examples["train"]]
-        header = describe_run(run, lengths, left_out)
+        header = header_lines(run, lengths, left_out)
         for line in header:
             run.show(line)
         if run.is_main:

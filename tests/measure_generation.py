@@ -35,7 +35,7 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
     )
     kind = train.read_adapter_config(args.adapter_path)["dataset_type"]
     turns = evaluation.shot_turns(evaluation.replace(config, shots=args.shots), kind)
-    rows = evaluation.chosen_rows(config, kind)
+    rows = evaluation.evaluation_rows(config, kind)
     return [dataset.render_chat([*turns, ("user", row["prompt"])]) for row in rows]
 
 

@@ -452,7 +452,7 @@ class Measuring(Reporting):
         if not (folder / "benchmark.json").exists():
             return "no report"
         result = json.loads((folder / "benchmark.json").read_text())
-        assert benchmark.markdown(result) == (folder / "benchmark.md").read_text()
+        assert benchmark.benchmark_markdown(result) == (folder / "benchmark.md").read_text()
         reference = json.loads((self.reference / "checkpoints" / "benchmark.json").read_text())
         ours = result["settings"]["seed"] == reference["settings"]["seed"]
         return "new report" if ours else "earlier report"

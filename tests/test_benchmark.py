@@ -54,7 +54,7 @@ def compared(
 def test_percentiles_rise_between_the_extremes_and_the_50th_is_the_median(
     values: list[float],
 ) -> None:
-    found = benchmark.describe(values)
+    found = benchmark.describe_values(values)
     told = [found[k] for k in ("min", "p10", "p50", "p90", "p99", "max")]
     assert all(a <= b or math.isclose(a, b) for a, b in pairwise(told))
     assert found["p50"] == pytest.approx(statistics.median(values))
@@ -62,7 +62,7 @@ def test_percentiles_rise_between_the_extremes_and_the_50th_is_the_median(
 
 @given(many)
 def test_describe_orders_its_percentiles(values: list[float]) -> None:
-    told = benchmark.describe(values)
+    told = benchmark.describe_values(values)
     order = [told[k] for k in ("min", "p10", "p50", "p90", "p99", "max")]
     assert all(a <= b * (1 + 1e-12) for a, b in pairwise(order))
     assert told["n"] == len(values) and told["std"] >= 0
@@ -92,7 +92,7 @@ def test_compact_shows_three_figures(value: float, text: str) -> None:
 
 
 def result_with(speed: float, std: float = 0.1) -> dict[str, Any]:
-    stats = benchmark.describe([speed]) | {"std": std, "n": 5}
+    stats = benchmark.describe_values([speed]) | {"std": std, "n": 5}
     return {"figures": {TUNED: {"pp8+tg4": {"generation_tps": stats}}}}
 
 
@@ -196,7 +196,7 @@ def test_picture_and_tables(compared: Any, capsys: pytest.CaptureFixture[str]) -
             figures["tpot_sec"] |= {"p50": 0.256, "p90": 0.991, "p99": 1.595}
             figures["ttft_sec"] |= {"mean": 11.249, "std": 1.1249}
     for told in (result, slow):
-        benchmark.show(told, "Benchmark")
+        benchmark.show_benchmark(told, "Benchmark")
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= 80 and not any("…" in line for line in lines)
 

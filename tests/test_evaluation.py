@@ -494,7 +494,7 @@ def test_without_databases_exact_match_leads_and_says_so() -> None:
         sample |= {"context": None, "excluded": "no database"}
     summary = evaluation.summarize(samples)
     assert summary["headline"] == "exact_match"
-    assert any("exact_match is the headline" in line for line in evaluation.notes(summary))
+    assert any("exact_match is the headline" in line for line in evaluation.summary_notes(summary))
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -563,7 +563,7 @@ def test_batches_say_what_single_prompts_say(shots: int, which: Any, tuned: Any)
 
 def test_the_cache_is_no_longer_than_its_rows(tuned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many rows come and go in a batch, and however wide the model's window is."""
-    model, sizes, steps = tuned.use("base"), [], evaluation.steps
+    model, sizes, steps = tuned.use("base"), [], evaluation.generation_steps
     monkeypatch.setattr(model.args, "sliding_window", 512)
 
     def watched(generator: Any) -> Any:
@@ -571,7 +571,7 @@ def test_the_cache_is_no_longer_than_its_rows(tuned: Any, monkeypatch: pytest.Mo
             sizes.append(generator.prompt_cache_nbytes)
             yield told
 
-    monkeypatch.setattr(evaluation, "steps", watched)
+    monkeypatch.setattr(evaluation, "generation_steps", watched)
     prompts = [dataset.render_prompt("x" * (i % 9)) for i in range(40)]
     evaluation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
     longest = max(len(dataset.encode(tuned.tokenizer, p)) for p in prompts) + 24

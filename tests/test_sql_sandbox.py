@@ -509,9 +509,9 @@ def test_a_schema_that_sqlite_lacks_is_dropped_on_both_sides() -> None:
 
 def test_a_text_that_sqlglot_cannot_read_has_no_translation() -> None:
     pytest.importorskip("sqlglot")
-    translated = dataset._translate("SELECT `a` FROM t WHERE b ILIKE 'x'", "mysql")
+    translated = dataset.translate_to_sqlite("SELECT `a` FROM t WHERE b ILIKE 'x'", "mysql")
     assert translated is not None and "`" not in translated
-    assert dataset._translate("((", "mysql") is None
+    assert dataset.translate_to_sqlite("((", "mysql") is None
 
 
 WORDS = """SELECT FROM t a b , ( ) * 1 'x' " ; -- /* */ WITH RECURSIVE n AS UNION ALL JOIN INSERT

@@ -432,7 +432,7 @@ def test_bucket_widths_waste_as_little_as_possible(
 @given(count=st.integers(1, 9), size=st.integers(1, 4))
 def test_ranks_share_a_batch_without_loss_or_overlap(count: int, size: int) -> None:
     rows = rows_of([5] * count)
-    shares = [train.share(range(count), rows, rank, size) for rank in range(size)]
+    shares = [train.rank_share(range(count), rows, rank, size) for rank in range(size)]
     assert len({len(share) for share in shares}) == 1
     real = [int(row.ids[0]) for share in shares for row in share if row.offset < len(row.ids)]
     assert sorted(real) == list(range(count))

@@ -68,7 +68,7 @@ def draw_example(figures: Figures) -> str:
 
 def draw_evaluation(figures: Figures) -> str:
     """The summary table and the paired tests."""
-    head, cells = evaluation.table_cells(figures["summary"])
+    head, cells = evaluation.summary_cells(figures["summary"])
     sentences = " ".join(p["sentence"] for p in figures["summary"]["paired"])
     run = figures["run"]
     split = run["split"].capitalize()
