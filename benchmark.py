@@ -37,11 +37,12 @@ import dataset
 import test_finetuned as evaluation
 import train
 from dataset import Row, UserError
+from test_finetuned import TUNED
 
 if TYPE_CHECKING:
     import mlx.nn as nn
 
-BASE, TUNED, FUSED, FOUR_BIT = "base", "fine-tuned", "fused", "4bit"
+BASE, FUSED, FOUR_BIT = "base", "fused", "4bit"
 # (prompt tokens, generated tokens) of the fixed shape, longest answer to a timed prompt and
 # prompts timed in each run. A CPU computes a hundredth of what a GPU does: its shape is smaller,
 # so that a comparison ends within two minutes, and the shape's name says so.

@@ -1315,16 +1315,16 @@ def judge(
 
 
 def score_sql(
-    answer: Generation,
+    reply: str,
+    finish_reason: str,
     gold: Gold,
     row: Row,
     worker: dataset.SqlWorker,
     timeout_sec: float,
 ) -> Row:
     """One model's verdict on one row: the fields of a sample's outputs."""
-    sql, context = extract_sql(answer.text, row["prompt"]), row.get("context")
+    sql, context = extract_sql(reply, row["prompt"]), row.get("context")
     out: Row = {
-        **asdict(answer),
         "sql": sql,
         "valid_sql": parse_sql(sql) is not None if "sqlglot" not in _missing else None,
         "executes": False,
@@ -1348,12 +1348,7 @@ def score_sql(
         out["strict_match"] = (
             again is not None and judge(again, gold.copy_result, gold.order) is None
         )
-    if (
-        out["error"]
-        and sql
-        and answer.finish_reason == "length"
-        and answer.text.rstrip().endswith(sql)
-    ):
+    if out["error"] and sql and finish_reason == "length" and reply.rstrip().endswith(sql):
         out["error"] = "cut off at the length limit"
     return out
 
@@ -1368,17 +1363,14 @@ def first_rows(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     return [[plain(value) for value in row] for row in rows[:PREVIEW_ROWS]]
 
 
-def score_text(answer: Generation, reference: str, loss: float | None) -> Row:
+def score_text(reply: str, reference: str, loss: float | None) -> Row:
     """One model's scores on one instruction row; without a reference only what needs none."""
     return {
-        **asdict(answer),
         "nll": loss,
-        "rouge_l": rouge_l(reference, answer.text) if reference else None,
-        "chrf": chrf(reference, answer.text) if reference else None,
-        "length_ratio": len(answer.text.split()) / max(1, len(reference.split()))
-        if reference
-        else None,
-        "repetition_rate": repetition_rate(answer.text),
+        "rouge_l": rouge_l(reference, reply) if reference else None,
+        "chrf": chrf(reference, reply) if reference else None,
+        "length_ratio": len(reply.split()) / max(1, len(reference.split())) if reference else None,
+        "repetition_rate": repetition_rate(reply),
     }
 
 
@@ -1517,29 +1509,46 @@ def make_samples(
             }
             answers = {name: made[index] for name, made in found.items()}
             if row["type"] == "sql":
-                gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
-                sample |= {
-                    "gold": gold.sql,
-                    "kind": gold.kind,
-                    "excluded": gold.excluded,
-                    "empty_gold": gold.empty,
-                }
-                sample["gold_rows"] = first_rows(gold.result.rows) if gold.result else None
-                sample["outputs"] = {
-                    name: score_sql(made["answer"], gold, row, worker, config.sql_timeout)
-                    for name, made in answers.items()
-                }
+                sample |= sql_scores(row, answers, worker, config)
             else:
-                loss = next(iter(answers.values()))["loss"]
-                sample |= {"gold": row["completion"], "reference_tokens": loss[1] if loss else None}
-                sample["outputs"] = {
-                    name: score_text(
-                        made["answer"], row["completion"], made["loss"] and made["loss"][0]
-                    )
-                    for name, made in answers.items()
-                }
+                sample |= text_scores(row, answers)
             samples.append(sample)
     return samples
+
+
+def sql_scores(
+    row: Row, answers: Mapping[str, Row], worker: dataset.SqlWorker, config: EvaluationConfig
+) -> Row:
+    """A SQL row's gold and every model's verdict: fields of a sample."""
+    gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
+    outputs = {}
+    for name, made in answers.items():
+        said: Generation = made["answer"]
+        verdict = score_sql(said.text, said.finish_reason, gold, row, worker, config.sql_timeout)
+        outputs[name] = asdict(said) | verdict
+    return {
+        "gold": gold.sql,
+        "kind": gold.kind,
+        "excluded": gold.excluded,
+        "empty_gold": gold.empty,
+        "gold_rows": first_rows(gold.result.rows) if gold.result else None,
+        "outputs": outputs,
+    }
+
+
+def text_scores(row: Row, answers: Mapping[str, Row]) -> Row:
+    """An instruction row's reference and every model's scores: fields of a sample."""
+    outputs = {}
+    for name, made in answers.items():
+        said: Generation = made["answer"]
+        loss = made["loss"] and made["loss"][0]
+        outputs[name] = asdict(said) | score_text(said.text, row["completion"], loss)
+    counted = next(iter(answers.values()))["loss"]
+    return {
+        "gold": row["completion"],
+        "reference_tokens": counted[1] if counted else None,
+        "outputs": outputs,
+    }
 
 
 def forgetting_samples(
@@ -1650,15 +1659,26 @@ def evaluate(config: EvaluationConfig) -> Row:
 
 
 @dataclass
+class ChatSettings:
+    """How answers are made and tried; /temp and /max-tokens change theirs."""
+
+    temp: float  # 0 is greedy
+    top_p: float
+    max_tokens: int
+    seed: int
+    show_base: bool
+    sql_timeout: float  # seconds one query may run
+
+
+@dataclass
 class Chat:
     """What a chat knows; each model keeps its own side of the conversation."""
 
     tuned: train.Finetuned
-    config: EvaluationConfig
+    settings: ChatSettings
     console: Console | None
     worker: dataset.SqlWorker
-    temp: float
-    max_tokens: int
+    draw_example: Callable[[], Row]  # a row of the validation split, for /example
     system: str | None = None
     schema: str | None = None  # shown to the models
     database: str | None = None  # SQL text that rebuilds the data, for running answers
@@ -1677,39 +1697,38 @@ class Chat:
 
 
 def set_system(chat: Chat, text: str) -> None:
-    """TEXT: instruction placed before the first turn; alone: none"""
+    """Set or remove the text placed before the first turn."""
     chat.system = text or None
     chat.history.clear()
     chat.say(f"system text {'set' if text else 'removed'}; the conversation starts afresh")
 
 
 def reset(chat: Chat, _: str) -> None:
-    """forget the conversation"""
+    """Forget the conversation."""
     chat.history.clear()
     chat.say("the conversation starts afresh")
 
 
 def set_temp(chat: Chat, text: str) -> None:
-    """N: sampling temperature, 0 is greedy"""
+    """Change the sampling temperature."""
     with suppress(ValueError):
         if 0 <= float(text) <= 5:
-            chat.temp = float(text)
-            return chat.say(f"temperature {chat.temp:g}")
+            chat.settings.temp = float(text)
+            return chat.say(f"temperature {chat.settings.temp:g}")
     raise UserError(f"/temp takes a number between 0 and 5, not '{text}'")
 
 
 def set_max_tokens(chat: Chat, text: str) -> None:
-    """N: longest answer in tokens"""
+    """Change how long an answer may be, in tokens."""
     if not text.isdigit() or int(text) < 1:
         raise UserError(f"/max-tokens takes a whole number above 0, not '{text}'")
-    chat.max_tokens = int(text)
-    chat.say(f"answers of at most {chat.max_tokens} tokens")
+    chat.settings.max_tokens = int(text)
+    chat.say(f"answers of at most {chat.settings.max_tokens} tokens")
 
 
 def ask_example(chat: Chat, _: str) -> None:
-    """ask a validation row and show its reference"""
-    kind = "sql" if chat.is_sql else "alpaca"
-    row = random.choice(typed_rows(chat.config, "valid", kind))
+    """Ask a validation row and show its reference."""
+    row = chat.draw_example()
     chat.history.clear()
     chat.say(f"example> {row['prompt']}")
     answer_turn(chat, row["prompt"], row.get("context") if chat.is_sql else None)
@@ -1718,7 +1737,7 @@ def ask_example(chat: Chat, _: str) -> None:
 
 
 def save_chat(chat: Chat, text: str) -> None:
-    """FILE: write the conversation so far"""
+    """Write the conversation so far to a file."""
     path = Path(text).expanduser()
     if not text or path.exists():
         raise UserError(
@@ -1729,7 +1748,7 @@ def save_chat(chat: Chat, text: str) -> None:
 
 
 def use_schema(chat: Chat, text: str) -> None:
-    """FILE.sql: ask about the tables of this SQL file"""
+    """Ask about the tables of a SQL file."""
     path = Path(text).expanduser()
     try:
         size = path.stat().st_size
@@ -1746,7 +1765,7 @@ def use_schema(chat: Chat, text: str) -> None:
 
 
 def use_db(chat: Chat, text: str) -> None:
-    """FILE.sqlite: ask about this database; answers run on a copy"""
+    """Ask about a database; answers run on a copy of it."""
     path = Path(text).expanduser()
     sql, note = dump_database(path)
     take_database(chat, sql, path)
@@ -1755,27 +1774,44 @@ def use_db(chat: Chat, text: str) -> None:
 
 
 def quit_chat(chat: Chat, _: str) -> None:
-    """leave (also Ctrl-D)"""
+    """Leave, as at the end of the input."""
     raise EOFError
 
 
 def show_help(chat: Chat, _: str) -> None:
-    """list the commands"""
+    """List the commands."""
     for name, command in commands(chat).items():
-        about = (command.__doc__ or "").strip()
-        argument, _, rest = about.partition(": ")
-        known = argument.isupper() or "." in argument
-        chat.say(f"  {name + ' ' + argument if known else name:22} {rest if known else about}")
+        chat.say(f"  {f'{name} {command.argument}'.strip():22} {command.about}")
 
 
-def commands(chat: Chat) -> dict[str, Callable[[Chat, str], None]]:
-    """The chat's commands by name."""
-    sql = {"/schema": use_schema, "/db": use_db} if chat.is_sql else {}
-    return {
-        "/help": show_help, "/system": set_system, "/reset": reset, "/temp": set_temp,
-        "/max-tokens": set_max_tokens, "/example": ask_example, "/save": save_chat, **sql,
-        "/quit": quit_chat,
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Command:
+    """What a line that begins with a slash does."""
+
+    act: Callable[[Chat, str], None]  # given the chat and what follows the name
+    argument: str  # how /help names what follows, '' for nothing
+    about: str
+
+
+def commands(chat: Chat) -> dict[str, Command]:
+    """The chat's commands by name, in the order of /help."""
+    found = {
+        "/help": Command(show_help, "", "list the commands"),
+        "/system": Command(
+            set_system, "TEXT", "instruction placed before the first turn; alone: none"
+        ),
+        "/reset": Command(reset, "", "forget the conversation"),
+        "/temp": Command(set_temp, "N", "sampling temperature, 0 is greedy"),
+        "/max-tokens": Command(set_max_tokens, "N", "longest answer in tokens"),
+        "/example": Command(ask_example, "", "ask a validation row and show its reference"),
+        "/save": Command(save_chat, "FILE", "write the conversation so far"),
+    }
+    if chat.is_sql:
+        found["/schema"] = Command(use_schema, "FILE.sql", "ask about the tables of this SQL file")
+        found["/db"] = Command(
+            use_db, "FILE.sqlite", "ask about this database; answers run on a copy"
+        )
+    return found | {"/quit": Command(quit_chat, "", "leave (also Ctrl-D)")}
 
 
 def take_database(chat: Chat, sql: str, path: Path) -> None:
@@ -1785,12 +1821,12 @@ def take_database(chat: Chat, sql: str, path: Path) -> None:
     schema = dataset.schema_of(sql)
     if not schema:
         raise UserError(f"{path} holds no CREATE statement")
-    tried = chat.worker.run(sql, "SELECT 1", 10 * chat.config.sql_timeout)
+    tried = chat.worker.run(sql, "SELECT 1", 10 * chat.settings.sql_timeout)
     if tried.status != "ok":
         raise UserError(f"{path} does not load into SQLite: {tried.error}")
     ids = dataset.encode(chat.tuned.tokenizer, schema)
     limit = getattr(chat.tuned.model.args, "max_position_embeddings", math.inf)
-    if len(ids) + chat.max_tokens > limit:
+    if len(ids) + chat.settings.max_tokens > limit:
         raise UserError(
             f"the schema of {path} takes {len(ids):,} tokens; the model reads {limit:,}"
         )
@@ -1868,7 +1904,8 @@ def dump_tables(connection: sqlite3.Connection, limit: int | None) -> str | None
 
 def answer_turn(chat: Chat, text: str, database: str | None) -> None:
     """Stream the answer of each model to one user turn, and run its SQL where there is data."""
-    names = {"base": "base", TUNED: "finetuned"} if chat.config.show_base else {TUNED: "finetuned"}
+    names = {"base": "base"} if chat.settings.show_base else {}
+    names |= {TUNED: "finetuned"}
     wide = chat.console is not None and chat.console.is_terminal and chat.console.width >= WIDE
     with stacked(chat) if len(names) == 1 or not wide else side_by_side(chat, list(names)) as show:
         for name, which in names.items():
@@ -1891,16 +1928,17 @@ def stream_answer(
     from mlx_lm.generate import stream_generate
     from mlx_lm.sample_utils import make_sampler
 
-    model, tokenizer = chat.tuned.use(which), chat.tuned.tokenizer
+    model, tokenizer, settings = chat.tuned.use(which), chat.tuned.tokenizer, chat.settings
     tokenizer.eos_token_ids = stop_ids(tokenizer)
-    ids = prompt_ids(model, tokenizer, dataset.render_chat(turns, chat.system), chat.max_tokens)
-    mx.random.seed(chat.config.seed)
-    sampler = make_sampler(chat.temp, top_p=chat.config.top_p)
+    rendered = dataset.render_chat(turns, chat.system)
+    ids = prompt_ids(model, tokenizer, rendered, settings.max_tokens)
+    mx.random.seed(settings.seed)
+    sampler = make_sampler(settings.temp, top_p=settings.top_p)
     text, reason, tokens, speed, first = "", "interrupted", 0, 0.0, None
     start = time.perf_counter()
     try:
         for part in stream_generate(
-            model, tokenizer, ids, max_tokens=chat.max_tokens, sampler=sampler
+            model, tokenizer, ids, max_tokens=settings.max_tokens, sampler=sampler
         ):
             first = first if first is not None else time.perf_counter() - start
             text += part.text
@@ -1915,7 +1953,7 @@ def stream_answer(
 
 def run_answer(chat: Chat, sql: str, database: str) -> str:
     """Run an answer's SQL on a throw-away copy; its rows as text, or why there are none."""
-    result = chat.worker.run(database, sql, chat.config.sql_timeout, max_rows=20)
+    result = chat.worker.run(database, sql, chat.settings.sql_timeout, max_rows=20)
     if result.status != "ok":
         return f"  the query did not run ({result.status}): {result.error}"
     if result.state is not None:
@@ -1977,7 +2015,7 @@ def take_line(chat: Chat, line: str) -> None:
             command = commands(chat).get(name)
             if command is None:
                 raise UserError(f"there is no {name}: /help lists the commands")
-            return command(chat, argument.strip())
+            return command.act(chat, argument.strip())
         chat.transcript.append(f"you> {line}")
         prompt = (
             dataset.sql_prompt(line, chat.schema)
@@ -1989,6 +2027,21 @@ def take_line(chat: Chat, line: str) -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
 
 
+def converse(chat: Chat, typing: bool) -> None:
+    """Read lines and answer them until the input ends; `typing` when a person sits there."""
+    if typing:
+        print("Ask away; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
+    while True:
+        try:
+            line = input("you> " if typing else "").strip()
+            if line:
+                take_line(chat, line)
+        except KeyboardInterrupt:
+            print()
+        except EOFError:
+            return
+
+
 def chat(config: EvaluationConfig) -> None:
     """Talk with the fine-tuned model, and with the base next to it, until the input ends."""
     train.use_openblas()
@@ -1997,25 +2050,21 @@ def chat(config: EvaluationConfig) -> None:
     if typing:
         with suppress(ImportError):
             importlib.import_module("readline")  # line editing and history for input()
+
+    def draw_example() -> Row:
+        return random.choice(typed_rows(config, "valid", adapter_kind(tuned)))
+
+    settings = ChatSettings(
+        config.temp, config.top_p, config.max_tokens or CHAT_TOKENS, config.seed,
+        config.show_base, config.sql_timeout,
+    )  # fmt: skip
     with dataset.SqlWorker() as worker:
-        state = Chat(
-            tuned, config, make_console(), worker, config.temp, config.max_tokens or CHAT_TOKENS
-        )
+        state = Chat(tuned, settings, make_console(), worker, draw_example)
         if config.db:
             use_db(state, str(config.db))
         if config.schema:
             use_schema(state, str(config.schema))
-        if typing:
-            print("Ask away; /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
-        while True:
-            try:
-                line = input("you> " if typing else "").strip()
-                if line:
-                    take_line(state, line)
-            except KeyboardInterrupt:
-                print()
-            except EOFError:
-                return
+        converse(state, typing)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

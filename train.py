@@ -360,11 +360,11 @@ def rank_share(
     return rows[rank::size]
 
 
-def batch_iterator(config: TrainingConfig, start: int = 0) -> Callable[..., Iterator[tuple]]:
+def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., Iterator[tuple]]:
     """Make the function that mlx-lm calls for batches, beginning at micro-step `start`.
 
     Training (`loop=True`): epochs in seeded order without end, no row dropped, and the weight of a
-    batch is such that mlx-lm's plain averages over an accumulation window and over ranks become
+    batch is such that mlx-lm's plain averages over an accumulation `window` and over ranks become
     the average over the window's trained tokens. Validation: every row once, in a fixed order.
     """
     import mlx.core as mx
@@ -377,7 +377,7 @@ def batch_iterator(config: TrainingConfig, start: int = 0) -> Callable[..., Iter
         skip = start % per_epoch if loop else 0
         while True:
             if loop:
-                order = epoch_batches(lengths, widths, batch_size, config.seed, epoch)
+                order = epoch_batches(lengths, widths, batch_size, seed, epoch)
             else:
                 by_length = sorted(range(len(data)), key=lengths.__getitem__)
                 order = [by_length[i : i + batch_size] for i in range(0, len(data), batch_size)]
@@ -391,26 +391,25 @@ def batch_iterator(config: TrainingConfig, start: int = 0) -> Callable[..., Iter
         batch_size: int,
         max_seq_length: int,
         loop: bool = False,
-        seed: int | None = None,
         comm_group: Any = None,
     ) -> Iterator[tuple[mx.array, mx.array, mx.array, mx.array]]:
         rank, size = (comm_group.rank(), comm_group.size()) if comm_group else (0, 1)
         widths = bucket_widths([len(row.ids) - 1 for row in dataset])
-        window = config.grad_accumulation_steps if loop else 1
+        together = window if loop else 1
         # A GPU compiles the step anew for each shape: fewer shapes there, less padding elsewhere.
         multiple = HEAD_CHUNK if on_gpu() else 16
         step = start
         source = batches(dataset, batch_size, loop)
-        while group := [b for _, b in zip(range(window), source)]:  # noqa: B905
+        while group := [b for _, b in zip(range(together), source)]:  # noqa: B905
             total = sum(len(dataset[i].ids) - dataset[i].offset for b in group for i in b)
             for batch in group:
                 rows = rank_share(batch, dataset, rank, size)
                 tokens, places, targets, mine = pack(rows, widths, multiple)
                 # mlx-lm multiplies a validation loss by its own token count, a training loss
                 # by 1 / (window * ranks): weigh so that sums of token losses are what is left.
-                weight = window * size / max(total, 1) if loop else 1 / max(mine, 1)
+                weight = together * size / max(total, 1) if loop else 1 / max(mine, 1)
                 if loop:  # reaches dropout inside the compiled step; nothing to save for a resume
-                    key = hashlib.sha256(f"{config.seed} {step} {rank}".encode()).digest()
+                    key = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
                     mx.random.seed(int.from_bytes(key[:8], "little"))
                 step += 1
                 yield mx.array(tokens), mx.array(places), mx.array(targets), mx.array(weight)
@@ -1358,7 +1357,7 @@ def load_tensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
     return tensors, metadata  # type: ignore[return-value]
 
 
-def read_resume(adapter_path: Path) -> tuple[dict[str, mx.array], Row]:
+def read_resume(adapter_path: Path, config_class: type) -> tuple[dict[str, mx.array], Row]:
     """Read resume.safetensors: (tensors, {"config", "progress", "data", "base", "versions"})."""
 
     path = adapter_path / "resume.safetensors"
@@ -1367,14 +1366,14 @@ def read_resume(adapter_path: Path) -> tuple[dict[str, mx.array], Row]:
     try:
         tensors, metadata = load_tensors(path)
         run = json.loads(metadata["run"])
-        if settings_of(run)["iters"] < 1 or Progress(**run["progress"]).step < 0:
+        if settings_of(run, config_class)["iters"] < 1 or Progress(**run["progress"]).step < 0:
             raise ValueError("its counters are below 0")
         return tensors, run
     except (*DAMAGE, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): start without --resume") from None
 
 
-def saved_settings(adapter_path: Path) -> Row:
+def saved_settings(adapter_path: Path, config_class: type) -> Row:
     """The flags of the run in `adapter_path`, for --resume; {} when they cannot be read."""
     import struct
 
@@ -1382,20 +1381,20 @@ def saved_settings(adapter_path: Path) -> Row:
     with suppress(*DAMAGE, AttributeError, struct.error), path.open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         if path.is_file() and size < 10**8:  # no longer one is read by MLX, which is not needed
-            return settings_of(json.loads(json.loads(file.read(size))["__metadata__"]["run"]))
+            run = json.loads(json.loads(file.read(size))["__metadata__"]["run"])
+            return settings_of(run, config_class)
     return {}
 
 
-def settings_of(run: Row) -> Row:
+def settings_of(run: Row, config_class: type) -> Row:
     """The flags in a checkpoint's "run"; TypeError, ValueError and the like when they are none."""
-    known = {f.name for f in fields(TrainingConfig)}
-    paths = {"data", "adapter_path", "export_peft"}
+    known = {f.name: str(f.type) for f in fields(config_class)}
     settings: Row = {
-        name: Path(value) if name in paths and value is not None else value
+        name: Path(value) if "Path" in known[name] and value is not None else value
         for name, value in run["config"].items()
         if name in known
     }
-    TrainingConfig(**settings)
+    config_class(**settings)
     return settings
 
 
@@ -1576,7 +1575,7 @@ class TrainingRun:
             num_batches=-1,
             max_seq_length=self.config.max_seq_length,
             loss=supervised_loss,
-            iterate_batches=batch_iterator(self.config),
+            iterate_batches=batch_iterator(self.config.seed),
             clear_cache_threshold=CACHE_LIMIT_BYTES,
         )
         self.model.train()
@@ -1749,7 +1748,7 @@ class TrainingRun:
         """Go back to the state in resume.safetensors; refuses when what matters has changed."""
         from mlx.utils import tree_unflatten
 
-        tensors, run = read_resume(self.config.adapter_path)
+        tensors, run = read_resume(self.config.adapter_path, TrainingConfig)
         ours = jsonable(asdict(self.config))
         changed = [
             f"--{name.replace('_', '-')} was {run['config'].get(name)!r}, is {value!r}"
@@ -2033,7 +2032,9 @@ def fit(run: TrainingRun) -> str | None:
                 val_dataset=None,
                 args=args,
                 loss=supervised_loss,
-                iterate_batches=batch_iterator(config, run.progress.step),
+                iterate_batches=batch_iterator(
+                    config.seed, config.grad_accumulation_steps, run.progress.step
+                ),
                 training_callback=run,  # type: ignore[arg-type]  # has its two methods
             )
         except StopTraining as stop:
@@ -2089,7 +2090,7 @@ def train(config: TrainingConfig) -> Row:
             f"{config.batch_size}: lower it, or prepare more rows"
         )
     if config.resume:
-        read_resume(config.adapter_path)
+        read_resume(config.adapter_path, TrainingConfig)
     model, tokenizer, folder = load_base(config.model, config.quantize)
     record = training_record(config, model, folder, kind) | {"data_sha256": hashes}
     record |= {"sample_row": rows["valid"][0]}
@@ -2145,7 +2146,9 @@ def make_reporter(config: TrainingConfig) -> Any:
 def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a mode, or the run to resume, fills in for flags that were not given."""
     if given.get("resume"):
-        saved = saved_settings(given.get("adapter_path", TrainingConfig.adapter_path))
+        saved = saved_settings(
+            given.get("adapter_path", TrainingConfig.adapter_path), TrainingConfig
+        )
         return saved | {"adapter_path": TrainingConfig.adapter_path, "overwrite": False}
     if given.get("quick_test"):
         return QUICK_TEST

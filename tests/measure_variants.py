@@ -131,7 +131,7 @@ def main() -> None:
     model.train()
     rows = train.read_split(args.data, "train")
     examples = train.tokenize(rows, tokenizer, config.max_seq_length)
-    source = train.batch_iterator(config)(examples, config.batch_size, 512, loop=True)
+    source = train.batch_iterator(config.seed)(examples, config.batch_size, 512, loop=True)
     batches = [next(source) for _ in range(args.rounds)]
     found: dict[str, list[tuple[float, float]]] = {}
     for number, batch in enumerate([batches[0], *batches]):  # the first round warms up

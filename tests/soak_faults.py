@@ -359,7 +359,10 @@ class Training(Scene):
         """Whether the folder holds the killed run's own resume state, not an earlier run's."""
         import train
 
-        return train.saved_settings(folder).get("seed") == train.TrainingConfig.seed
+        return (
+            train.saved_settings(folder, train.TrainingConfig).get("seed")
+            == train.TrainingConfig.seed
+        )
 
     def again(self, place: Path, draw: random.Random) -> Sequence[object]:
         resume = ["--adapter-path", place / "checkpoints", "--resume"]
@@ -389,8 +392,13 @@ class Resuming(Training):
         folder = place / "checkpoints"
         check_tensors(folder)
         train.load_finetuned(folder)
-        step = train.read_resume(folder)[1]["progress"]["step"]
-        assert step >= train.read_resume(self.start / "checkpoints")[1]["progress"]["step"]
+        step = train.read_resume(folder, train.TrainingConfig)[1]["progress"]["step"]
+        assert (
+            step
+            >= train.read_resume(self.start / "checkpoints", train.TrainingConfig)[1]["progress"][
+                "step"
+            ]
+        )
         return "adapter loads"
 
     def again(self, place: Path, draw: random.Random) -> Sequence[object]:

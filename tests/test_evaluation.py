@@ -314,7 +314,9 @@ def score(
     finish = row.pop("finish_reason", "stop")
     prepared = evaluation.prepare_gold(full, worker, 42, 1.0)
     answer = Generation(reply, 10, 5, finish, 0.1)
-    return prepared, evaluation.score_sql(answer, prepared, full, worker, 1.0)
+    return prepared, evaluation.score_sql(
+        answer.text, answer.finish_reason, prepared, full, worker, 1.0
+    )
 
 
 CATS = "SELECT name FROM pets WHERE kind = 'cat'"
@@ -820,8 +822,8 @@ def test_chat_from_a_pipe(home: Path, pets_file: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def chat(tuned: Any, home: Path, worker: dataset.SqlWorker) -> Any:
-    config = evaluation.EvaluationConfig(adapter_path=home / "sql", data=home / "sql-data")
-    return evaluation.Chat(tuned, config, None, worker, 0.0, 8)
+    settings = evaluation.ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=2.0)
+    return evaluation.Chat(tuned, settings, None, worker, dict)
 
 
 def test_answers_run_on_a_copy(chat: Any, pets_file: Path) -> None:
@@ -847,7 +849,7 @@ def test_both_models_answer_side_by_side_on_a_wide_terminal(chat: Any) -> None:
 
     screen = io.StringIO()
     chat.console = Console(file=screen, force_terminal=True, width=160)
-    chat.config = dataclasses.replace(chat.config, show_base=True, interactive=True)
+    chat.settings = dataclasses.replace(chat.settings, show_base=True)
     evaluation.take_line(chat, "Hi")
     header = next(line for line in screen.getvalue().splitlines() if TUNED in line)
     assert "base" in header

@@ -100,9 +100,9 @@ def test_a_users_database_survives_its_chat(watched: Path) -> None:
     database, _ = evaluation.dump_database(path)
     wanted = ("attach", "vacuum", "files", "hidden", "schema write", "edge", "transaction")
     with dataset.SqlWorker() as worker, chdir(watched):
-        settings = evaluation.EvaluationConfig(interactive=True, db=path, sql_timeout=0.2)
+        settings = evaluation.ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=0.2)
         tuned: Any = None
-        chat = evaluation.Chat(tuned, settings, None, worker, 0.0, 8)
+        chat = evaluation.Chat(tuned, settings, None, worker, dict)
         for attack in hostile.attacks():
             if attack.kind in wanted:
                 assert evaluation.run_answer(chat, attack.sql, database).strip()

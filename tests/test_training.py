@@ -44,6 +44,16 @@ KINDS = ("lora", "dora", "full")
 UNSTEADY = {"tokens_per_second", "peak_memory_gb", "val_seconds"}  # clock and memory
 
 
+def batches_of(config: TrainingConfig, start: int = 0) -> Any:
+    """The function that mlx-lm would call for batches in a run of `config`."""
+    return train.batch_iterator(config.seed, config.grad_accumulation_steps, start)
+
+
+def resume_record(folder: Path) -> dict[str, Any]:
+    """What resume.safetensors in `folder` says of its run."""
+    return train.read_resume(folder, TrainingConfig)[1]
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No plots except where a test asks for them: each takes longer than ten steps."""
@@ -128,7 +138,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
         for key in ours:
             assert ours[key].tobytes() == theirs[key].tobytes(), (name, key)
     assert step_of(folder / "adapters.safetensors") == step_of(other / "adapters.safetensors")
-    assert train.read_resume(folder)[1]["progress"] == train.read_resume(other)[1]["progress"]
+    assert resume_record(folder)["progress"] == resume_record(other)["progress"]
     assert metrics(folder) == metrics(other)
     names = [sorted(p.name for p in f.glob("*_adapters.safetensors")) for f in (folder, other)]
     assert names[0] == names[1]
@@ -326,7 +336,7 @@ class Group:
 def test_an_epoch_has_every_row_once(lengths: list[int], batch_size: int, seed: int) -> None:
     rows, config = rows_of(lengths), TrainingConfig(seed=seed)
     per_epoch = math.ceil(len(rows) / batch_size)
-    source = train.batch_iterator(config)(rows, batch_size, 512, loop=True)
+    source = batches_of(config)(rows, batch_size, 512, loop=True)
     orders = []
     for _ in range(2):
         seen = []
@@ -342,9 +352,9 @@ def test_an_epoch_has_every_row_once(lengths: list[int], batch_size: int, seed: 
         assert sorted(seen) == list(range(len(rows)))
         orders.append(seen)
     assert len(rows) < 20 or orders[0] != orders[1]  # epochs differ
-    again = train.batch_iterator(config)(rows, batch_size, 512, loop=True)
+    again = batches_of(config)(rows, batch_size, 512, loop=True)
     assert orders[0] == [i for t, *_ in islice(again, per_epoch) for i in first_tokens(t)]
-    valid = list(train.batch_iterator(config)(rows, batch_size, 512))
+    valid = list(batches_of(config)(rows, batch_size, 512))
     assert sorted(i for t, *_ in valid for i in first_tokens(t)) == list(range(len(rows)))
 
 
@@ -360,7 +370,7 @@ def test_starting_at_a_step_continues_the_sequence(
     config = TrainingConfig(grad_accumulation_steps=window)
 
     def steps(start: int, end: int) -> list[Any]:
-        source = train.batch_iterator(config, start)(rows, batch_size, 512, loop=True)
+        source = batches_of(config, start)(rows, batch_size, 512, loop=True)
         found = []
         for batch in islice(source, end - start):  # with what dropout would draw
             found.append([np.array(x).tolist() for x in (*batch, mx.random.uniform(shape=(2,)))])
@@ -377,7 +387,7 @@ def test_starting_at_a_step_continues_the_sequence(
 @pytest.mark.parametrize("batch_size", [4, 8])
 def test_little_padding_and_few_shapes(batch_size: int, seed: int) -> None:
     rows = rows_of(gretel_like(1301, seed))
-    source = train.batch_iterator(TrainingConfig(seed=seed))(rows, batch_size, 512, loop=True)
+    source = train.batch_iterator(seed)(rows, batch_size, 512, loop=True)
     per_epoch = math.ceil(len(rows) / batch_size)
     shapes = [tokens.shape for tokens, *_ in islice(source, 2 * per_epoch)]
     used = sum(len(row.ids) - 1 for row in rows)
@@ -396,7 +406,7 @@ def test_the_header_tells_the_padding_of_real_batches(
     rows = train.tokenize(
         train.read_split(tiny_data, "train"), train.load_base(str(tiny_model))[1], 512
     )
-    source = train.batch_iterator(config)(rows, config.batch_size, 512, loop=True)
+    source = batches_of(config)(rows, config.batch_size, 512, loop=True)
     batches = islice(source, math.ceil(len(rows) / config.batch_size))
     padded = sum(tokens.size for tokens, *_ in batches)
     used = int(told[1].replace(",", ""))
@@ -449,7 +459,7 @@ def test_weights_turn_averages_into_token_means(lengths: list[int], window: int,
     rows = rows_of(lengths)
     config = TrainingConfig(grad_accumulation_steps=window)
     sources = [
-        train.batch_iterator(config)(rows, 3, 512, loop=True, comm_group=Group(rank, size))
+        batches_of(config)(rows, 3, 512, loop=True, comm_group=Group(rank, size))
         for rank in range(size)
     ]
     for _ in range(4):
@@ -579,7 +589,7 @@ def test_death_at_any_write_loses_nothing(
             tensors(path)  # whole, or not there
         if not (folder / "resume.safetensors").exists():
             train.train(config)
-        elif train.read_resume(folder)[1]["progress"]["step"] < 4:
+        elif resume_record(folder)["progress"]["step"] < 4:
             train.train(replace(config, resume=True))
         assert_same_run(folder, tmp_path / "whole")
 
@@ -617,7 +627,7 @@ def test_signals_at_random_moments(tiny_model: Path, tiny_data: Path, tmp_path: 
         time.sleep(random.random() * 0.02)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
-        step = train.read_resume(folder)[1]["progress"]["step"]
+        step = resume_record(folder)["progress"]["step"]
         assert 0 < step < 120
         if number == signal.SIGKILL:
             assert process.returncode == -signal.SIGKILL
@@ -1310,7 +1320,7 @@ def test_flags_win_over_modes() -> None:
 
 def test_resume_remembers_every_setting(tiny_adapter: Path) -> None:
     config = parsed("--resume", "--adapter-path", str(tiny_adapter), "--keep", "last")
-    remembered = train.read_resume(tiny_adapter)[1]["config"]
+    remembered = resume_record(tiny_adapter)["config"]
     changed = {"resume": True, "keep": "last"}
     assert train.jsonable(asdict(config)) == remembered | changed
     assert config.data.is_dir() and config.iters == 10
