@@ -2042,7 +2042,7 @@ def converse(chat: Chat, typing: bool) -> None:
             return
 
 
-def chat(config: EvaluationConfig) -> None:
+def open_chat(config: EvaluationConfig) -> None:
     """Talk with the fine-tuned model, and with the base next to it, until the input ends."""
     train.use_openblas()
     tuned = train.load_finetuned(config.adapter_path, config.model)
@@ -2070,7 +2070,7 @@ def chat(config: EvaluationConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags, then evaluate or chat."""
     config = dataset.parse_config(EvaluationConfig, argv, __doc__, preset)
-    return dataset.run_script(lambda: chat(config) if config.interactive else evaluate(config))
+    return dataset.run_script(lambda: open_chat(config) if config.interactive else evaluate(config))
 
 
 if __name__ == "__main__":
