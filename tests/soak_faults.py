@@ -393,12 +393,9 @@ class Resuming(Training):
         check_tensors(folder)
         train.load_finetuned(folder)
         step = train.read_resume(folder, train.TrainingConfig)[1]["progress"]["step"]
-        assert (
-            step
-            >= train.read_resume(self.start / "checkpoints", train.TrainingConfig)[1]["progress"][
-                "step"
-            ]
-        )
+        earlier = self.start / "checkpoints"
+        started = train.read_resume(earlier, train.TrainingConfig)[1]["progress"]["step"]
+        assert step >= started
         return "adapter loads"
 
     def again(self, place: Path, draw: random.Random) -> Sequence[object]:
