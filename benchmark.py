@@ -36,7 +36,8 @@ from typing import TYPE_CHECKING, Any
 import dataset
 import test_finetuned as evaluation
 import train
-from dataset import Row, UserError
+from dataset import Row
+from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from test_finetuned import TUNED
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         at_least_one = ("num_samples", "runs", "max_tokens", "prompt_tokens", "batch_size")
         unknown = sorted(set(self.extra_variants) - {FUSED, FOUR_BIT})
-        dataset.check(
+        check(
             *(
                 (
                     getattr(self, name) is None or getattr(self, name) >= 1,
@@ -838,7 +839,7 @@ def plot_panels(result: Row) -> list[tuple[str, str, list[tuple[float, Any]]]]:
 
 def draw_benchmark(result: Row) -> bytes | None:
     """Speed with error bars, memory and quality, a bar a variant; None without matplotlib."""
-    if evaluation.optional("matplotlib", "matplotlib", "benchmark.png") is None:
+    if optional("matplotlib", "matplotlib", "benchmark.png") is None:
         return None
     import io
 
@@ -1188,10 +1189,10 @@ def benchmark(config: BenchmarkConfig) -> Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and measure; status 3 when asked to fail on a regression and there is one."""
-    config = dataset.parse_config(BenchmarkConfig, argv, __doc__, preset)
+    config = parse_config(BenchmarkConfig, argv, __doc__, preset)
     train.use_openblas()
     result: Row = {}
-    status = dataset.run_script(lambda: result.update(benchmark(config)))
+    status = run_script(lambda: result.update(benchmark(config)))
     worse = any(f["regression"] for f in (result.get("baseline") or {}).get("figures", []))
     return REGRESSION_STATUS if not status and worse and config.fail_on_regression else status
 

@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dataset
 import train
-from dataset import Row, UserError
+from dataset import Row
+from gemma_lora.cli import UserError, _missing, check, optional, parse_config, run_script
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -189,7 +190,7 @@ class EvaluationConfig:
     )
 
     def __post_init__(self) -> None:
-        dataset.check(
+        check(
             (self.num_samples is None or self.num_samples >= 1, "--num-samples must be 1 or more"),
             (
                 not self.use_validation or self.split in (None, "valid"),
@@ -223,20 +224,6 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     scored = given.get("split") or given.get("use_validation")
     return {"max_tokens": 64, "examples": 2} | ({"num_samples": 8} if scored else {})
-
-
-def optional(module: str, package: str, costs: str) -> Any | None:
-    """Import an optional library; without it, say once what is missing and how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        if package not in _missing:
-            print(f"no {costs}: pip install {package}", file=sys.stderr)
-            _missing.add(package)
-        return None
-
-
-_missing: set[str] = set()
 
 
 # --- SQL in a reply -----------------------------------------------------------------------------
@@ -2069,8 +2056,8 @@ def open_chat(config: EvaluationConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags, then evaluate or chat."""
-    config = dataset.parse_config(EvaluationConfig, argv, __doc__, preset)
-    return dataset.run_script(lambda: open_chat(config) if config.interactive else evaluate(config))
+    config = parse_config(EvaluationConfig, argv, __doc__, preset)
+    return run_script(lambda: open_chat(config) if config.interactive else evaluate(config))
 
 
 if __name__ == "__main__":

@@ -43,22 +43,19 @@ from dataset import (
     PARTIAL,
     STOP_TOKENS,
     Row,
-    UserError,
     bound_hub_waits,
-    check,
     edited_files,
     explain_hub_error,
     model_cache,
-    parse_config,
     read_json_lines,
     read_manifest,
     read_split,
     remove_leftovers,
     render_prompt,
-    run_script,
     sha256_of,
     write_atomic,
 )
+from gemma_lora.cli import UserError, check, parse_config, run_script
 
 if TYPE_CHECKING:
     import mlx.core as mx

@@ -272,7 +272,7 @@ def leftovers(place: Path) -> list[str]:
 
 def refusal(action: Callable[[], Any]) -> str | None:
     """The message of the UserError that an action raises, None when it raises none."""
-    from dataset import UserError
+    from gemma_lora.cli import UserError
 
     try:
         action()

@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import benchmark
-import dataset
 import train
 from benchmark import BASE, TUNED, BenchmarkConfig
+from gemma_lora import cli
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
 many = st.lists(positive, min_size=1, max_size=40)
@@ -263,7 +263,7 @@ def test_baseline_json_status_and_a_card_of_ones_own(
 def test_baseline_of_another_shape_is_refused(compared: Any) -> None:
     result, _ = compared
     config = BenchmarkConfig(baseline=Path("old.json"))
-    with pytest.raises(dataset.UserError, match="no figure of the same variant"):
+    with pytest.raises(cli.UserError, match="no figure of the same variant"):
         benchmark.judge_baseline(result, {"figures": {}, "machine": {}, "settings": {}}, config)
 
 
@@ -299,7 +299,7 @@ def test_missing_adapter_is_one_line(tmp_path: Path) -> None:
 def test_damaged_baseline_is_named(content: str, tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(content)
-    with pytest.raises(dataset.UserError, match="cannot be used"):
+    with pytest.raises(cli.UserError, match="cannot be used"):
         benchmark.read_baseline(path)
 
 

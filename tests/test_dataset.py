@@ -23,7 +23,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import dataset
-from dataset import DatasetConfig, Row, UserError
+from dataset import DatasetConfig, Row
+from gemma_lora import cli
+from gemma_lora.cli import UserError
 
 SCRIPT = Path(dataset.__file__)
 OUTPUTS = ("train.jsonl", "valid.jsonl", "test.jsonl", "manifest.json")
@@ -1003,17 +1005,17 @@ def test_no_hub(environment: dict[str, str]) -> None:
 
 def test_the_token_is_handed_on() -> None:
     os.environ |= {"HUGGINGFACE_HUB_TOKEN": "hf_one", "HF_HUB_ENABLE_HF_TRANSFER": "1"}
-    dataset.load_env()
+    cli.load_env()
     assert os.environ["HF_TOKEN"] == "hf_one"
     assert os.environ["HF_XET_HIGH_PERFORMANCE"] == "1"
     os.environ |= {"HUGGINGFACE_HUB_TOKEN": "hf_two"}
-    dataset.load_env()
+    cli.load_env()
     assert os.environ["HF_TOKEN"] == "hf_one"
 
 
 def test_an_empty_token_is_none() -> None:
     os.environ["HF_TOKEN"] = ""
-    dataset.load_env()
+    cli.load_env()
     assert "HF_TOKEN" not in os.environ
 
 
@@ -1126,9 +1128,9 @@ def test_ctrl_c_and_a_closed_pipe() -> None:
     def closed() -> None:
         raise BrokenPipeError
 
-    assert dataset.run_script(interrupted) == 130
+    assert cli.run_script(interrupted) == 130
     with contextlib.redirect_stdout(sys.stdout):
-        assert dataset.run_script(closed) == 0
+        assert cli.run_script(closed) == 0
 
 
 def test_the_bundled_samples_are_named_when_absent(monkeypatch: pytest.MonkeyPatch) -> None:

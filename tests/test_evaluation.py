@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from dataset import UserError
+from gemma_lora import cli
+from gemma_lora.cli import UserError
 from test_finetuned import TUNED, Generation
 
 settings.register_profile("no deadline", deadline=None)  # first calls import libraries
@@ -521,7 +522,7 @@ def test_missing_optional_package_costs_one_line(
 ) -> None:
     for name in ("scipy.stats", "rich.console", "sqlglot"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(evaluation, "_missing", set())
+    monkeypatch.setattr(cli, "_missing", set())
     samples = fake_samples([(False, True)] * 4)
     summary = evaluation.summarize(samples)
     assert evaluation.normal_sql("SELECT  1") == "select 1"
@@ -690,7 +691,7 @@ def test_a_scored_run_needs_no_optional_package(
     optional = ("rich.console", "rich.progress", "scipy.stats", "sqlglot", "sacrebleu")
     for name in (*optional, "rapidfuzz.distance"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(evaluation, "_missing", set())
+    monkeypatch.setattr(cli, "_missing", set())
     for kind in ("sql", "alpaca"):
         done = run(
             "--adapter-path", home / kind, "--data", home / f"{kind}-data", "--split", "test",
@@ -700,7 +701,7 @@ def test_a_scored_run_needs_no_optional_package(
         assert f"| {TUNED} | 2 |" in done.stdout
         figures = json.loads((tmp_path / kind / "evaluation.json").read_text())["summary"]
         assert figures["paired"][0]["n"] == 2
-    assert evaluation._missing == {"rich", "scipy", "sqlglot", "sacrebleu", "rapidfuzz"}
+    assert cli._missing == {"rich", "scipy", "sqlglot", "sacrebleu", "rapidfuzz"}
 
 
 def test_validation_rows_are_said_to_have_chosen_the_checkpoint(home: Path) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import train
-from dataset import UserError, render_chat
+from dataset import render_chat
+from gemma_lora.cli import UserError
 
 gguf = pytest.importorskip("gguf", reason="needs gguf (requirements-packaged.txt)")
 

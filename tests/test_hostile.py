@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from dataset import UserError
+from gemma_lora import cli
+from gemma_lora.cli import UserError
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 DEEP = '{"a":' * 100_000
@@ -38,7 +39,7 @@ DEEP = '{"a":' * 100_000
 def failure(capsys: Any, action: Callable[[], Any], status: int = 1) -> str:
     """Run a script's action that must fail; returns the one line it says, "loading" lines aside."""
     capsys.readouterr()
-    assert dataset.run_script(action) == status
+    assert cli.run_script(action) == status
     said = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("loading ")]
     assert len(said) == 1 and ": error: " in said[0], said
     return said[0]

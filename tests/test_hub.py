@@ -39,6 +39,7 @@ def sleep(seconds):
 
 time.sleep = sleep
 import dataset, train
+from gemma_lora.cli import run_script
 
 def rows(name):
     found.append(len(list(dataset.open_source(dataset.DatasetConfig(dataset_name=name))[0])))
@@ -52,7 +53,7 @@ def run(script, name):
     if script == "train.py":
         return train.main(["--model", name, "--data", sys.argv[2]])
     action = {"rows": rows, "load": load}[script]
-    return dataset.run_script(lambda: action(name))
+    return run_script(lambda: action(name))
 
 def captured(script, name):
     slept.clear()

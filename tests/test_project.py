@@ -21,6 +21,7 @@ import benchmark
 import dataset
 import test_finetuned
 import train
+from gemma_lora import cli
 
 CONFIGS = {
     "dataset.py": dataset.DatasetConfig,
@@ -66,7 +67,7 @@ def test_documented_commands_are_accepted() -> None:
     commands = [command for text in texts for command in commands_in(text)]
     assert len(commands) > 30
     for script, *arguments in commands:
-        assert dataset.parse_config(CONFIGS[script], arguments, None), (script, arguments)
+        assert cli.parse_config(CONFIGS[script], arguments, None), (script, arguments)
 
 
 # What makes an example of a help text small, and keeps it from the hub; the last value counts.
@@ -114,8 +115,9 @@ def test_examples_of_the_help_run(
 
 
 def joined_sources() -> str:
-    """The four scripts with texts that are split over lines put together again."""
-    text = "\n".join((ROOT / script).read_text() for script in CONFIGS)
+    """Scripts and rooms with texts that are split over lines put together again."""
+    files = [ROOT / script for script in CONFIGS] + sorted((ROOT / "gemma_lora").glob("*.py"))
+    text = "\n".join(path.read_text() for path in files)
     return re.sub(r'"\s*\n\s*f?"', "", text)
 
 

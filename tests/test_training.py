@@ -37,7 +37,8 @@ from mlx.utils import tree_map
 
 import dataset
 import train
-from dataset import UserError
+from gemma_lora import cli
+from gemma_lora.cli import UserError
 from train import Example, TrainingConfig, TrainingRun
 
 KINDS = ("lora", "dora", "full")
@@ -1299,7 +1300,7 @@ def test_a_bad_flag_on_the_real_command_line() -> None:
 
 
 def parsed(*flags: str) -> TrainingConfig:
-    return dataset.parse_config(TrainingConfig, list(flags), train.__doc__, train.preset)
+    return cli.parse_config(TrainingConfig, list(flags), train.__doc__, train.preset)
 
 
 def test_flags_win_over_modes() -> None:

@@ -1,0 +1,1 @@
+"""The rooms behind the four scripts; CONTRIBUTING.md draws the house."""
