@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Any
 import dataset
 import test_finetuned as evaluation
 import train
-from dataset import Row
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
+from gemma_lora.files import ROOT, Row, jsonable, remove_leftovers, require_writable, write_together
 from test_finetuned import TUNED
 
 if TYPE_CHECKING:
@@ -588,7 +588,7 @@ def describe_machine() -> Row:
     with suppress(OSError, subprocess.SubprocessError):
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"],
-            cwd=dataset.ROOT, capture_output=True, text=True, timeout=5, check=True,
+            cwd=ROOT, capture_output=True, text=True, timeout=5, check=True,
         ).stdout.strip()  # fmt: skip
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return {
@@ -1138,7 +1138,7 @@ def measure(config: BenchmarkConfig) -> tuple[Row, train.Finetuned]:
         "format": 1,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
-        "settings": train.jsonable(asdict(config)),
+        "settings": jsonable(asdict(config)),
         "shape": shape.name,
         "model": {k: tuned.config.get(k) for k in ("model", "base_fingerprint", "best_step")},
         "definitions": {k: v[3] for k, v in METRICS.items()} | OTHER_DEFINITIONS,
@@ -1162,7 +1162,7 @@ def benchmark(config: BenchmarkConfig) -> Row:
     """Measure as configured, write the reports and return what benchmark.json holds."""
     before = read_baseline(config.baseline) if config.baseline else None
     if config.adapter_path.is_dir():  # else loading says what is missing
-        dataset.require_writable(config.folder)
+        require_writable(config.folder)
     result, tuned = measure(config)
     if before is not None:
         result["baseline"] = judge_baseline(result, before, config)
@@ -1178,8 +1178,8 @@ def benchmark(config: BenchmarkConfig) -> Row:
             manifest = dataset.read_manifest(config.data)
             files[card] = make_card(result, tuned.config, manifest, config.adapter_path)
     files[folder / "benchmark.json"] = json.dumps(result, indent=2) + "\n"
-    dataset.remove_leftovers(folder, ["benchmark.*", card.name])
-    dataset.write_together(files)
+    remove_leftovers(folder, ["benchmark.*", card.name])
+    write_together(files)
     show_benchmark(result, f"Benchmark of {config.adapter_path} on {result['machine']['device']}")
     print(f"written to {folder}: {', '.join(sorted(p.name for p in files))}", file=sys.stderr)
     if config.json:

@@ -30,7 +30,6 @@ import resource
 import signal
 import sqlite3
 import sys
-import tempfile
 import threading
 import time
 import unicodedata
@@ -39,25 +38,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
 from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.files import (
+    ROOT,
+    Row,
+    bounded_lines,
+    json_lines,
+    model_cache,
+    read_json_lines,
+    remove_leftovers,
+    require_writable,
+    sha256_of,
+    write_atomic,
+    write_together,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from tokenizers import Tokenizer
-
-Row = dict[str, Any]
 SPLITS = ("train", "valid", "test")
-ROOT = Path(__file__).resolve().parent
 
 DEFAULT_MODEL = "google/gemma-3-270m-it"
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
 MAX_SEQ_LENGTH = 512
-LINE_LENGTH = 2**26  # a line of a data file with so many characters is no row
 LIST_BYTES = 2**30  # a .json file that is one list is read whole, and takes several times its size
-PARTIAL = ".partial"  # ends the names of temporary files
 
 BOS, EOS = "<bos>", "<eos>"
 START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
@@ -930,32 +937,6 @@ SCHEMA_NOISE = frozenset(
 )
 
 
-# --- Where rows come from -----------------------------------------------------------------------
-
-
-def bounded_lines(lines: TextIO, path: Path) -> Iterator[str]:
-    """The lines of an open text, as long as they are no longer than a row can sensibly be."""
-    while line := lines.readline(LINE_LENGTH):
-        if len(line) == LINE_LENGTH:
-            raise UserError(f"{path} has a line of {LINE_LENGTH:,} or more characters: mend it")
-        yield line
-
-
-def read_json_lines(path: Path) -> Iterator[Row]:
-    """Yield the objects of a .jsonl file; bytes that are not UTF-8 become U+FFFD."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
-        for number, line in enumerate(bounded_lines(lines, path), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number} is not JSON ({error}): mend it") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number} holds {type(row).__name__}, not an object")
-            yield row
-
-
 def read_json(path: Path) -> Iterator[Row]:
     """Yield the objects of a .json file: one list of objects, or one object a line."""
     with path.open(encoding="utf-8-sig", errors="replace") as text:
@@ -1343,12 +1324,6 @@ def load_tokenizer(model: str) -> Tokenizer | None:
     return None
 
 
-def model_cache() -> Path:
-    """Folder that keeps converted models, one sub-folder each."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("GEMMA_LORA_CACHE") or f"{base}/gemma3-mlx-lora").expanduser()
-
-
 def token_lengths(rows: Sequence[Row], tokenizer: Tokenizer | None) -> list[tuple[int, int]]:
     """(prompt, completion) lengths in tokens, special tokens included; an estimate without one."""
     lengths = []
@@ -1435,85 +1410,6 @@ def similar_schemas(splits: Mapping[str, Sequence[Row]]) -> int:
         others = set().union(*(by_word[w] for w in rare))
         near += any(len(key & other) >= 0.8 * len(key | other) for other in others)
     return near
-
-
-# --- Writing and reading ------------------------------------------------------------------------
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file; raises UserError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-
-
-def write_atomic(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Write a file so that it is there whole or not at all; see `write_together`."""
-    write_together({path: content})
-
-
-def write_together(files: Mapping[Path, str | bytes | Iterable[str]]) -> None:
-    """Write files whole or not at all: every one to a temporary name, flushed, then renamed.
-
-    Whatever fails before the last byte is on the disk leaves all the old files as they were. The
-    last of several files vouches for the others: it goes before they are replaced and comes after,
-    so that no reader who asks for it sees a mixture of old and new, wherever a kill lands.
-    """
-    staged: dict[str, Path] = {}
-    left = "nothing was replaced"
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
-            staged[temporary] = path
-            with os.fdopen(handle, "wb") as file:
-                blocks = [content] if isinstance(content, (str, bytes)) else content
-                for block in blocks:
-                    file.write(block.encode() if isinstance(block, str) else block)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-        if len(staged) > 1:
-            path.unlink(missing_ok=True)
-            left = f"{path.name} was removed, for some of the files it vouches for are new"
-        for temporary, path in staged.items():
-            os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; {left}") from None
-    finally:
-        for temporary in staged:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-
-def require_writable(folder: Path) -> None:
-    """Raise UserError when files cannot be made in `folder`: sooner than after all the work.
-
-    A folder that is not there yet is not made, only looked for where it would be.
-    """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror}; give another folder, or make room there"
-        ) from None
-
-
-def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Delete the temporary files of a run that was killed while it wrote files of these names."""
-    for name in names:
-        for ending in (PARTIAL, ".safetensors"):
-            for path in folder.glob(f".{name}.*{ending}"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-
-def json_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Rows as the lines of a JSONL file; keys keep their order, so equal rows give equal bytes."""
-    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_manifest(data_dir: Path) -> Row:

@@ -35,8 +35,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dataset
 import train
-from dataset import Row
 from gemma_lora.cli import UserError, _missing, check, optional, parse_config, run_script
+from gemma_lora.files import (
+    Row,
+    json_lines,
+    remove_leftovers,
+    require_writable,
+    sha256_of,
+    write_atomic,
+    write_together,
+)
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -1574,7 +1582,7 @@ def run_record(tuned: train.Finetuned, config: EvaluationConfig, n: int) -> Row:
         "seed": config.seed,
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
         "shots_as": "earlier turns of the chat, drawn from train.jsonl" if config.shots else None,
-        "data_sha256": dataset.sha256_of(path),
+        "data_sha256": sha256_of(path),
         "adapter": {k: tuned.config[k] for k in keys.split() if k in tuned.config},
         "number_tolerance": {"relative": REL_TOL, "absolute": ABS_TOL},
         "versions": versions,
@@ -1603,7 +1611,7 @@ def evaluate(config: EvaluationConfig) -> Row:
     tuned = train.load_finetuned(config.adapter_path, config.model)
     folder = config.output_dir or config.adapter_path
     if config.rows_from:
-        dataset.require_writable(folder)
+        require_writable(folder)
     kind = adapter_kind(tuned)
     rows = evaluation_rows(config, kind)
     title = run_title(config, len(rows))
@@ -1627,10 +1635,10 @@ def evaluate(config: EvaluationConfig) -> Row:
         show_report(name, report["forgetting"], made, 1)
         text += "\n" + evaluation_markdown(name.capitalize(), report["forgetting"], [])
         samples = [s | {"set": "main"} for s in samples] + [s | {"set": "forgetting"} for s in made]
-    dataset.remove_leftovers(folder, ["evaluation*"])
-    dataset.write_together(
+    remove_leftovers(folder, ["evaluation*"])
+    write_together(
         {
-            folder / "evaluation_samples.jsonl": "".join(dataset.json_lines(samples)),
+            folder / "evaluation_samples.jsonl": "".join(json_lines(samples)),
             folder / "evaluation.md": text,
             folder / "evaluation.json": json.dumps(report, indent=2) + "\n",
         }
@@ -1730,7 +1738,7 @@ def save_chat(chat: Chat, text: str) -> None:
         raise UserError(
             f"'{text}' exists already: give another name" if text else "/save takes a file name"
         )
-    dataset.write_atomic(path, "\n".join(chat.transcript) + "\n")
+    write_atomic(path, "\n".join(chat.transcript) + "\n")
     print(f"saved to {path}")
 
 

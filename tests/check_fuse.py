@@ -39,6 +39,7 @@ from mlx_lm.utils import load, save
 import dataset
 import test_finetuned
 import train
+from gemma_lora import files
 
 Outputs = tuple[list[Any], list[list[int]]]  # logits of every text, answers to every prompt
 # What a program that reads Hugging Face's format asks a model's folder for.
@@ -115,7 +116,7 @@ def difference_from_benchmark(adapter_path: Path, base: Path, fused: Any) -> flo
 def folder_facts(folder: Path) -> dict[str, Any]:
     """What other programs find in the fused folder."""
     config = json.loads((folder / "config.json").read_text())
-    names, _ = train.load_tensors(folder / "model.safetensors")
+    names, _ = files.load_tensors(folder / "model.safetensors")
     return {
         "files": sorted(p.name for p in folder.iterdir()),
         "missing": [name for name in WANTED_FILES if not (folder / name).is_file()],

@@ -37,6 +37,7 @@ for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.setdefault(switch, "1")
 
 import train  # noqa: E402
+from gemma_lora import files  # noqa: E402
 
 train.use_openblas()  # before anything imports mlx.core
 
@@ -53,7 +54,7 @@ Logits = Callable[[Sequence[int]], np.ndarray]  # token ids -> float32 (position
 
 def sample_rows(kind: str, count: int, seed: int) -> list[tuple[str, str]]:
     """(rendered prompt, rendered example) of rows of the bundled sample, drawn with `seed`."""
-    rows = list(dataset.read_json_lines(ROOT / f"data/sample_{kind}.jsonl"))
+    rows = list(files.read_json_lines(ROOT / f"data/sample_{kind}.jsonl"))
     found = []
     for row in random.Random(seed).sample(rows, count):
         if kind == "sql":

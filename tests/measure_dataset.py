@@ -30,6 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import dataset
+from gemma_lora import files
 
 TARGET_RATIO = 2.5
 TARGET_GB = 2.0
@@ -164,15 +165,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=106_000, help="how many rows to make")
     parser.add_argument("--workers", type=int, default=2, help="--workers of dataset.py")
     options = parser.parse_args()
-    seeds = list(dataset.read_json_lines(options.source))
+    seeds = list(files.read_json_lines(options.source))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = folder / "rows.jsonl"
-        dataset.write_atomic(source, dataset.json_lines(varied(seeds, options.rows)))
+        files.write_atomic(source, files.json_lines(varied(seeds, options.rows)))
         script = measure_script(source, options.model, options.workers, folder)
         counts = dataset.read_manifest(folder / "data")["counts"]
-        tokenize_sec = measure_tokenizing(dataset.read_json_lines(source), options.model)
-        golds_sec, golds_ran = measure_golds(list(dataset.read_json_lines(source)))
+        tokenize_sec = measure_tokenizing(files.read_json_lines(source), options.model)
+        golds_sec, golds_ran = measure_golds(list(files.read_json_lines(source)))
     figures = {
         "rows": options.rows,
         "kept": counts["rows"]["kept"],

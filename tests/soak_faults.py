@@ -41,6 +41,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+from gemma_lora import files  # noqa: E402
 
 IMPORTS = (
     "mlx.core", "mlx.nn", "mlx.optimizers", "mlx_lm.tuner.trainer", "mlx_lm.cli_ui", "transformers",
@@ -283,11 +284,10 @@ def refusal(action: Callable[[], Any]) -> str | None:
 
 def check_tensors(folder: Path) -> None:
     """Every safetensors file that is not a temporary one can be read to its end."""
-    import train
 
     for path in folder.rglob("*.safetensors"):
         if not path.name.startswith("."):
-            train.load_tensors(path)
+            files.load_tensors(path)
 
 
 @dataclass
@@ -325,7 +325,7 @@ class Preparing(Scene):
 
         data = place / "data"
         for path in data.glob("*.jsonl"):
-            list(dataset.read_json_lines(path))
+            list(files.read_json_lines(path))
         now = {name: text for name, text in contents(place).items() if "lengths" not in name}
         for state, folder in (("earlier data", self.start), ("new data", self.reference)):
             wanted = {n: t for n, t in contents(folder).items() if "lengths" not in n}
@@ -436,13 +436,12 @@ class Evaluating(Reporting):
     """test_finetuned.py: evaluation.json can be computed from evaluation_samples.jsonl."""
 
     def examine_report(self, folder: Path) -> str:
-        import dataset
         import test_finetuned as evaluation
 
         if not (folder / "evaluation.json").exists():
             return "no report"
         report = json.loads((folder / "evaluation.json").read_text())
-        samples = list(dataset.read_json_lines(folder / "evaluation_samples.jsonl"))
+        samples = list(files.read_json_lines(folder / "evaluation_samples.jsonl"))
         assert json.loads(json.dumps(evaluation.summarize(samples))) == report["summary"]
         reference = json.loads((self.reference / "checkpoints" / "evaluation.json").read_text())
         return "new report" if report["run"]["n"] == reference["run"]["n"] else "earlier report"

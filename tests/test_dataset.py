@@ -23,9 +23,10 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import dataset
-from dataset import DatasetConfig, Row
-from gemma_lora import cli
+from dataset import DatasetConfig
+from gemma_lora import cli, files
 from gemma_lora.cli import UserError
+from gemma_lora.files import Row
 
 SCRIPT = Path(dataset.__file__)
 OUTPUTS = ("train.jsonl", "valid.jsonl", "test.jsonl", "manifest.json")
@@ -637,7 +638,7 @@ def test_manifest_and_plot(capsys: pytest.CaptureFixture[str]) -> None:
     assert manifest["type"] == "alpaca" and manifest["seed"] == 7
     assert manifest["source"] == {
         "name": "mine.jsonl",
-        "revision": dataset.sha256_of(source),
+        "revision": files.sha256_of(source),
         "licence": None,
     }
     assert manifest["columns"] == {name: name for name in ("instruction", "output", "input")}
@@ -646,7 +647,7 @@ def test_manifest_and_plot(capsys: pytest.CaptureFixture[str]) -> None:
         assert list(manifest["token_lengths"][name]) == ["p50", "p90", "p99", "max"]
     for name in OUTPUTS[:3]:
         told = manifest["files"][name]
-        assert told["sha256"] == dataset.sha256_of(Path("data") / name)
+        assert told["sha256"] == files.sha256_of(Path("data") / name)
         assert told["rows"] == len((Path("data") / name).read_text().splitlines())
     assert Path("data/lengths.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(contents(Path("data"))) == sorted([*OUTPUTS, "lengths.png"])
@@ -671,7 +672,7 @@ def test_rows_come_back_as_written(quick: None) -> None:
         back = dataset.read_split(Path("data"), split)
         # splitlines() would take U+2028 for a line end; a JSONL reader must not.
         text = (Path("data") / f"{split}.jsonl").read_text()
-        assert "".join(dataset.json_lines(back)) == text
+        assert "".join(files.json_lines(back)) == text
         for row in back:
             assert dataset.parse_example(row["text"]) == (row["prompt"], row["completion"])
 
@@ -689,8 +690,8 @@ VALUES = st.recursive(
 @given(st.lists(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), max_size=5))
 def test_json_lines_round_trip(rows: list[Row]) -> None:
     path = Path("round.jsonl")
-    dataset.write_atomic(path, "".join(dataset.json_lines(rows)))
-    assert list(dataset.read_json_lines(path)) == rows
+    files.write_atomic(path, "".join(files.json_lines(rows)))
+    assert list(files.read_json_lines(path)) == rows
 
 
 @pytest.mark.parametrize(

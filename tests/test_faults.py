@@ -34,7 +34,7 @@ from soak_faults import (
 from test_training import assert_same_run, metrics, wait_for_steps
 
 import dataset
-import train
+from gemma_lora import files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, pidfd and capset: Linux")
 
@@ -84,7 +84,7 @@ def test_a_kill_between_renames_mixes_no_splits(stage: Stage) -> None:
     place = stage.copy(start, "mixed")
     done = stage.launcher.run(scene.script, scene.flags, place, die_at=before_test)
     assert done.status == -signal.SIGKILL
-    rows = {s: list(dataset.read_json_lines(place / "data" / f"{s}.jsonl")) for s in dataset.SPLITS}
+    rows = {s: list(files.read_json_lines(place / "data" / f"{s}.jsonl")) for s in dataset.SPLITS}
     assert {r["text"] for r in rows["train"]} & {r["text"] for r in rows["test"]}  # a real leak
     told = stage.launcher.run("train.py", [*stage.training(), "--data", place / "data"], place)
     assert "manifest.json" in told.line() and "dataset.py" in told.line()
@@ -160,7 +160,7 @@ def test_a_full_disk_ends_training_with_one_line(
     assert {f"previous-1/{name}": text for name, text in earlier.items()}.items() <= now.items()
     assert not leftovers(place)
     for path in (place / "checkpoints").glob("*.safetensors"):
-        train.load_tensors(path)
+        files.load_tensors(path)
     if file == "metrics.jsonl":
         assert "--resume" in done.line()
         stage.must_run("train.py", stage.training(), place)

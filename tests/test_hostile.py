@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from gemma_lora import cli
+from gemma_lora import cli, files
 from gemma_lora.cli import UserError
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -293,7 +293,7 @@ def resume_files(path: Path) -> dict[str, bytes]:
     """resume.safetensors with one wrong value in what it says about the run."""
     import mlx.core as mx
 
-    tensors, metadata = train.load_tensors(path)
+    tensors, metadata = files.load_tensors(path)
     run = json.loads(metadata["run"])
     changes: list[dict[str, Any]] = [
         {"config": 5}, {"config": {**run["config"], "iters": "x"}}, {"progress": []},
@@ -439,7 +439,7 @@ def test_odd_rows_are_kept_or_dropped_with_a_reason(name: str, tmp_path: Path) -
 def test_no_line_is_read_without_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(dataset, "LINE_LENGTH", 1000)
+    monkeypatch.setattr(files, "LINE_LENGTH", 1000)
     for name in ("long.jsonl", "long.json", "long.csv"):
         (tmp_path / name).write_text('{"instruction": "' + "x" * 5000)
         said = failure(capsys, lambda name=name: prepare(tmp_path / name, tmp_path / "out"))

@@ -37,7 +37,7 @@ from mlx.utils import tree_map
 
 import dataset
 import train
-from gemma_lora import cli
+from gemma_lora import cli, files
 from gemma_lora.cli import UserError
 from train import Example, TrainingConfig, TrainingRun
 
@@ -114,12 +114,12 @@ def arrays(tree: Any) -> dict[str, np.ndarray]:
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file."""
-    return {n: np.array(v) for n, v in train.load_tensors(path)[0].items()}
+    return {n: np.array(v) for n, v in files.load_tensors(path)[0].items()}
 
 
 def step_of(path: Path) -> int:
     """The step whose weights a file of train.py says it holds."""
-    return int(train.load_tensors(path)[1]["step"])
+    return int(files.load_tensors(path)[1]["step"])
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -290,7 +290,7 @@ def test_bfloat16_base_keeps_float32_where_it_matters(
     assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
     assert {g.dtype for g in train.named_arrays(gradients).values()} == {mx.float32}
     train.train(tiny_config(folder, tiny_data, tmp_path / "ck", iters=2))
-    saved, _ = train.load_tensors(tmp_path / "ck" / "adapters.safetensors")
+    saved, _ = files.load_tensors(tmp_path / "ck" / "adapters.safetensors")
     assert {w.dtype for w in saved.values()} == {mx.float32}
 
 
@@ -1005,12 +1005,12 @@ def test_quantized_base(
 
 def test_partial_folders_of_killed_runs_go(tmp_path: Path) -> None:
     target = tmp_path / "cache" / "model"
-    dead, busy = (target.parent / f".{name}{train.PARTIAL}" for name in ("dead", "busy"))
+    dead, busy = (target.parent / f".{name}{files.PARTIAL}" for name in ("dead", "busy"))
     for folder in (dead, busy):
         (folder / "model").mkdir(parents=True)
-    long_ago = time.time() - train.STALE_SEC - 1
+    long_ago = time.time() - files.STALE_SEC - 1
     os.utime(dead, (long_ago, long_ago))
-    with train.partial_folder(target) as written:
+    with files.partial_folder(target) as written:
         assert not dead.exists() and busy.exists()
         (written / "config.json").write_text("{}")
         written.rename(target)
@@ -1118,7 +1118,7 @@ def test_rows_over_the_limit_are_left_out_whole(tiny_model: Path, tiny_data: Pat
 
 def damage(adapter: Path, how: str) -> None:
     path = adapter / "adapters.safetensors"
-    weights, _ = train.load_tensors(path)
+    weights, _ = files.load_tensors(path)
     name = next(iter(weights))
     if how == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
@@ -1323,7 +1323,7 @@ def test_resume_remembers_every_setting(tiny_adapter: Path) -> None:
     config = parsed("--resume", "--adapter-path", str(tiny_adapter), "--keep", "last")
     remembered = resume_record(tiny_adapter)["config"]
     changed = {"resume": True, "keep": "last"}
-    assert train.jsonable(asdict(config)) == remembered | changed
+    assert files.jsonable(asdict(config)) == remembered | changed
     assert config.data.is_dir() and config.iters == 10
 
 
@@ -1352,7 +1352,7 @@ def test_records_of_a_run(
     assert (tmp_path / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "training_config.txt").read_text()
     assert "grad_accumulation_steps = 2" in text
-    assert dataset.sha256_of(tiny_data / "train.jsonl") in text
+    assert files.sha256_of(tiny_data / "train.jsonl") in text
     steps = [m for m in metrics(tmp_path) if "train_loss" in m]
     assert [m["step"] for m in steps] == [2, 4]
     tokens = [m["trained_tokens"] for m in steps]
