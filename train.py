@@ -39,9 +39,7 @@ from dataset import (
     DEFAULT_MODEL,
     MAX_SEQ_LENGTH,
     STOP_TOKENS,
-    bound_hub_waits,
     edited_files,
-    explain_hub_error,
     read_manifest,
     read_split,
     render_prompt,
@@ -61,6 +59,7 @@ from gemma_lora.files import (
     sha256_of,
     write_atomic,
 )
+from gemma_lora.hub import bound_hub_waits, explain_hub_error
 
 if TYPE_CHECKING:
     import mlx.core as mx

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 from dataset import DatasetConfig
-from gemma_lora import cli, files
+from gemma_lora import cli, files, hub
 from gemma_lora.cli import UserError
 from gemma_lora.files import Row
 
@@ -980,7 +980,7 @@ def test_a_hub_set(reached: bool, monkeypatch: pytest.MonkeyPatch, quick: None) 
     ],
 )
 def test_hub_errors_are_explained(error: Exception, says: str) -> None:
-    message = str(dataset.explain_hub_error(error, "some/set", "use a file"))
+    message = str(hub.explain_hub_error(error, "some/set", "use a file"))
     assert says in message and "some/set" in message and "use a file" in message
     assert "\n" not in message and len(message) < 450
 
