@@ -38,6 +38,7 @@ import test_finetuned as evaluation
 import train
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.files import ROOT, Row, jsonable, remove_leftovers, require_writable, write_together
+from gemma_lora.prompts import render_prompt, sql_prompt
 from test_finetuned import TUNED
 
 if TYPE_CHECKING:
@@ -368,7 +369,7 @@ def make_works(config: BenchmarkConfig, tuned: train.Finetuned, rows: Sequence[R
     works: list[Row] = [{"work": shape, "run": None} for shape in shapes]
     longest, stops = config.max_tokens or answer, frozenset(evaluation.stop_ids(tuned.tokenizer))
     for index, row in enumerate(rows[: config.runs * per_run]):
-        text = dataset.render_prompt(row["prompt"])
+        text = render_prompt(row["prompt"])
         ids = evaluation.prompt_ids(tuned.model, tuned.tokenizer, text, longest)
         name = str(row.get("id", index))
         works.append({
@@ -617,7 +618,7 @@ def measure_quality(
         adapter_path=config.adapter_path, data=config.data, split="valid", seed=config.seed
     )
     longest = config.max_tokens or QUALITY_TOKENS
-    prompts = [dataset.render_prompt(r["prompt"]) for r in rows]
+    prompts = [render_prompt(r["prompt"]) for r in rows]
     references = [r["completion"] for r in rows]
     losses, answers, speed = {}, {}, {}
     for name, install in variants.items():
@@ -977,7 +978,7 @@ def training_section(config: Row, folder: Path) -> str:
 def usage_section(sql: bool, base: str | None) -> str:
     """Commands that answer a prompt with the adapter."""
     pets = "CREATE TABLE pets (name TEXT, age INT);"
-    prompt = dataset.sql_prompt("How many pets are there?", pets) if sql else "Name three plants."
+    prompt = sql_prompt("How many pets are there?", pets) if sql else "Name three plants."
     return f"""In the folder of this card:
 
 ```sh

@@ -55,6 +55,14 @@ from gemma_lora.files import (
     write_together,
 )
 from gemma_lora.hub import bound_hub_waits, explain_hub_error
+from gemma_lora.prompts import (
+    CONTROL_CHARACTERS,
+    alpaca_prompt,
+    neutralize,
+    render_example,
+    render_prompt,
+    sql_prompt,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -66,15 +74,6 @@ DEFAULT_MODEL = "google/gemma-3-270m-it"
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
 MAX_SEQ_LENGTH = 512
 LIST_BYTES = 2**30  # a .json file that is one list is read whole, and takes several times its size
-
-BOS, EOS = "<bos>", "<eos>"
-START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
-STOP_TOKENS = (EOS, END_OF_TURN)  # id 107, the newline after a turn, is not one of them
-# Text from outside that spells one of these would become the real control token.
-SPECIAL_TOKEN = re.compile(
-    r"<(?=(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|image)|image_soft_token|unused\d+)>)"
-)
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 # Plain punctuation counts as a space, any other sign as a word of its own.
 PUNCTUATION = {ord(c): " " for c in ".,:;!?'\"`"} | {
     ord(c): f" {c} " for c in "+-*/=<>()[]{}%#&|^~@$"
@@ -191,65 +190,6 @@ class DatasetConfig:
         """{our column: their column}, as given with --columns."""
         pairs = [pair.partition("=") for pair in (self.columns or "").split(",") if pair.strip()]
         return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
-
-
-# --- The rendering rule -------------------------------------------------------------------------
-
-
-def neutralize(text: str) -> str:
-    """Break up control tokens spelt in user text ('<start_of_turn>' -> '< start_of_turn>')."""
-    return SPECIAL_TOKEN.sub("< ", text)
-
-
-def render_chat(turns: Sequence[tuple[str, str]], system: str | None = None) -> str:
-    """Render turns (('user', text), ('model', text), ...) up to where the model speaks next.
-
-    Gemma has no system role: system text leads the first user turn, followed by a blank line.
-    Content is trimmed and turns are separated as in the model's own chat template, so that both
-    give the same ids (a test compares them).
-    """
-    text = BOS
-    for index, (role, content) in enumerate(turns):
-        lead = f"{neutralize(system).strip()}\n\n" if system and index == 0 else ""
-        body = f"{lead}{neutralize(content).strip()}"
-        text += f"{START_OF_TURN}{role}\n{body}{END_OF_TURN}\n"
-    return f"{text}{START_OF_TURN}model\n"
-
-
-def render_prompt(prompt: str, system: str | None = None) -> str:
-    """Render one user turn and open the model's turn."""
-    return render_chat([("user", prompt)], system)
-
-
-def render_example(prompt: str, completion: str) -> str:
-    """Render a whole training example; its ids begin with the ids of `render_prompt(prompt)`."""
-    return f"{render_prompt(prompt)}{neutralize(completion).strip()}{END_OF_TURN}{EOS}"
-
-
-def parse_example(text: str) -> tuple[str, str]:
-    """Undo `render_example`: (prompt, completion). Raises ValueError for any other text."""
-    head, tail = f"{BOS}{START_OF_TURN}user\n", f"{END_OF_TURN}{EOS}"
-    middle = f"{END_OF_TURN}\n{START_OF_TURN}model\n"
-    prompt, found, completion = text.removeprefix(head).removesuffix(tail).partition(middle)
-    if not (text.startswith(head) and text.endswith(tail) and found):
-        raise ValueError("not a rendered example")
-    return prompt, completion
-
-
-def sql_prompt(question: str, schema: str | None) -> str:
-    """The user turn of a text-to-SQL example."""
-    about = f"\n\nSchema:\n{schema.strip()}" if schema and schema.strip() else ""
-    return f"Write a SQLite query that answers the question.{about}\n\nQuestion: {question}"
-
-
-def alpaca_prompt(instruction: str, input: str | None = None) -> str:
-    """The user turn of an instruction example."""
-    return f"{instruction}\n\n{input}" if input and input.strip() else instruction
-
-
-def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of rendered text. It holds its own <bos>; the tokenizer must not add a second."""
-    return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 # --- Running SQL --------------------------------------------------------------------------------

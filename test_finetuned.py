@@ -45,6 +45,16 @@ from gemma_lora.files import (
     write_atomic,
     write_together,
 )
+from gemma_lora.prompts import (
+    CONTROL_CHARACTERS,
+    END_OF_TURN,
+    STOP_TOKENS,
+    alpaca_prompt,
+    encode,
+    neutralize,
+    render_chat,
+    sql_prompt,
+)
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -270,7 +280,7 @@ def _statements(text: str) -> str:
 
 def _statement_end(text: str, start: int) -> int | None:
     """Index after the next semicolon that ends a statement (not one in quotes or a trigger)."""
-    text = dataset.CONTROL_CHARACTERS.sub(" ", text)  # SQLite refuses to look at NUL
+    text = CONTROL_CHARACTERS.sub(" ", text)  # SQLite refuses to look at NUL
     for match in re.finditer(";", text[start:]):
         if sqlite3.complete_statement(text[start : start + match.end()]):
             return start + match.end()
@@ -1023,14 +1033,14 @@ class Generation:
 
 def stop_ids(tokenizer: TokenizerWrapper) -> set[int]:
     """Ids of the two tokens at which an answer ends."""
-    return {int(tokenizer.convert_tokens_to_ids(token)) for token in dataset.STOP_TOKENS}
+    return {int(tokenizer.convert_tokens_to_ids(token)) for token in STOP_TOKENS}
 
 
 def prompt_ids(
     model: nn.Module, tokenizer: TokenizerWrapper, prompt: str, max_tokens: int
 ) -> list[int]:
     """Ids of a rendered prompt; UserError when it and its answer do not fit the model."""
-    ids = dataset.encode(tokenizer, prompt)
+    ids = encode(tokenizer, prompt)
     limit = getattr(model.args, "max_position_embeddings", math.inf)
     if len(ids) + max_tokens > limit:
         raise UserError(
@@ -1191,7 +1201,7 @@ def reference_losses(
     pairs = []
     for prompt, reference in zip(prompts, references, strict=True):
         head = prompt_ids(model, tokenizer, prompt, 0)
-        answer = f"{dataset.neutralize(reference).strip()}{dataset.END_OF_TURN}"
+        answer = f"{neutralize(reference).strip()}{END_OF_TURN}"
         pairs.append((head, prompt_ids(model, tokenizer, prompt + answer, 0)))
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
     losses: dict[int, tuple[float, int]] = {}
@@ -1476,7 +1486,7 @@ def run_models(
     with count_answers(len(runs) * len(rows), "answers") as advance:
         for name, (which, earlier) in runs.items():
             model = tuned.use(which)
-            prompts = [dataset.render_chat([*earlier, ("user", r["prompt"])]) for r in rows]
+            prompts = [render_chat([*earlier, ("user", r["prompt"])]) for r in rows]
             start = time.perf_counter()
             answers = generate_batch(
                 model, tuned.tokenizer, prompts, max_tokens, config.temp, config.seed,
@@ -1819,7 +1829,7 @@ def take_database(chat: Chat, sql: str, path: Path) -> None:
     tried = chat.worker.run(sql, "SELECT 1", 10 * chat.settings.sql_timeout)
     if tried.status != "ok":
         raise UserError(f"{path} does not load into SQLite: {tried.error}")
-    ids = dataset.encode(chat.tuned.tokenizer, schema)
+    ids = encode(chat.tuned.tokenizer, schema)
     limit = getattr(chat.tuned.model.args, "max_position_embeddings", math.inf)
     if len(ids) + chat.settings.max_tokens > limit:
         raise UserError(
@@ -1925,7 +1935,7 @@ def stream_answer(
 
     model, tokenizer, settings = chat.tuned.use(which), chat.tuned.tokenizer, chat.settings
     tokenizer.eos_token_ids = stop_ids(tokenizer)
-    rendered = dataset.render_chat(turns, chat.system)
+    rendered = render_chat(turns, chat.system)
     ids = prompt_ids(model, tokenizer, rendered, settings.max_tokens)
     mx.random.seed(settings.seed)
     sampler = make_sampler(settings.temp, top_p=settings.top_p)
@@ -2012,11 +2022,7 @@ def take_line(chat: Chat, line: str) -> None:
                 raise UserError(f"there is no {name}: /help lists the commands")
             return command.act(chat, argument.strip())
         chat.transcript.append(f"you> {line}")
-        prompt = (
-            dataset.sql_prompt(line, chat.schema)
-            if chat.is_sql
-            else dataset.alpaca_prompt(line, None)
-        )
+        prompt = sql_prompt(line, chat.schema) if chat.is_sql else alpaca_prompt(line, None)
         answer_turn(chat, prompt, chat.database)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

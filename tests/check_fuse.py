@@ -36,10 +36,9 @@ from check_peft import (
 )
 from mlx_lm.utils import load, save
 
-import dataset
 import test_finetuned
 import train
-from gemma_lora import files
+from gemma_lora import files, prompts
 
 Outputs = tuple[list[Any], list[list[int]]]  # logits of every text, answers to every prompt
 # What a program that reads Hugging Face's format asks a model's folder for.
@@ -79,8 +78,8 @@ class Work:
 
     def __init__(self, args: argparse.Namespace, kind: str, tokenizer: Any) -> None:
         rows = check_peft.sample_rows(kind, args.rows, args.seed)
-        self.prompts = [dataset.encode(tokenizer, prompt) for prompt, _ in rows]
-        self.texts = [dataset.encode(tokenizer, text) for _, text in rows]
+        self.prompts = [prompts.encode(tokenizer, prompt) for prompt, _ in rows]
+        self.texts = [prompts.encode(tokenizer, text) for _, text in rows]
         self.tokens = args.tokens
         self.stops = test_finetuned.stop_ids(tokenizer)
 

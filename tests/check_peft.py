@@ -38,6 +38,7 @@ for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
 
 import train  # noqa: E402
 from gemma_lora import files  # noqa: E402
+from gemma_lora.prompts import alpaca_prompt, encode, render_example, render_prompt, sql_prompt  # noqa: E402
 
 train.use_openblas()  # before anything imports mlx.core
 
@@ -58,12 +59,12 @@ def sample_rows(kind: str, count: int, seed: int) -> list[tuple[str, str]]:
     found = []
     for row in random.Random(seed).sample(rows, count):
         if kind == "sql":
-            prompt = dataset.sql_prompt(row["sql_prompt"], dataset.schema_of(row["sql_context"]))
+            prompt = sql_prompt(row["sql_prompt"], dataset.schema_of(row["sql_context"]))
             answer = row["sql"]
         else:
-            prompt = dataset.alpaca_prompt(row["instruction"], row["input"])
+            prompt = alpaca_prompt(row["instruction"], row["input"])
             answer = row["output"]
-        found.append((dataset.render_prompt(prompt), dataset.render_example(prompt, answer)))
+        found.append((render_prompt(prompt), render_example(prompt, answer)))
     return found
 
 
@@ -183,10 +184,10 @@ def check(args: argparse.Namespace, exported: Path) -> dict[str, dict[str, Any]]
     if tuned.config.get("quantize"):
         sys.exit("the adapter's base is quantized by MLX: transformers cannot load that base")
     rows = sample_rows(tuned.config["dataset_type"], args.rows, args.seed)
-    prompts = [dataset.encode(tuned.tokenizer, prompt) for prompt, _ in rows]
-    texts = [dataset.encode(tuned.tokenizer, text) for _, text in rows]
+    prompts = [encode(tuned.tokenizer, prompt) for prompt, _ in rows]
+    texts = [encode(tuned.tokenizer, text) for _, text in rows]
     theirs = AutoTokenizer.from_pretrained(tuned.folder)
-    if [dataset.encode(theirs, text) for _, text in rows] != texts:
+    if [encode(theirs, text) for _, text in rows] != texts:
         sys.exit("transformers' tokenizer of the base's folder gives other ids")
     stops = test_finetuned.stop_ids(tuned.tokenizer)
     model: Any = AutoModelForCausalLM.from_pretrained(tuned.folder, dtype=torch.float32).eval()

@@ -26,6 +26,7 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # tiny matrices: t
     os.environ.setdefault(variable, "1")
 
 import train  # noqa: E402
+from gemma_lora import prompts  # noqa: E402
 
 train.use_openblas()  # before anything imports mlx.core
 
@@ -54,10 +55,10 @@ TINY_SETTINGS: dict[str, Any] = {
     "pad_token_id": 0,
 }
 SPECIAL_IDS = {
-    "<pad>": 0, dataset.EOS: 1, dataset.BOS: 2, "<unk>": 3,
-    dataset.START_OF_TURN: 105, dataset.END_OF_TURN: 106,
+    "<pad>": 0, prompts.EOS: 1, prompts.BOS: 2, "<unk>": 3,
+    prompts.START_OF_TURN: 105, prompts.END_OF_TURN: 106,
 }  # fmt: skip
-# The words of Gemma's template, which `dataset.render_chat` renders without a tokenizer.
+# The words of Gemma's template, which `render_chat` renders without a tokenizer.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{%- set lead = messages[0]['content'] | trim + '\n\n' if messages[0]['role'] == 'system' "
@@ -101,10 +102,10 @@ def tiny_tokenizer() -> Any:
     )
     # As Gemma's: asked to add special tokens, it puts a <bos> in front of the one in the text.
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{dataset.BOS} $A", special_tokens=[(dataset.BOS, SPECIAL_IDS[dataset.BOS])]
+        single=f"{prompts.BOS} $A", special_tokens=[(prompts.BOS, SPECIAL_IDS[prompts.BOS])]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=dataset.BOS, eos_token=dataset.EOS,
+        tokenizer_object=tokenizer, bos_token=prompts.BOS, eos_token=prompts.EOS,
         pad_token="<pad>", unk_token="<unk>", chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip

@@ -21,9 +21,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import dataset  # noqa: E402
 import test_finetuned as evaluation  # noqa: E402
 import train  # noqa: E402
+from gemma_lora.prompts import encode, render_chat  # noqa: E402
 
 SIDES = ("mlx_lm, one by one", "batched")
 
@@ -36,7 +36,7 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
     kind = train.read_adapter_config(args.adapter_path)["dataset_type"]
     turns = evaluation.shot_turns(evaluation.replace(config, shots=args.shots), kind)
     rows = evaluation.evaluation_rows(config, kind)
-    return [dataset.render_chat([*turns, ("user", row["prompt"])]) for row in rows]
+    return [render_chat([*turns, ("user", row["prompt"])]) for row in rows]
 
 
 def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
     if side == "batched":
         evaluation.generate_batch(model, tokenizer, prompts[:2], 4)  # warms up
     else:
-        list(stream_generate(model, tokenizer, dataset.encode(tokenizer, prompts[0]), max_tokens=4))
+        list(stream_generate(model, tokenizer, encode(tokenizer, prompts[0]), max_tokens=4))
     loaded = mx.get_active_memory()
     mx.reset_peak_memory()
     begun = time.perf_counter()
@@ -63,7 +63,7 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
     else:
         texts, tokens = [], 0
         for prompt in prompts:
-            ids = dataset.encode(tokenizer, prompt)
+            ids = encode(tokenizer, prompt)
             parts = list(stream_generate(model, tokenizer, ids, max_tokens=args.max_tokens))
             texts.append("".join(part.text for part in parts))
             tokens += parts[-1].generation_tokens
@@ -82,7 +82,7 @@ def gaps(args: argparse.Namespace, one: list[str], other: list[str]) -> list[dic
     for prompt, a, b in zip(prompts_of(args), one, other, strict=True):
         if a == b:
             continue
-        ids, head = ([*dataset.encode(tuned.tokenizer, prompt + t), 106] for t in (a, b))
+        ids, head = ([*encode(tuned.tokenizer, prompt + t), 106] for t in (a, b))
         same = next(i for i, (x, y) in enumerate(zip(ids, head, strict=False)) if x != y)
         logits = tuned.model(mx.array(ids[:same])[None])[0, -1]
         near = abs(logits[ids[same]].item() - logits[head[same]].item())

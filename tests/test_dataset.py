@@ -27,6 +27,18 @@ from dataset import DatasetConfig
 from gemma_lora import cli, files, hub
 from gemma_lora.cli import UserError
 from gemma_lora.files import Row
+from gemma_lora.prompts import (
+    BOS,
+    END_OF_TURN,
+    EOS,
+    START_OF_TURN,
+    alpaca_prompt,
+    parse_example,
+    render_chat,
+    render_example,
+    render_prompt,
+    sql_prompt,
+)
 
 SCRIPT = Path(dataset.__file__)
 OUTPUTS = ("train.jsonl", "valid.jsonl", "test.jsonl", "manifest.json")
@@ -133,17 +145,17 @@ def run_cli(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_rendering_of_one_turn() -> None:
-    assert dataset.render_example(" Hi ", " yo\n") == (
+    assert render_example(" Hi ", " yo\n") == (
         "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nyo<end_of_turn><eos>"
     )
-    assert dataset.render_prompt("Hi", system="Be brief.") == (
+    assert render_prompt("Hi", system="Be brief.") == (
         "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\n"
     )
 
 
 def test_rendering_of_a_chat() -> None:
     turns = [("user", "Hi"), ("model", " yo "), ("user", "Bye")]
-    assert dataset.render_chat(turns, system="Be brief.") == (
+    assert render_chat(turns, system="Be brief.") == (
         "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n"
         "<start_of_turn>model\nyo<end_of_turn>\n"
         "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"
@@ -154,18 +166,18 @@ def test_rendering_of_a_chat() -> None:
 @given(TEXTS, TEXTS)
 def test_a_rendered_example_parses_back(prompt: str, completion: str) -> None:
     prompt, completion = dataset.clean_text(prompt)[0], dataset.clean_text(completion)[0]
-    text = dataset.render_example(prompt, completion)
-    assert dataset.parse_example(text) == (prompt, completion)
-    assert text.startswith(dataset.render_prompt(prompt))
+    text = render_example(prompt, completion)
+    assert parse_example(text) == (prompt, completion)
+    assert text.startswith(render_prompt(prompt))
 
 
 @FEW
 @given(TEXTS, TEXTS, TEXTS)
 def test_no_text_forges_a_turn(system: str, prompt: str, completion: str) -> None:
-    text = dataset.render_chat([("user", prompt), ("model", completion), ("user", "")], system)
+    text = render_chat([("user", prompt), ("model", completion), ("user", "")], system)
     counts = [text.count(token) for token in ("<bos>", "<start_of_turn>", "<end_of_turn>", "<eos>")]
     assert counts == [1, 4, 3, 0]
-    whole = dataset.render_example(prompt, completion)
+    whole = render_example(prompt, completion)
     counts = [
         whole.count(token) for token in ("<bos>", "<start_of_turn>", "<end_of_turn>", "<eos>")
     ]
@@ -176,7 +188,7 @@ def test_no_text_forges_a_turn(system: str, prompt: str, completion: str) -> Non
 @pytest.mark.parametrize("text", ["", "hello", "<bos><start_of_turn>user\nHi<end_of_turn><eos>"])
 def test_other_text_does_not_parse(text: str) -> None:
     with pytest.raises(ValueError, match="not a rendered example"):
-        dataset.parse_example(text)
+        parse_example(text)
 
 
 def test_prompts_show_what_they_should() -> None:
@@ -185,11 +197,11 @@ def test_prompts_show_what_they_should() -> None:
         "create view v as select 1"
     )
     assert dataset.schema_of(context) == "CREATE TABLE t (a INT);\ncreate view v as select 1;"
-    prompt = dataset.sql_prompt("How many?", dataset.schema_of(context))
+    prompt = sql_prompt("How many?", dataset.schema_of(context))
     assert "CREATE TABLE t" in prompt and "INSERT" not in prompt and prompt.endswith("How many?")
-    assert "Schema" not in dataset.sql_prompt("How many?", " ")
-    assert dataset.alpaca_prompt("Add.", "1 2") == "Add.\n\n1 2"
-    assert dataset.alpaca_prompt("Add.", " ") == dataset.alpaca_prompt("Add.", None) == "Add."
+    assert "Schema" not in sql_prompt("How many?", " ")
+    assert alpaca_prompt("Add.", "1 2") == "Add.\n\n1 2"
+    assert alpaca_prompt("Add.", " ") == alpaca_prompt("Add.", None) == "Add."
 
 
 # --- Cleaning -----------------------------------------------------------------------------------
@@ -511,9 +523,7 @@ def test_gold_is_run(quick: None) -> None:
     assert counts["gold"]["is not a SELECT"] == counts["gold"]["depends on the clock"] == 1
     translated = rows["mysql"]
     assert "EXTRACT" not in translated["completion"] and translated["gold_returns_rows"]
-    assert translated["text"] == dataset.render_example(
-        translated["prompt"], translated["completion"]
-    )
+    assert translated["text"] == render_example(translated["prompt"], translated["completion"])
     assert counts["repaired"]["SQL translated to SQLite"] == 1
 
 
@@ -556,7 +566,7 @@ def make_tokenizer(folder: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = [dataset.BOS, dataset.EOS, dataset.START_OF_TURN, dataset.END_OF_TURN]
+    special = [BOS, EOS, START_OF_TURN, END_OF_TURN]
     tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.add_special_tokens(special)
@@ -582,7 +592,7 @@ def test_long_rows_are_dropped_not_cut(quick: None) -> None:
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     for row in kept:
         ids = tokenizer.encode(row["text"], add_special_tokens=False).ids
-        prompt = tokenizer.encode(dataset.render_prompt(row["prompt"]), add_special_tokens=False)
+        prompt = tokenizer.encode(render_prompt(row["prompt"]), add_special_tokens=False)
         assert len(ids) <= 80 and ids[: len(prompt.ids)] == prompt.ids
 
 
@@ -674,7 +684,7 @@ def test_rows_come_back_as_written(quick: None) -> None:
         text = (Path("data") / f"{split}.jsonl").read_text()
         assert "".join(files.json_lines(back)) == text
         for row in back:
-            assert dataset.parse_example(row["text"]) == (row["prompt"], row["completion"])
+            assert parse_example(row["text"]) == (row["prompt"], row["completion"])
 
 
 VALUES = st.recursive(

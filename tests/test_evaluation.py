@@ -26,6 +26,7 @@ import dataset
 import test_finetuned as evaluation
 from gemma_lora import cli, files
 from gemma_lora.cli import UserError
+from gemma_lora.prompts import encode, render_chat, render_prompt
 from test_finetuned import TUNED, Generation
 
 settings.register_profile("no deadline", deadline=None)  # first calls import libraries
@@ -543,7 +544,7 @@ def one_by_one(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> tupl
     from mlx_lm.generate import stream_generate
 
     tokenizer.eos_token_ids = evaluation.stop_ids(tokenizer)
-    ids, parts = dataset.encode(tokenizer, prompt), []
+    ids, parts = encode(tokenizer, prompt), []
     for part in stream_generate(model, tokenizer, ids, max_tokens=max_tokens):
         parts.append(part.text)
     return "".join(parts), part.finish_reason
@@ -555,12 +556,12 @@ def test_batches_say_what_single_prompts_say(shots: int, which: Any, tuned: Any)
     model = tuned.use(which)
     earlier = [("user", "say a" * 20), ("model", "a")] * shots
     asked = ["Hi", "Name a pet.", "What?" * 9, "x", "Tell me more about this one, please."]
-    prompts = [dataset.render_chat([*earlier, ("user", text)]) for text in asked]
+    prompts = [render_chat([*earlier, ("user", text)]) for text in asked]
     made = evaluation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
     for prompt, answer in zip(prompts, made, strict=True):
         text, reason = one_by_one(model, tuned.tokenizer, prompt, 24)
         assert (answer.text, answer.finish_reason) == (text, reason)
-        assert answer.prompt_tokens == len(dataset.encode(tuned.tokenizer, prompt))
+        assert answer.prompt_tokens == len(encode(tuned.tokenizer, prompt))
         assert 1 <= answer.generation_tokens <= 24
 
 
@@ -575,9 +576,9 @@ def test_the_cache_is_no_longer_than_its_rows(tuned: Any, monkeypatch: pytest.Mo
             yield told
 
     monkeypatch.setattr(evaluation, "generation_steps", watched)
-    prompts = [dataset.render_prompt("x" * (i % 9)) for i in range(40)]
+    prompts = [render_prompt("x" * (i % 9)) for i in range(40)]
     evaluation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
-    longest = max(len(dataset.encode(tuned.tokenizer, p)) for p in prompts) + 24
+    longest = max(len(encode(tuned.tokenizer, p)) for p in prompts) + 24
     args = model.args
     position = 2 * 4 * args.num_hidden_layers * args.num_key_value_heads * args.head_dim
     assert len(sizes) > 100
@@ -589,7 +590,7 @@ def test_generation_ends_at_both_stop_tokens(tuned: Any) -> None:
 
 
 def test_sampling_is_seeded(tuned: Any) -> None:
-    prompts = [dataset.render_prompt("Hi")] * 3
+    prompts = [render_prompt("Hi")] * 3
 
     def texts(seed: int) -> list[str]:
         model, tokenizer = tuned.use("base"), tuned.tokenizer
@@ -638,12 +639,12 @@ def test_reference_loss_is_the_plain_one(
 
     monkeypatch.setattr(evaluation, "LOSS_TOKENS", tokens)
     model, tokenizer = tuned.use("finetuned"), tuned.tokenizer
-    prompts = [dataset.render_prompt(text) for text in ("Hi", "A longer prompt than that.")]
+    prompts = [render_prompt(text) for text in ("Hi", "A longer prompt than that.")]
     answers = ["yes", "a longer answer, of more characters than one chunk of the head holds"]
     found = evaluation.reference_losses(model, tokenizer, prompts, answers)
     for prompt, answer, (loss, count) in zip(prompts, answers, found, strict=True):
-        head = dataset.encode(tokenizer, prompt)
-        whole = dataset.encode(tokenizer, f"{prompt}{answer}<end_of_turn>")
+        head = encode(tokenizer, prompt)
+        whole = encode(tokenizer, f"{prompt}{answer}<end_of_turn>")
         logits = model(mx.array([whole[:-1]]))[0, len(head) - 1 :]
         plain = nn.losses.cross_entropy(logits, mx.array(whole[len(head) :]), reduction="sum")
         assert count == len(answer) + 1
@@ -651,7 +652,7 @@ def test_reference_loss_is_the_plain_one(
 
 
 def test_a_prompt_that_does_not_fit_is_one_line(tuned: Any) -> None:
-    prompt = dataset.render_prompt("x" * 3000)
+    prompt = render_prompt("x" * 3000)
     with pytest.raises(UserError, match=r"do not fit the model's 2,048"):
         evaluation.generate_batch(tuned.use("base"), tuned.tokenizer, [prompt], 8)
 

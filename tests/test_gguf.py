@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import train
-from dataset import render_chat
 from gemma_lora.cli import UserError
+from gemma_lora.prompts import render_chat
 
 gguf = pytest.importorskip("gguf", reason="needs gguf (requirements-packaged.txt)")
 

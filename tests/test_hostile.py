@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from gemma_lora import cli, files
+from gemma_lora import cli, files, prompts
 from gemma_lora.cli import UserError
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -523,7 +523,7 @@ def test_a_hostile_split_is_one_line(change: dict[str, Any], data_copy: Path, ca
     first, *rest = path.read_text().splitlines()
     row = json.loads(first) | change
     if "text" not in change and "completion" not in change:
-        row["text"] = dataset.render_example(row["prompt"], row["completion"])
+        row["text"] = prompts.render_example(row["prompt"], row["completion"])
     path.write_text("\n".join([json.dumps(row), *rest]) + "\n")
     failure(capsys, lambda: dataset.read_split(data_copy, "valid"))
 

@@ -21,7 +21,7 @@ import benchmark
 import dataset
 import test_finetuned
 import train
-from gemma_lora import cli
+from gemma_lora import cli, prompts
 
 CONFIGS = {
     "dataset.py": dataset.DatasetConfig,
@@ -211,9 +211,9 @@ def test_the_modelfile_renders_as_the_scripts_do(system: str | None) -> None:
         template = re.sub(r"\{\{ if .*?\{\{ end \}\}", "", template, flags=re.S)
     for name, value in (("if .System", ""), ("end", ""), (".System", system), (".Prompt", "Why?")):
         template = template.replace("{{ " + name + " }}", value or "")
-    assert dataset.BOS + template == dataset.render_prompt("Why?", system)
+    assert prompts.BOS + template == prompts.render_prompt("Why?", system)
     stops = re.findall(r'^PARAMETER stop "(.+)"$', text, re.M)
-    assert set(stops) == set(dataset.STOP_TOKENS)
+    assert set(stops) == set(prompts.STOP_TOKENS)
 
 
 def test_four_rooms_and_imports_only_backwards() -> None:

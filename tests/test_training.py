@@ -37,7 +37,7 @@ from mlx.utils import tree_map
 
 import dataset
 import train
-from gemma_lora import cli, files
+from gemma_lora import cli, files, prompts
 from gemma_lora.cli import UserError
 from train import Example, TrainingConfig, TrainingRun
 
@@ -1106,7 +1106,7 @@ def test_models_that_cannot_be_loaded(tiny_data: Path, tmp_path: Path, capsys: A
 def test_rows_over_the_limit_are_left_out_whole(tiny_model: Path, tiny_data: Path) -> None:
     _, tokenizer, _ = train.load_base(str(tiny_model))
     rows = dataset.read_split(tiny_data, "train")
-    lengths = sorted(len(dataset.encode(tokenizer, row["text"])) for row in rows)
+    lengths = sorted(len(prompts.encode(tokenizer, row["text"])) for row in rows)
     limit = lengths[len(lengths) // 2]
     kept = train.tokenize(rows, tokenizer, limit)
     assert sorted(len(e.ids) for e in kept) == [n for n in lengths if n <= limit]
