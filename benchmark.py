@@ -30,7 +30,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 import dataset
@@ -39,6 +38,7 @@ import train
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.files import ROOT, Row, jsonable, remove_leftovers, require_writable, write_together
 from gemma_lora.prompts import render_prompt, sql_prompt
+from gemma_lora.statistics import describe_values, paired_ratio
 from test_finetuned import TUNED
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ SIZES = {
     "cpu, quick": (64, 8, 8, 1),
 }
 QUALITY_TOKENS = 64  # enough for nearly all queries; the evaluation allows 96
-FEW_RUNS = 5  # below this many pairs no interval is to be trusted
 WIDE_SPREAD = 0.10  # standard deviation over mean from which a machine counts as busy
 SMALL_N = 100
 REGRESSION_STATUS = 3
@@ -206,46 +205,6 @@ class BenchmarkConfig:
 def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """What --quick sets where the user said nothing."""
     return {"runs": 3} if given.get("quick") else {}
-
-
-# --- Statistics ---------------------------------------------------------------------------------
-
-
-def describe_values(values: Sequence[float]) -> Row:
-    """Mean, spread and percentiles (linear) of repeated measurements; the spread of one is 0."""
-    import numpy as np
-
-    ranks = (10, 50, 90, 99)
-    return {
-        "n": len(values),
-        "mean": fmean(values),
-        "std": stdev(values) if len(values) > 1 else 0.0,
-        "median": median(values),
-        **{f"p{q}": float(v) for q, v in zip(ranks, np.percentile(values, ranks), strict=True)},
-        "min": min(values),
-        "max": max(values),
-    }
-
-
-def paired_ratio(new: Sequence[float], reference: Sequence[float], more_is_better: bool) -> Row:
-    """Geometric mean of new over reference with its bootstrap interval, and what it says."""
-    logs = [math.log(a / b) for a, b in zip(new, reference, strict=True)]
-    centre, ci = fmean(logs), evaluation.bootstrap_mean(logs)
-    if ci is not None:
-        from scipy import stats
-
-        # A percentile bootstrap of a handful is too narrow: stretched as Student's t is over z.
-        n = len(logs)
-        wider = stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975) * math.sqrt(n / (n - 1))
-        ci = [math.exp(centre + (x - centre) * wider) for x in ci]
-    ratio = math.exp(centre)
-    if len(logs) < FEW_RUNS or ci is None:
-        word = "too few runs to say"
-    elif ci[0] <= 1 <= ci[1]:
-        word = "within the noise"
-    else:
-        word = "better" if (ratio > 1) == more_is_better else "worse"
-    return {"ratio": ratio, "ci": ci, "n": len(logs), "verdict": word}
 
 
 def compare_variants(samples: Sequence[Row], reference: str) -> list[Row]:

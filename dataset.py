@@ -20,7 +20,6 @@ import hashlib
 import itertools
 import json
 import logging
-import math
 import multiprocessing
 import os
 import queue
@@ -63,6 +62,7 @@ from gemma_lora.prompts import (
     render_prompt,
     sql_prompt,
 )
+from gemma_lora.statistics import percentiles
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -1241,13 +1241,6 @@ def count_tokens(texts: Sequence[str], tokenizer: Tokenizer | None) -> list[int]
     if tokenizer is None:
         return [round(len(t) / CHARACTERS_PER_TOKEN) for t in texts]
     return [len(e) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-
-def percentiles(values: Sequence[int]) -> dict[str, int]:
-    """Nearest-rank percentiles of a non-empty list."""
-    ordered = sorted(values)
-    ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-    return {name: ordered[max(0, math.ceil(len(ordered) * q) - 1)] for name, q in ranks.items()}
 
 
 # --- Splitting ----------------------------------------------------------------------------------

@@ -55,6 +55,14 @@ from gemma_lora.prompts import (
     render_chat,
     sql_prompt,
 )
+from gemma_lora.statistics import (
+    CONFIDENCE,
+    average,
+    bootstrap_mean,
+    mcnemar,
+    proportion,
+    rows_needed,
+)
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -70,8 +78,6 @@ CHAT_TOKENS = 512
 # Numbers match when both are whole and equal, or when they differ by at most one part in a million.
 REL_TOL, ABS_TOL = 1e-6, 1e-9
 PREVIEW_ROWS = 3
-CONFIDENCE, POWER = 0.95, 0.80
-BOOTSTRAP_SEED = 0
 # A shared beginning of the prompts (the worked examples) is read once from this length on.
 SHARED_PREFIX = 48
 CACHE_STEP = 32
@@ -530,51 +536,6 @@ def _varied(value: Any, column: Sequence[Any], draw: random.Random) -> Any:
     return value
 
 
-# --- Statistics ---------------------------------------------------------------------------------
-
-
-def wilson(successes: int, n: int) -> list[float] | None:
-    """Wilson's 95% interval of a share, None without scipy or without rows."""
-    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
-    if stats is None or n == 0:
-        return None
-    interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    return [float(interval.low), float(interval.high)]
-
-
-def mcnemar(wins: int, losses: int) -> float | None:
-    """Exact two-sided McNemar p-value: a binomial test on the rows where the two differ."""
-    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
-    if stats is None:
-        return None
-    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-
-
-def rows_needed(wins: int, losses: int, n: int) -> int | None:
-    """Rows at which a paired difference like this one is found in 80% of runs; None if none is."""
-    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
-    if stats is None or wins == losses or n == 0:
-        return None
-    z_alpha, z_power = stats.norm.ppf([1 - (1 - CONFIDENCE) / 2, POWER])
-    discordant, difference = (wins + losses) / n, (wins - losses) / n
-    spread = math.sqrt(max(0.0, discordant - difference**2))
-    return math.ceil(((z_alpha * math.sqrt(discordant) + z_power * spread) / difference) ** 2)
-
-
-def bootstrap_mean(values: Sequence[float]) -> list[float] | None:
-    """Seeded percentile bootstrap 95% interval of a mean; None below two rows."""
-    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
-    if stats is None or len(values) < 2:
-        return None
-    import numpy as np
-
-    draws = np.random.default_rng(BOOTSTRAP_SEED)
-    interval = stats.bootstrap(
-        (list(values),), np.mean, n_resamples=2000, method="percentile", rng=draws
-    ).confidence_interval
-    return [float(interval.low), float(interval.high)]
-
-
 # --- Text metrics -------------------------------------------------------------------------------
 
 
@@ -643,19 +604,6 @@ def hit(sample: Row, name: str, metric: str) -> bool:
     """Whether a model got a row right."""
     out = sample["outputs"][name]
     return bool(out["exact_match"] if metric == "exact_match" else out["match"])
-
-
-def proportion(hits: Iterable[bool]) -> Row:
-    """A share with its n and interval: {"value", "n", "ci"}."""
-    flags = list(hits)
-    value = sum(flags) / len(flags) if flags else None
-    return {"value": value, "n": len(flags), "ci": wilson(sum(flags), len(flags))}
-
-
-def average(values: Iterable[float | None]) -> Row:
-    """A mean with its n and bootstrap interval: {"value", "n", "ci"}."""
-    known = [v for v in values if v is not None]
-    return {"value": fmean(known) if known else None, "n": len(known), "ci": bootstrap_mean(known)}
 
 
 def shared_figures(outputs: Sequence[Row]) -> Row:

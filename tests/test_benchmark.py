@@ -24,6 +24,7 @@ import benchmark
 import train
 from benchmark import BASE, TUNED, BenchmarkConfig
 from gemma_lora import cli
+from gemma_lora.statistics import describe_values, paired_ratio
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
 many = st.lists(positive, min_size=1, max_size=40)
@@ -54,7 +55,7 @@ def compared(
 def test_percentiles_rise_between_the_extremes_and_the_50th_is_the_median(
     values: list[float],
 ) -> None:
-    found = benchmark.describe_values(values)
+    found = describe_values(values)
     told = [found[k] for k in ("min", "p10", "p50", "p90", "p99", "max")]
     assert all(a <= b or math.isclose(a, b) for a, b in pairwise(told))
     assert found["p50"] == pytest.approx(statistics.median(values))
@@ -62,7 +63,7 @@ def test_percentiles_rise_between_the_extremes_and_the_50th_is_the_median(
 
 @given(many)
 def test_describe_orders_its_percentiles(values: list[float]) -> None:
-    told = benchmark.describe_values(values)
+    told = describe_values(values)
     order = [told[k] for k in ("min", "p10", "p50", "p90", "p99", "max")]
     assert all(a <= b * (1 + 1e-12) for a, b in pairwise(order))
     assert told["n"] == len(values) and told["std"] >= 0
@@ -71,17 +72,17 @@ def test_describe_orders_its_percentiles(values: list[float]) -> None:
 @settings(deadline=None)  # the first one imports scipy
 @given(st.lists(positive, min_size=5, max_size=12), st.floats(min_value=0.2, max_value=5))
 def test_a_constant_ratio_is_found_exactly(values: list[float], factor: float) -> None:
-    told = benchmark.paired_ratio([v * factor for v in values], values, True)
+    told = paired_ratio([v * factor for v in values], values, True)
     assert told["ratio"] == pytest.approx(factor)
     assert told["ci"] == pytest.approx([factor, factor])
 
 
 def test_ratio_says_when_a_difference_is_noise_and_when_runs_are_too_few() -> None:
-    noisy = benchmark.paired_ratio([9, 11, 8, 12, 10, 10.5], [10] * 6, True)
+    noisy = paired_ratio([9, 11, 8, 12, 10, 10.5], [10] * 6, True)
     assert noisy["verdict"] == "within the noise" and noisy["ci"][0] < 1 < noisy["ci"][1]
-    assert benchmark.paired_ratio([8, 8.1, 7.9, 8, 8.05], [10] * 5, True)["verdict"] == "worse"
-    assert benchmark.paired_ratio([8, 8.1, 7.9, 8, 8.05], [10] * 5, False)["verdict"] == "better"
-    assert benchmark.paired_ratio([8, 8, 8], [10] * 3, True)["verdict"] == "too few runs to say"
+    assert paired_ratio([8, 8.1, 7.9, 8, 8.05], [10] * 5, True)["verdict"] == "worse"
+    assert paired_ratio([8, 8.1, 7.9, 8, 8.05], [10] * 5, False)["verdict"] == "better"
+    assert paired_ratio([8, 8, 8], [10] * 3, True)["verdict"] == "too few runs to say"
 
 
 @pytest.mark.parametrize(("value", "text"), [
@@ -92,7 +93,7 @@ def test_compact_shows_three_figures(value: float, text: str) -> None:
 
 
 def result_with(speed: float, std: float = 0.1) -> dict[str, Any]:
-    stats = benchmark.describe_values([speed]) | {"std": std, "n": 5}
+    stats = describe_values([speed]) | {"std": std, "n": 5}
     return {"figures": {TUNED: {"pp8+tg4": {"generation_tps": stats}}}}
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from gemma_lora import cli, files
+from gemma_lora import cli, files, statistics
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import encode, render_chat, render_prompt
 from test_finetuned import TUNED, Generation
@@ -400,33 +400,33 @@ def test_a_cut_off_query_is_named_so(worker: dataset.SqlWorker) -> None:
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share(case: tuple[int, int]) -> None:
     k, n = case
-    low, high = evaluation.wilson(k, n) or (1.0, 0.0)
+    low, high = statistics.wilson(k, n) or (1.0, 0.0)
     assert 0 <= low <= k / n + 1e-12 and k / n - 1e-12 <= high <= 1
-    low2, high2 = evaluation.wilson(n - k, n) or (0.0, 0.0)
+    low2, high2 = statistics.wilson(n - k, n) or (0.0, 0.0)
     assert math.isclose(low, 1 - high2, abs_tol=1e-9) and math.isclose(high, 1 - low2, abs_tol=1e-9)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_symmetric(wins: int, losses: int) -> None:
-    p = evaluation.mcnemar(wins, losses)
-    assert p == evaluation.mcnemar(losses, wins) and p is not None and 0 < p <= 1
+    p = statistics.mcnemar(wins, losses)
+    assert p == statistics.mcnemar(losses, wins) and p is not None and 0 < p <= 1
 
 
 def test_statistics_known_values() -> None:
-    assert evaluation.mcnemar(10, 0) == pytest.approx(2 / 2**10)
-    assert evaluation.mcnemar(0, 0) == 1
-    assert evaluation.wilson(0, 0) is None
-    assert evaluation.wilson(45, 124) == pytest.approx([0.2835, 0.4504], abs=5e-4)
-    assert evaluation.rows_needed(5, 5, 20) is None
-    small, large = evaluation.rows_needed(3, 1, 20), evaluation.rows_needed(15, 1, 20)
+    assert statistics.mcnemar(10, 0) == pytest.approx(2 / 2**10)
+    assert statistics.mcnemar(0, 0) == 1
+    assert statistics.wilson(0, 0) is None
+    assert statistics.wilson(45, 124) == pytest.approx([0.2835, 0.4504], abs=5e-4)
+    assert statistics.rows_needed(5, 5, 20) is None
+    small, large = statistics.rows_needed(3, 1, 20), statistics.rows_needed(15, 1, 20)
     assert small and large and small > 20 > large
 
 
 @given(st.lists(st.floats(-10, 10, width=16), min_size=2, max_size=12))
 @settings(max_examples=15)
 def test_bootstrap_is_seeded_and_within_the_data(numbers: list[float]) -> None:
-    interval = evaluation.bootstrap_mean(numbers)
-    assert interval == evaluation.bootstrap_mean(numbers) and interval
+    interval = statistics.bootstrap_mean(numbers)
+    assert interval == statistics.bootstrap_mean(numbers) and interval
     assert min(numbers) - 1e-9 <= interval[0] <= interval[1] <= max(numbers) + 1e-9
 
 

@@ -1,0 +1,113 @@
+"""Intervals, tests and summaries of numbers. Nothing here knows what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median, stdev
+
+from gemma_lora.cli import optional
+from gemma_lora.files import Row
+
+CONFIDENCE, POWER = 0.95, 0.80
+BOOTSTRAP_SEED = 0
+FEW_RUNS = 5  # below this many pairs no interval is to be trusted
+
+
+def percentiles(values: Sequence[int]) -> dict[str, int]:
+    """Nearest-rank percentiles of a non-empty list."""
+    ordered = sorted(values)
+    ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    return {name: ordered[max(0, math.ceil(len(ordered) * q) - 1)] for name, q in ranks.items()}
+
+
+def wilson(successes: int, n: int) -> list[float] | None:
+    """Wilson's 95% interval of a share, None without scipy or without rows."""
+    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
+    if stats is None or n == 0:
+        return None
+    interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return [float(interval.low), float(interval.high)]
+
+
+def mcnemar(wins: int, losses: int) -> float | None:
+    """Exact two-sided McNemar p-value: a binomial test on the rows where the two differ."""
+    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
+    if stats is None:
+        return None
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def rows_needed(wins: int, losses: int, n: int) -> int | None:
+    """Rows at which a paired difference like this one is found in 80% of runs; None if none is."""
+    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
+    if stats is None or wins == losses or n == 0:
+        return None
+    z_alpha, z_power = stats.norm.ppf([1 - (1 - CONFIDENCE) / 2, POWER])
+    discordant, difference = (wins + losses) / n, (wins - losses) / n
+    spread = math.sqrt(max(0.0, discordant - difference**2))
+    return math.ceil(((z_alpha * math.sqrt(discordant) + z_power * spread) / difference) ** 2)
+
+
+def bootstrap_mean(values: Sequence[float]) -> list[float] | None:
+    """Seeded percentile bootstrap 95% interval of a mean; None below two rows."""
+    stats = optional("scipy.stats", "scipy", "intervals and no significance test")
+    if stats is None or len(values) < 2:
+        return None
+    import numpy as np
+
+    draws = np.random.default_rng(BOOTSTRAP_SEED)
+    interval = stats.bootstrap(
+        (list(values),), np.mean, n_resamples=2000, method="percentile", rng=draws
+    ).confidence_interval
+    return [float(interval.low), float(interval.high)]
+
+
+def proportion(hits: Iterable[bool]) -> Row:
+    """A share with its n and interval: {"value", "n", "ci"}."""
+    flags = list(hits)
+    value = sum(flags) / len(flags) if flags else None
+    return {"value": value, "n": len(flags), "ci": wilson(sum(flags), len(flags))}
+
+
+def average(values: Iterable[float | None]) -> Row:
+    """A mean with its n and bootstrap interval: {"value", "n", "ci"}."""
+    known = [v for v in values if v is not None]
+    return {"value": fmean(known) if known else None, "n": len(known), "ci": bootstrap_mean(known)}
+
+
+def describe_values(values: Sequence[float]) -> Row:
+    """Mean, spread and percentiles (linear) of repeated measurements; the spread of one is 0."""
+    import numpy as np
+
+    ranks = (10, 50, 90, 99)
+    return {
+        "n": len(values),
+        "mean": fmean(values),
+        "std": stdev(values) if len(values) > 1 else 0.0,
+        "median": median(values),
+        **{f"p{q}": float(v) for q, v in zip(ranks, np.percentile(values, ranks), strict=True)},
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def paired_ratio(new: Sequence[float], reference: Sequence[float], more_is_better: bool) -> Row:
+    """Geometric mean of new over reference with its bootstrap interval, and what it says."""
+    logs = [math.log(a / b) for a, b in zip(new, reference, strict=True)]
+    centre, ci = fmean(logs), bootstrap_mean(logs)
+    if ci is not None:
+        from scipy import stats
+
+        # A percentile bootstrap of a handful is too narrow: stretched as Student's t is over z.
+        n = len(logs)
+        wider = stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975) * math.sqrt(n / (n - 1))
+        ci = [math.exp(centre + (x - centre) * wider) for x in ci]
+    ratio = math.exp(centre)
+    if len(logs) < FEW_RUNS or ci is None:
+        word = "too few runs to say"
+    elif ci[0] <= 1 <= ci[1]:
+        word = "within the noise"
+    else:
+        word = "better" if (ratio > 1) == more_is_better else "worse"
+    return {"ratio": ratio, "ci": ci, "n": len(logs), "verdict": word}
