@@ -19,7 +19,6 @@ import gc
 import hashlib
 import itertools
 import json
-import logging
 import multiprocessing
 import os
 import queue
@@ -61,6 +60,15 @@ from gemma_lora.prompts import (
     render_example,
     render_prompt,
     sql_prompt,
+)
+from gemma_lora.sql_text import (
+    is_empty_statement,
+    schema_key,
+    schema_of,
+    sql_tokens,
+    statement_kind,
+    translate_to_sqlite,
+    uses_clock,
 )
 from gemma_lora.statistics import percentiles
 
@@ -255,117 +263,6 @@ class SqlResult:
     seconds: float = 0.0
     context_used: str | None = None  # the translated context; None: as given
     sql_used: str | None = None  # the translated statement; None: as given
-
-
-# Reading SQL without running it.
-
-_SKIP = r"\s+|--[^\n]*|/\*.*?(?:\*/|\Z)"
-_FIRST_WORD = re.compile(rf"(?:{_SKIP}|[;(])*([A-Za-z]*)", re.S)
-_TOKEN = re.compile(
-    rf"""(?P<skip>{_SKIP})|(?P<text>'[^']*(?:''[^']*)*'?)
-    |(?P<name>"[^"]*(?:""[^"]*)*"?|`[^`]*`?|\[[^\]]*\]?)
-    |(?P<word>[^\W\d][\w$]*)|(?P<other>\d[\w.]*|.)""",
-    re.S | re.X,
-)
-_KINDS = {"select": "select", "values": "select", "insert": "insert", "replace": "insert"}
-_KINDS |= {"update": "update", "delete": "delete", "truncate": "delete"}
-_KINDS |= {"create": "ddl", "alter": "ddl", "drop": "ddl"}
-_CLOCK_WORDS = frozenset("current_date current_time current_timestamp localtimestamp".split())
-_CLOCK_CALLS = frozenset(
-    "now getdate curdate curtime sysdate random rand randomblob uuid newid".split()
-)
-_TIME_CALLS = frozenset("date time datetime julianday unixepoch strftime timediff".split())
-_MAYBE_CLOCK = re.compile(
-    rf"\b(?:{'|'.join(sorted(_CLOCK_WORDS | _CLOCK_CALLS | _TIME_CALLS))})\b", re.I
-)
-# What sqlglot raises besides its own: it trips over None in statements that are cut off.
-PARSER_TRIPS = (RecursionError, ValueError, AttributeError, TypeError)
-_DATE_PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
-
-
-def sql_tokens(sql: str) -> list[tuple[str, str]]:
-    """(class, text) of every token but blanks and comments; words in lower case."""
-    found = ((match.lastgroup or "", match.group()) for match in _TOKEN.finditer(sql))
-    return [(g, text.lower() if g == "word" else text) for g, text in found if g != "skip"]
-
-
-def is_empty_statement(sql: str) -> bool:
-    match = _FIRST_WORD.match(sql)
-    return match is None or (match.end() == len(sql) and not match.group(1))
-
-
-def statement_kind(sql: str) -> str:
-    """Name what a statement does: select, insert, update, delete, ddl, or other."""
-    match = _FIRST_WORD.match(sql)
-    first = match.group(1).lower() if match else ""
-    if first != "with":
-        return _KINDS.get(first, "other")
-    depth, previous = 0, ""
-    for group, text in sql_tokens(sql):
-        if depth == 0 and previous == ")" and group == "word" and text in _KINDS:
-            return _KINDS[text]  # the verb follows the last CTE's bracket; names follow a comma
-        depth += (text == "(") - (text == ")")
-        previous = text
-    return "other"
-
-
-def uses_clock(sql: str) -> bool:
-    """Whether a second run may differ: the statement reads the clock or draws random numbers."""
-    if not _MAYBE_CLOCK.search(sql):
-        return False
-    calls: list[list[Any]] = []  # the open brackets: function name, tokens inside, commas inside
-    previous, time_calls = "", 0
-    for group, text in sql_tokens(sql):
-        if text == ")" and calls:
-            name, inside, commas = calls.pop()
-            time_calls -= name in _TIME_CALLS
-            if name in _TIME_CALLS and (not inside or (name == "strftime" and not commas)):
-                return True  # the time argument defaults to now
-        if calls:
-            calls[-1][1] += 1
-            calls[-1][2] += text == ","
-        if text == "(":
-            if previous in _CLOCK_CALLS:
-                return True
-            calls.append([previous, 0, 0])
-            time_calls += previous in _TIME_CALLS
-        named_now = time_calls and text[1:-1].lower() == "now"
-        if named_now or (group == "word" and text in _CLOCK_WORDS):
-            return True
-        previous = text if group == "word" else ""
-    return False
-
-
-def translate_to_sqlite(sql: str, dialect: str) -> str | None:
-    """What sqlglot makes of a text in `dialect` for SQLite; None when it cannot read it."""
-    import sqlglot
-    from sqlglot import exp
-
-    logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # it warns per construct it cannot keep
-
-    def adapt(node: exp.Expression) -> exp.Expression:
-        if isinstance(node, exp.Table):  # SQLite has one name space
-            node.set("db", None)
-            node.set("catalog", None)
-        elif isinstance(node, exp.DataType) and node.this in (exp.DType.ENUM, exp.DType.SET):
-            return exp.DataType.build("TEXT")
-        elif isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day):
-            whole = isinstance(node, exp.Extract)
-            if part := _DATE_PARTS.get((node.name if whole else type(node).__name__).upper()):
-                value = node.expression if whole else node.this
-                call = exp.Anonymous(this="STRFTIME", expressions=[exp.Literal.string(part), value])
-                return exp.cast(call, "INTEGER")
-        return node
-
-    kept = []
-    try:
-        for statement in sqlglot.parse(sql, read=dialect):
-            space = isinstance(statement, exp.Create) and statement.kind in ("SCHEMA", "DATABASE")
-            if statement is not None and not space and not isinstance(statement, exp.Use):
-                kept.append(statement.transform(adapt, copy=False).sql(dialect="sqlite"))
-    except (sqlglot.errors.SqlglotError, *PARSER_TRIPS):
-        return None
-    return ";\n".join(kept)
 
 
 # Inside the worker process.
@@ -799,41 +696,6 @@ def _verdict(context: str | None, sql: str, result: SqlResult) -> dict[str, Any]
         "context": result.context_used or context,
         "error": result.error,
     }
-
-
-def split_statements(sql: str) -> list[str]:
-    """The statements of a script, at the semicolons outside strings; comments are dropped."""
-    bare = sql
-    if "--" in sql or "/*" in sql:
-        bare = re.sub(
-            r"('[^']*'|\"[^\"]*\")|--[^\n]*|/\*.*?(?:\*/|\Z)",
-            lambda m: m[1] or " ",
-            sql,
-            flags=re.S,
-        )
-    parts = re.findall(r"""(?:'[^']*'|"[^"]*"|[^;'"])+""", bare)
-    return [part.strip() for part in parts if part.strip()]
-
-
-@functools.lru_cache(maxsize=1 << 18)  # asked for each row when cleaning, splitting, comparing
-def schema_of(context: str) -> str:
-    """The CREATE statements of a context, one a line; what a person has before asking."""
-    statements = (" ".join(s.split()) for s in split_statements(context))
-    return "\n".join(f"{s};" for s in statements if s[:7].upper() == "CREATE ")
-
-
-@functools.lru_cache(maxsize=1 << 18)
-def schema_key(context: str | None) -> str:
-    """What makes two schemas the same: their CREATE statements less case, spacing and types."""
-    names = re.findall(r"\w+", re.sub(r"\([\d, ]+\)", "", schema_of(context or "").lower()))
-    return " ".join(w for w in names if w not in SCHEMA_NOISE)
-
-
-SCHEMA_NOISE = frozenset(
-    "create table if not exists primary key foreign references unique null default temp temporary "
-    "int integer bigint smallint tinyint real float double precision decimal numeric text varchar "
-    "char date datetime timestamp time boolean bool blob autoincrement auto_increment".split()
-)
 
 
 def read_json(path: Path) -> Iterator[Row]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import math
 import random
 import re
@@ -46,7 +45,6 @@ from gemma_lora.files import (
     write_together,
 )
 from gemma_lora.prompts import (
-    CONTROL_CHARACTERS,
     END_OF_TURN,
     STOP_TOKENS,
     alpaca_prompt,
@@ -54,6 +52,16 @@ from gemma_lora.prompts import (
     neutralize,
     render_chat,
     sql_prompt,
+)
+from gemma_lora.sql_text import (
+    extract_sql,
+    normal_sql,
+    order_columns,
+    parse_sql,
+    schema_of,
+    sql_trees,
+    statement_kind,
+    uses_clock,
 )
 from gemma_lora.statistics import (
     CONFIDENCE,
@@ -90,16 +98,6 @@ MAX_SCHEMA_BYTES = 1_000_000
 MAX_DB_BYTES = 256_000_000
 MAX_DUMP_BYTES = 800_000  # the sandbox takes a context of a million characters
 DUMP_ROWS = 200  # rows of each table kept when the whole database is too large to copy
-
-STATEMENT = r"(?:SELECT|WITH|INSERT|UPDATE|DELETE|REPLACE|CREATE|ALTER|DROP|VALUES|EXPLAIN)"
-CLAUSE = re.compile(
-    rf"\s*(?:{STATEMENT}|FROM|WHERE|JOIN|LEFT|INNER|CROSS|GROUP|HAVING|ORDER|LIMIT|UNION|EXCEPT"
-    r"|INTERSECT|WINDOW|SET|ON|AND|OR|\()\b",
-    re.IGNORECASE,
-)
-FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
-STARTS = re.compile(rf"(?:^|[:\n>])[ \t]*({STATEMENT})\b", re.IGNORECASE)
-QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 SHOP = """CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, city TEXT);
 CREATE TABLE orders (id INTEGER PRIMARY KEY, customer_id INTEGER, total REAL, ordered_on TEXT);
@@ -248,118 +246,6 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     scored = given.get("split") or given.get("use_validation")
     return {"max_tokens": 64, "examples": 2} | ({"num_samples": 8} if scored else {})
-
-
-# --- SQL in a reply -----------------------------------------------------------------------------
-
-
-def extract_sql(reply: str, asked: str = "") -> str:
-    """The SQL of a reply: out of its fence, without prose before or after; '' when there is none.
-
-    Only the surroundings are cut. When several statements follow each other they are all kept: to
-    run just the first would give the reply a meaning it does not have. Leading statements that
-    repeat the prompt `asked` word for word (its schema) are a quotation, not the answer.
-    """
-    for language, body in FENCE.findall(reply):
-        if language.lower() in ("", "sql", "sqlite") and STARTS.search(body):
-            reply = body
-            break
-    quotable = " ".join(asked.split())
-    while start := STARTS.search(reply):
-        text = reply[start.start(1) :].split("```")[0]
-        first = text[: _statement_end(text, 0)]
-        if " ".join(first.split()) not in quotable:
-            return _statements(text)
-        reply = text[len(first) :]
-    return ""
-
-
-def _statements(text: str) -> str:
-    """The statements that `text` begins with, up to the first thing that is none."""
-    end = 0
-    while (cut := _statement_end(text, end)) is not None:
-        end = cut
-        if not re.match(rf"\s*{STATEMENT}\b", text[end:], re.IGNORECASE):
-            return text[:end].strip()
-    return text[: end + _prose_start(text[end:])].strip()
-
-
-def _statement_end(text: str, start: int) -> int | None:
-    """Index after the next semicolon that ends a statement (not one in quotes or a trigger)."""
-    text = CONTROL_CHARACTERS.sub(" ", text)  # SQLite refuses to look at NUL
-    for match in re.finditer(";", text[start:]):
-        if sqlite3.complete_statement(text[start : start + match.end()]):
-            return start + match.end()
-    return None
-
-
-def _prose_start(text: str) -> int:
-    """Length of the statement at the start of `text`: up to an empty line that no SQL follows."""
-    blank = QUOTED.sub(lambda m: "x" * len(m.group()), text)
-    for gap in re.finditer(r"\n\s*\n", blank):
-        head = blank[: gap.start()]
-        if head.count("(") <= head.count(")") and not CLAUSE.match(blank, gap.end()):
-            return gap.start()
-    return len(text)
-
-
-def sql_trees(sql: str, costs: str, lenient: bool = False) -> list[Any]:
-    """sqlglot's trees of the statements, [] when it cannot read them or is not installed."""
-    sqlglot = optional("sqlglot", "sqlglot", costs)
-    if sqlglot is None:
-        return []
-    logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # a model's mistakes are not news
-    level = sqlglot.ErrorLevel("IGNORE" if lenient else "IMMEDIATE")
-    try:
-        found = sqlglot.parse(sql, read="sqlite", error_level=level)
-        return [tree for tree in found if tree is not None]
-    except (sqlglot.errors.SqlglotError, *dataset.PARSER_TRIPS):
-        return []
-
-
-def parse_sql(sql: str) -> list[Any] | None:
-    """sqlglot's trees of the statements, or None when it is no SQL statement of a known kind."""
-    trees = sql_trees(sql, "valid_sql_rate, row-order check or normalised exact_match")
-    if not trees:
-        return None
-    exp = importlib.import_module("sqlglot").exp
-    known = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Create, exp.Drop, exp.Alter)
-    return trees if all(isinstance(t, known) for t in trees) else None
-
-
-def normal_sql(sql: str) -> str:
-    """One spelling for SQL that differs in case of names, quoting of names, spacing, comments."""
-    trees = parse_sql(sql)
-    if trees is None:
-        return " ".join(sql.rstrip("; \n").lower().split())
-    for tree in trees:
-        for name in tree.find_all(importlib.import_module("sqlglot").exp.Identifier):
-            name.set("this", name.this.lower())
-            name.set("quoted", False)
-    return "; ".join(t.sql(dialect="sqlite", comments=False) for t in trees)
-
-
-def order_columns(sql: str, columns: Sequence[str]) -> tuple[int, ...] | None:
-    """Which result columns a top-level ORDER BY sorts by; None when there is no ORDER BY.
-
-    Rows that tie on these columns may come in any order. When the sorting is by something that is
-    not in the result, every column counts.
-    """
-    trees = parse_sql(sql)
-    order = trees[-1].args.get("order") if trees else None
-    if order is None:
-        return None
-    names, found = [c.lower() for c in columns], []
-    for item in order.expressions:
-        key = item.this
-        text = key.sql(dialect="sqlite").lower()
-        if key.is_int and 1 <= int(key.name) <= len(names):
-            found.append(int(key.name) - 1)
-        elif text in names or key.name.lower() in names:
-            found.append(names.index(text if text in names else key.name.lower()))
-        else:
-            return tuple(range(len(names)))
-    return tuple(found)
 
 
 # --- Comparing results --------------------------------------------------------------------------
@@ -1203,7 +1089,7 @@ class Gold:
 def prepare_gold(row: Row, worker: dataset.SqlWorker, seed: int, timeout_sec: float) -> Gold:
     """Run a row's reference; find out whether and how answers can be compared with it."""
     sql = row.get("gold") or extract_sql(row["completion"]) or row["completion"]
-    kind = dataset.statement_kind(sql)
+    kind = statement_kind(sql)
     context = row.get("context")
     if not context:
         return Gold(sql, kind, "no database")
@@ -1216,7 +1102,7 @@ def prepare_gold(row: Row, worker: dataset.SqlWorker, seed: int, timeout_sec: fl
             kind,
             "the gold's result is too large" if result.truncated else "the gold does not run",
         )
-    if dataset.uses_clock(sql):
+    if uses_clock(sql):
         return Gold(sql, kind, "the gold reads the clock or random numbers")
     empty = shows_nothing(result, context, worker, timeout_sec)
     gold = Gold(sql, kind, None, empty, result, order_columns(sql, result.columns))
@@ -1771,7 +1657,7 @@ def take_database(chat: Chat, sql: str, path: Path) -> None:
     """Make a schema the subject of the chat, after seeing that it loads."""
     if not chat.is_sql:
         raise UserError("schemas and databases are for adapters trained on SQL")
-    schema = dataset.schema_of(sql)
+    schema = schema_of(sql)
     if not schema:
         raise UserError(f"{path} holds no CREATE statement")
     tried = chat.worker.run(sql, "SELECT 1", 10 * chat.settings.sql_timeout)

@@ -37,7 +37,7 @@ for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.setdefault(switch, "1")
 
 import train  # noqa: E402
-from gemma_lora import files  # noqa: E402
+from gemma_lora import files, sql_text  # noqa: E402
 from gemma_lora.prompts import alpaca_prompt, encode, render_example, render_prompt, sql_prompt  # noqa: E402
 
 train.use_openblas()  # before anything imports mlx.core
@@ -45,7 +45,6 @@ train.use_openblas()  # before anything imports mlx.core
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-import dataset  # noqa: E402
 import test_finetuned  # noqa: E402
 
 mx.set_default_device(mx.cpu)  # for float32 on both sides; before mlx_lm makes its streams
@@ -59,7 +58,7 @@ def sample_rows(kind: str, count: int, seed: int) -> list[tuple[str, str]]:
     found = []
     for row in random.Random(seed).sample(rows, count):
         if kind == "sql":
-            prompt = sql_prompt(row["sql_prompt"], dataset.schema_of(row["sql_context"]))
+            prompt = sql_prompt(row["sql_prompt"], sql_text.schema_of(row["sql_context"]))
             answer = row["sql"]
         else:
             prompt = alpaca_prompt(row["instruction"], row["input"])

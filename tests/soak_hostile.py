@@ -32,6 +32,7 @@ sys.path[:0] = [str(ROOT)]
 import hostile_sql as hostile  # noqa: E402
 
 import dataset  # noqa: E402
+from gemma_lora import sql_text  # noqa: E402
 
 TIMEOUT_SEC = 0.3
 # What a job may take beyond its deadline: the kill, the worker's end, and reading a text of 1 MB
@@ -125,7 +126,8 @@ def strike_all(
 
 def read_all(attacks: Iterable[hostile.Attack], found: Watch) -> None:
     """What reads SQL without running it, in this process: it has to end soon, too."""
-    readers = (dataset.statement_kind, dataset.uses_clock, dataset.schema_of, dataset.schema_key)
+    read = sql_text
+    readers = (read.statement_kind, read.uses_clock, read.schema_of, read.schema_key)
     for kind, sql, _ in attacks:
         for reader in readers:
             start = time.monotonic()

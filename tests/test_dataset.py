@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 from dataset import DatasetConfig
-from gemma_lora import cli, files, hub
+from gemma_lora import cli, files, hub, sql_text
 from gemma_lora.cli import UserError
 from gemma_lora.files import Row
 from gemma_lora.prompts import (
@@ -196,8 +196,8 @@ def test_prompts_show_what_they_should() -> None:
         "CREATE  TABLE t (a INT); -- note\nINSERT INTO t VALUES ('x; y');\n"
         "create view v as select 1"
     )
-    assert dataset.schema_of(context) == "CREATE TABLE t (a INT);\ncreate view v as select 1;"
-    prompt = sql_prompt("How many?", dataset.schema_of(context))
+    assert sql_text.schema_of(context) == "CREATE TABLE t (a INT);\ncreate view v as select 1;"
+    prompt = sql_prompt("How many?", sql_text.schema_of(context))
     assert "CREATE TABLE t" in prompt and "INSERT" not in prompt and prompt.endswith("How many?")
     assert "Schema" not in sql_prompt("How many?", " ")
     assert alpaca_prompt("Add.", "1 2") == "Add.\n\n1 2"
@@ -355,7 +355,7 @@ def test_no_prompt_and_no_schema_in_two_splits(
     except UserError:
         assume(False)
     prompts = {n: {dataset.normalized(r["prompt"]) for r in splits[n]} for n in splits}
-    schemas = {n: {dataset.schema_key(r["context"]) for r in splits[n]} for n in splits}
+    schemas = {n: {sql_text.schema_key(r["context"]) for r in splits[n]} for n in splits}
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
         assert not prompts[a] & prompts[b]
         assert split_by == "row" or not schemas[a] & schemas[b]

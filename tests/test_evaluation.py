@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from gemma_lora import cli, files, statistics
+from gemma_lora import cli, files, sql_text, statistics
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import encode, render_chat, render_prompt
 from test_finetuned import TUNED, Generation
@@ -157,36 +157,36 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_extracts_sql_and_nothing_else(reply: str, sql: str) -> None:
-    assert evaluation.extract_sql(reply) == sql
+    assert sql_text.extract_sql(reply) == sql
 
 
 def test_schema_repeated_from_the_prompt_is_no_answer() -> None:
     asked = "Write a query.\n\nSchema:\nCREATE TABLE t (a INT);\n\nQuestion: how many?"
     reply = "CREATE TABLE t\n  (a INT);\nSELECT COUNT(*) FROM t;"
-    assert evaluation.extract_sql(reply, asked) == "SELECT COUNT(*) FROM t;"
-    assert evaluation.extract_sql("CREATE TABLE t (a INT);", asked) == ""
-    assert evaluation.extract_sql("Schema:\nCREATE TABLE t (a IN", asked) == ""
-    assert evaluation.extract_sql("CREATE TABLE u (a INT);", asked) == "CREATE TABLE u (a INT);"
+    assert sql_text.extract_sql(reply, asked) == "SELECT COUNT(*) FROM t;"
+    assert sql_text.extract_sql("CREATE TABLE t (a INT);", asked) == ""
+    assert sql_text.extract_sql("Schema:\nCREATE TABLE t (a IN", asked) == ""
+    assert sql_text.extract_sql("CREATE TABLE u (a INT);", asked) == "CREATE TABLE u (a INT);"
 
 
 @given(st.text(max_size=80))
 def test_extraction_is_a_part_of_the_reply_and_settled(reply: str) -> None:
-    sql = evaluation.extract_sql(reply)
+    sql = sql_text.extract_sql(reply)
     assert sql in reply
-    assert evaluation.extract_sql(sql) == sql
+    assert sql_text.extract_sql(sql) == sql
 
 
 def test_normal_sql_sees_through_spelling_only() -> None:
-    same = evaluation.normal_sql('select "Name"  from Pets -- all\nwhere age>3;')
-    assert same == evaluation.normal_sql("SELECT name FROM pets WHERE age > 3")
-    assert same != evaluation.normal_sql("SELECT name FROM pets WHERE age > 4")
-    assert evaluation.normal_sql("SELECT 'A'") != evaluation.normal_sql("SELECT 'a'")
-    assert evaluation.normal_sql("not sql  AT ALL") == "not sql at all"
+    same = sql_text.normal_sql('select "Name"  from Pets -- all\nwhere age>3;')
+    assert same == sql_text.normal_sql("SELECT name FROM pets WHERE age > 3")
+    assert same != sql_text.normal_sql("SELECT name FROM pets WHERE age > 4")
+    assert sql_text.normal_sql("SELECT 'A'") != sql_text.normal_sql("SELECT 'a'")
+    assert sql_text.normal_sql("not sql  AT ALL") == "not sql at all"
 
 
 @pytest.mark.parametrize("text", ["hello", "", "SELECT FROM WHERE", "42", "sql query"])
 def test_prose_is_not_valid_sql(text: str) -> None:
-    assert evaluation.parse_sql(text) is None
+    assert sql_text.parse_sql(text) is None
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_prose_is_not_valid_sql(text: str) -> None:
     ],
 )
 def test_only_a_top_level_order_by_orders(sql: str, columns: list[str], order: Any) -> None:
-    assert evaluation.order_columns(sql, columns) == order
+    assert sql_text.order_columns(sql, columns) == order
 
 
 # --- Comparing results --------------------------------------------------------------------------
@@ -526,7 +526,7 @@ def test_missing_optional_package_costs_one_line(
     monkeypatch.setattr(cli, "_missing", set())
     samples = fake_samples([(False, True)] * 4)
     summary = evaluation.summarize(samples)
-    assert evaluation.normal_sql("SELECT  1") == "select 1"
+    assert sql_text.normal_sql("SELECT  1") == "select 1"
     evaluation.show_report("title", summary, samples, 1)
     shown = capsys.readouterr()
     assert summary["models"][TUNED]["execution_accuracy"] == {"value": 1.0, "n": 4, "ci": None}

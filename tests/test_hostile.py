@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from gemma_lora import cli, files, prompts
+from gemma_lora import cli, files, prompts, sql_text
 from gemma_lora.cli import UserError
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -113,11 +113,11 @@ def test_a_users_database_survives_its_chat(watched: Path) -> None:
 def test_sql_is_read_in_linear_time() -> None:
     """Each took minutes to hours when reading was quadratic."""
     start = time.monotonic()
-    assert dataset.uses_clock("SELECT 1 WHERE 'now' " + "(" * 100_000 + "'now'," * 50_000) is False
-    assert dataset.uses_clock("SELECT date(" + "(" * 1000 + "'now'")
-    assert not dataset.uses_clock("SELECT date(a), 'now'")
-    assert len(dataset.split_statements("'\"/*;" * 100_000)) == 1
-    assert dataset.split_statements("SELECT 1 /* never closed; SELECT 2") == ["SELECT 1"]
+    assert sql_text.uses_clock("SELECT 1 WHERE 'now' " + "(" * 100_000 + "'now'," * 50_000) is False
+    assert sql_text.uses_clock("SELECT date(" + "(" * 1000 + "'now'")
+    assert not sql_text.uses_clock("SELECT date(a), 'now'")
+    assert len(sql_text.split_statements("'\"/*;" * 100_000)) == 1
+    assert sql_text.split_statements("SELECT 1 /* never closed; SELECT 2") == ["SELECT 1"]
     assert time.monotonic() - start < 10
 
 
@@ -138,11 +138,11 @@ ODD_SQL = [
 def test_a_models_answer_is_read_without_a_traceback_or_noise(capfd: Any) -> None:
     pytest.importorskip("sqlglot")
     for sql in ODD_SQL:
-        evaluation.parse_sql(sql)
-        evaluation.normal_sql(sql)
-        evaluation.order_columns(f"{sql} ORDER BY 1", ["a"])
+        sql_text.parse_sql(sql)
+        sql_text.normal_sql(sql)
+        sql_text.order_columns(f"{sql} ORDER BY 1", ["a"])
         evaluation.context_tables(sql)
-        assert isinstance(evaluation.extract_sql(sql), str)
+        assert isinstance(sql_text.extract_sql(sql), str)
     assert capfd.readouterr().err == ""
 
 

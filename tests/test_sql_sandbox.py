@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import dataset
 from dataset import SqlJob, SqlResult, SqlWorker
+from gemma_lora import sql_text
 
 CONTEXT = """
 CREATE TABLE t (a INTEGER, b TEXT);
@@ -447,7 +448,7 @@ def test_run_sql_works_without_a_worker() -> None:
     ],
 )
 def test_statement_kind(sql: str, kind: str) -> None:
-    assert dataset.statement_kind(sql) == kind
+    assert sql_text.statement_kind(sql) == kind
 
 
 @pytest.mark.parametrize(
@@ -470,7 +471,7 @@ def test_statement_kind(sql: str, kind: str) -> None:
     ],
 )
 def test_uses_clock(sql: str, expected: bool) -> None:
-    assert dataset.uses_clock(sql) is expected
+    assert sql_text.uses_clock(sql) is expected
 
 
 def test_verify_gold_translates_what_fails_and_keeps_the_order() -> None:
@@ -509,9 +510,9 @@ def test_a_schema_that_sqlite_lacks_is_dropped_on_both_sides() -> None:
 
 def test_a_text_that_sqlglot_cannot_read_has_no_translation() -> None:
     pytest.importorskip("sqlglot")
-    translated = dataset.translate_to_sqlite("SELECT `a` FROM t WHERE b ILIKE 'x'", "mysql")
+    translated = sql_text.translate_to_sqlite("SELECT `a` FROM t WHERE b ILIKE 'x'", "mysql")
     assert translated is not None and "`" not in translated
-    assert dataset.translate_to_sqlite("((", "mysql") is None
+    assert sql_text.translate_to_sqlite("((", "mysql") is None
 
 
 WORDS = """SELECT FROM t a b , ( ) * 1 'x' " ; -- /* */ WITH RECURSIVE n AS UNION ALL JOIN INSERT
@@ -528,13 +529,13 @@ def test_no_text_raises_or_loses_its_place(worker: SqlWorker, pairs: list[tuple[
     jobs = [SqlJob(context, sql, TIMEOUT_SEC) for context, sql in pairs]
     jobs += [SqlJob(CONTEXT, sql, TIMEOUT_SEC) for _, sql in pairs]
     results = list(worker.run_many(jobs))
-    assert [r.kind for r in results] == [dataset.statement_kind(job.sql) for job in jobs]
-    assert all(isinstance(dataset.uses_clock(sql), bool) for _, sql in pairs)
+    assert [r.kind for r in results] == [sql_text.statement_kind(job.sql) for job in jobs]
+    assert all(isinstance(sql_text.uses_clock(sql), bool) for _, sql in pairs)
     assert all((r.error is None) == (r.status == "ok") for r in results)
 
 
 @settings(max_examples=60, deadline=None)
 @given(ANY_TEXT)
 def test_the_lexer_drops_nothing_but_blanks_and_comments(text: str) -> None:
-    pieces = [match.group() for match in dataset._TOKEN.finditer(text)]
+    pieces = [match.group() for match in sql_text._TOKEN.finditer(text)]
     assert "".join(pieces) == text

@@ -1,0 +1,279 @@
+"""Reading SQL without running it: statements, kinds, clock, schema, translation, SQL in a reply.
+
+Promises linear time on hostile text, and no exception for any text. What only sqlglot can tell is
+None or empty where it is not installed or cannot read the statement.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import re
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from gemma_lora.cli import optional
+from gemma_lora.prompts import CONTROL_CHARACTERS
+
+_SKIP = r"\s+|--[^\n]*|/\*.*?(?:\*/|\Z)"
+_FIRST_WORD = re.compile(rf"(?:{_SKIP}|[;(])*([A-Za-z]*)", re.S)
+_TOKEN = re.compile(
+    rf"""(?P<skip>{_SKIP})|(?P<text>'[^']*(?:''[^']*)*'?)
+    |(?P<name>"[^"]*(?:""[^"]*)*"?|`[^`]*`?|\[[^\]]*\]?)
+    |(?P<word>[^\W\d][\w$]*)|(?P<other>\d[\w.]*|.)""",
+    re.S | re.X,
+)
+_KINDS = {"select": "select", "values": "select", "insert": "insert", "replace": "insert"}
+_KINDS |= {"update": "update", "delete": "delete", "truncate": "delete"}
+_KINDS |= {"create": "ddl", "alter": "ddl", "drop": "ddl"}
+_CLOCK_WORDS = frozenset("current_date current_time current_timestamp localtimestamp".split())
+_CLOCK_CALLS = frozenset(
+    "now getdate curdate curtime sysdate random rand randomblob uuid newid".split()
+)
+_TIME_CALLS = frozenset("date time datetime julianday unixepoch strftime timediff".split())
+_MAYBE_CLOCK = re.compile(
+    rf"\b(?:{'|'.join(sorted(_CLOCK_WORDS | _CLOCK_CALLS | _TIME_CALLS))})\b", re.I
+)
+# What sqlglot raises besides its own: it trips over None in statements that are cut off.
+PARSER_TRIPS = (RecursionError, ValueError, AttributeError, TypeError)
+_DATE_PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
+
+SCHEMA_NOISE = frozenset(
+    "create table if not exists primary key foreign references unique null default temp temporary "
+    "int integer bigint smallint tinyint real float double precision decimal numeric text varchar "
+    "char date datetime timestamp time boolean bool blob autoincrement auto_increment".split()
+)
+
+STATEMENT = r"(?:SELECT|WITH|INSERT|UPDATE|DELETE|REPLACE|CREATE|ALTER|DROP|VALUES|EXPLAIN)"
+CLAUSE = re.compile(
+    rf"\s*(?:{STATEMENT}|FROM|WHERE|JOIN|LEFT|INNER|CROSS|GROUP|HAVING|ORDER|LIMIT|UNION|EXCEPT"
+    r"|INTERSECT|WINDOW|SET|ON|AND|OR|\()\b",
+    re.IGNORECASE,
+)
+FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+STARTS = re.compile(rf"(?:^|[:\n>])[ \t]*({STATEMENT})\b", re.IGNORECASE)
+QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def sql_tokens(sql: str) -> list[tuple[str, str]]:
+    """(class, text) of every token but blanks and comments; words in lower case."""
+    found = ((match.lastgroup or "", match.group()) for match in _TOKEN.finditer(sql))
+    return [(g, text.lower() if g == "word" else text) for g, text in found if g != "skip"]
+
+
+def is_empty_statement(sql: str) -> bool:
+    match = _FIRST_WORD.match(sql)
+    return match is None or (match.end() == len(sql) and not match.group(1))
+
+
+def statement_kind(sql: str) -> str:
+    """Name what a statement does: select, insert, update, delete, ddl, or other."""
+    match = _FIRST_WORD.match(sql)
+    first = match.group(1).lower() if match else ""
+    if first != "with":
+        return _KINDS.get(first, "other")
+    depth, previous = 0, ""
+    for group, text in sql_tokens(sql):
+        if depth == 0 and previous == ")" and group == "word" and text in _KINDS:
+            return _KINDS[text]  # the verb follows the last CTE's bracket; names follow a comma
+        depth += (text == "(") - (text == ")")
+        previous = text
+    return "other"
+
+
+def uses_clock(sql: str) -> bool:
+    """Whether a second run may differ: the statement reads the clock or draws random numbers."""
+    if not _MAYBE_CLOCK.search(sql):
+        return False
+    calls: list[list[Any]] = []  # the open brackets: function name, tokens inside, commas inside
+    previous, time_calls = "", 0
+    for group, text in sql_tokens(sql):
+        if text == ")" and calls:
+            name, inside, commas = calls.pop()
+            time_calls -= name in _TIME_CALLS
+            if name in _TIME_CALLS and (not inside or (name == "strftime" and not commas)):
+                return True  # the time argument defaults to now
+        if calls:
+            calls[-1][1] += 1
+            calls[-1][2] += text == ","
+        if text == "(":
+            if previous in _CLOCK_CALLS:
+                return True
+            calls.append([previous, 0, 0])
+            time_calls += previous in _TIME_CALLS
+        named_now = time_calls and text[1:-1].lower() == "now"
+        if named_now or (group == "word" and text in _CLOCK_WORDS):
+            return True
+        previous = text if group == "word" else ""
+    return False
+
+
+def translate_to_sqlite(sql: str, dialect: str) -> str | None:
+    """What sqlglot makes of a text in `dialect` for SQLite; None when it cannot read it."""
+    import sqlglot
+    from sqlglot import exp
+
+    logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # it warns per construct it cannot keep
+
+    def adapt(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.Table):  # SQLite has one name space
+            node.set("db", None)
+            node.set("catalog", None)
+        elif isinstance(node, exp.DataType) and node.this in (exp.DType.ENUM, exp.DType.SET):
+            return exp.DataType.build("TEXT")
+        elif isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day):
+            whole = isinstance(node, exp.Extract)
+            if part := _DATE_PARTS.get((node.name if whole else type(node).__name__).upper()):
+                value = node.expression if whole else node.this
+                call = exp.Anonymous(this="STRFTIME", expressions=[exp.Literal.string(part), value])
+                return exp.cast(call, "INTEGER")
+        return node
+
+    kept = []
+    try:
+        for statement in sqlglot.parse(sql, read=dialect):
+            space = isinstance(statement, exp.Create) and statement.kind in ("SCHEMA", "DATABASE")
+            if statement is not None and not space and not isinstance(statement, exp.Use):
+                kept.append(statement.transform(adapt, copy=False).sql(dialect="sqlite"))
+    except (sqlglot.errors.SqlglotError, *PARSER_TRIPS):
+        return None
+    return ";\n".join(kept)
+
+
+def split_statements(sql: str) -> list[str]:
+    """The statements of a script, at the semicolons outside strings; comments are dropped."""
+    bare = sql
+    if "--" in sql or "/*" in sql:
+        bare = re.sub(
+            r"('[^']*'|\"[^\"]*\")|--[^\n]*|/\*.*?(?:\*/|\Z)",
+            lambda m: m[1] or " ",
+            sql,
+            flags=re.S,
+        )
+    parts = re.findall(r"""(?:'[^']*'|"[^"]*"|[^;'"])+""", bare)
+    return [part.strip() for part in parts if part.strip()]
+
+
+@functools.lru_cache(maxsize=1 << 18)  # asked for each row when cleaning, splitting, comparing
+def schema_of(context: str) -> str:
+    """The CREATE statements of a context, one a line; what a person has before asking."""
+    statements = (" ".join(s.split()) for s in split_statements(context))
+    return "\n".join(f"{s};" for s in statements if s[:7].upper() == "CREATE ")
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def schema_key(context: str | None) -> str:
+    """What makes two schemas the same: their CREATE statements less case, spacing and types."""
+    names = re.findall(r"\w+", re.sub(r"\([\d, ]+\)", "", schema_of(context or "").lower()))
+    return " ".join(w for w in names if w not in SCHEMA_NOISE)
+
+
+def extract_sql(reply: str, asked: str = "") -> str:
+    """The SQL of a reply: out of its fence, without prose before or after; '' when there is none.
+
+    Only the surroundings are cut. When several statements follow each other they are all kept: to
+    run just the first would give the reply a meaning it does not have. Leading statements that
+    repeat the prompt `asked` word for word (its schema) are a quotation, not the answer.
+    """
+    for language, body in FENCE.findall(reply):
+        if language.lower() in ("", "sql", "sqlite") and STARTS.search(body):
+            reply = body
+            break
+    quotable = " ".join(asked.split())
+    while start := STARTS.search(reply):
+        text = reply[start.start(1) :].split("```")[0]
+        first = text[: _statement_end(text, 0)]
+        if " ".join(first.split()) not in quotable:
+            return _statements(text)
+        reply = text[len(first) :]
+    return ""
+
+
+def _statements(text: str) -> str:
+    """The statements that `text` begins with, up to the first thing that is none."""
+    end = 0
+    while (cut := _statement_end(text, end)) is not None:
+        end = cut
+        if not re.match(rf"\s*{STATEMENT}\b", text[end:], re.IGNORECASE):
+            return text[:end].strip()
+    return text[: end + _prose_start(text[end:])].strip()
+
+
+def _statement_end(text: str, start: int) -> int | None:
+    """Index after the next semicolon that ends a statement (not one in quotes or a trigger)."""
+    text = CONTROL_CHARACTERS.sub(" ", text)  # SQLite refuses to look at NUL
+    for match in re.finditer(";", text[start:]):
+        if sqlite3.complete_statement(text[start : start + match.end()]):
+            return start + match.end()
+    return None
+
+
+def _prose_start(text: str) -> int:
+    """Length of the statement at the start of `text`: up to an empty line that no SQL follows."""
+    blank = QUOTED.sub(lambda m: "x" * len(m.group()), text)
+    for gap in re.finditer(r"\n\s*\n", blank):
+        head = blank[: gap.start()]
+        if head.count("(") <= head.count(")") and not CLAUSE.match(blank, gap.end()):
+            return gap.start()
+    return len(text)
+
+
+def sql_trees(sql: str, costs: str, lenient: bool = False) -> list[Any]:
+    """sqlglot's trees of the statements, [] when it cannot read them or is not installed."""
+    sqlglot = optional("sqlglot", "sqlglot", costs)
+    if sqlglot is None:
+        return []
+    logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # a model's mistakes are not news
+    level = sqlglot.ErrorLevel("IGNORE" if lenient else "IMMEDIATE")
+    try:
+        found = sqlglot.parse(sql, read="sqlite", error_level=level)
+        return [tree for tree in found if tree is not None]
+    except (sqlglot.errors.SqlglotError, *PARSER_TRIPS):
+        return []
+
+
+def parse_sql(sql: str) -> list[Any] | None:
+    """sqlglot's trees of the statements, or None when it is no SQL statement of a known kind."""
+    trees = sql_trees(sql, "valid_sql_rate, row-order check or normalised exact_match")
+    if not trees:
+        return None
+    exp = importlib.import_module("sqlglot").exp
+    known = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Create, exp.Drop, exp.Alter)
+    return trees if all(isinstance(t, known) for t in trees) else None
+
+
+def normal_sql(sql: str) -> str:
+    """One spelling for SQL that differs in case of names, quoting of names, spacing, comments."""
+    trees = parse_sql(sql)
+    if trees is None:
+        return " ".join(sql.rstrip("; \n").lower().split())
+    for tree in trees:
+        for name in tree.find_all(importlib.import_module("sqlglot").exp.Identifier):
+            name.set("this", name.this.lower())
+            name.set("quoted", False)
+    return "; ".join(t.sql(dialect="sqlite", comments=False) for t in trees)
+
+
+def order_columns(sql: str, columns: Sequence[str]) -> tuple[int, ...] | None:
+    """Which result columns a top-level ORDER BY sorts by; None when there is no ORDER BY.
+
+    Rows that tie on these columns may come in any order. When the sorting is by something that is
+    not in the result, every column counts.
+    """
+    trees = parse_sql(sql)
+    order = trees[-1].args.get("order") if trees else None
+    if order is None:
+        return None
+    names, found = [c.lower() for c in columns], []
+    for item in order.expressions:
+        key = item.this
+        text = key.sql(dialect="sqlite").lower()
+        if key.is_int and 1 <= int(key.name) <= len(names):
+            found.append(int(key.name) - 1)
+        elif text in names or key.name.lower() in names:
+            found.append(names.index(text if text in names else key.name.lower()))
+        else:
+            return tuple(range(len(names)))
+    return tuple(found)
