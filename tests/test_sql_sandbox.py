@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import dataset
 from dataset import SqlJob, SqlResult, SqlWorker
-from gemma_lora import sql_text
+from gemma_lora import confinement, sql_text
 
 CONTEXT = """
 CREATE TABLE t (a INTEGER, b TEXT);
@@ -153,7 +153,7 @@ def run(worker: SqlWorker, sql: str, context: str | None = CONTEXT) -> SqlResult
 
 
 def in_time(result: SqlResult) -> bool:
-    return result.seconds < TIMEOUT_SEC + dataset.KILL_GRACE_SEC + 0.5
+    return result.seconds < TIMEOUT_SEC + confinement.KILL_GRACE_SEC + 0.5
 
 
 # --- hostile statements ---
@@ -227,7 +227,7 @@ def test_memory_bombs_are_stopped_by_size(worker: SqlWorker) -> None:
 
 
 def test_the_worker_process_cannot_open_files_at_all(tmp_path: Path) -> None:
-    code = "import dataset; dataset._confine(); open('escaped.db', 'w')"
+    code = "from gemma_lora.confinement import _confine; _confine(); open('escaped.db', 'w')"
     path = os.pathsep.join([str(Path(dataset.__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(
