@@ -53,6 +53,7 @@ from gemma_lora.prompts import (
     render_chat,
     sql_prompt,
 )
+from gemma_lora.sandbox import SqlResult, SqlWorker
 from gemma_lora.sql_text import (
     extract_sql,
     normal_sql,
@@ -1080,13 +1081,13 @@ class Gold:
     kind: str = "other"
     excluded: str | None = None  # why the row cannot be scored by execution
     empty: bool = False  # the gold returns nothing, or changes nothing
-    result: dataset.SqlResult | None = None
+    result: SqlResult | None = None
     order: tuple[int, ...] | None = None
     copy: str | None = None  # context of the perturbed copy, None when it serves no purpose
-    copy_result: dataset.SqlResult | None = None
+    copy_result: SqlResult | None = None
 
 
-def prepare_gold(row: Row, worker: dataset.SqlWorker, seed: int, timeout_sec: float) -> Gold:
+def prepare_gold(row: Row, worker: SqlWorker, seed: int, timeout_sec: float) -> Gold:
     """Run a row's reference; find out whether and how answers can be compared with it."""
     sql = row.get("gold") or extract_sql(row["completion"]) or row["completion"]
     kind = statement_kind(sql)
@@ -1115,18 +1116,14 @@ def prepare_gold(row: Row, worker: dataset.SqlWorker, seed: int, timeout_sec: fl
     return replace(gold, copy=copy, copy_result=again)
 
 
-def shows_nothing(
-    result: dataset.SqlResult, context: str, worker: dataset.SqlWorker, timeout_sec: float
-) -> bool:
+def shows_nothing(result: SqlResult, context: str, worker: SqlWorker, timeout_sec: float) -> bool:
     """Whether a statement returned nothing but NULLs, or left the database as it was."""
     if result.state is None:
         return all(value is None for row in result.rows for value in row)
     return result.state == worker.run(context, NO_CHANGE, timeout_sec).state
 
 
-def perturbed_context(
-    context: str, worker: dataset.SqlWorker, seed: str, timeout_sec: float
-) -> str | None:
+def perturbed_context(context: str, worker: SqlWorker, seed: str, timeout_sec: float) -> str | None:
     """The context with its tables' rows replaced by perturbed ones; None when there are none."""
     changes = []
     for table, keys in context_tables(context).items():
@@ -1139,9 +1136,7 @@ def perturbed_context(
     return "\n".join([context.rstrip().rstrip(";") + ";", *changes]) if changes else None
 
 
-def judge(
-    result: dataset.SqlResult, gold: dataset.SqlResult, order: Sequence[int] | None
-) -> str | None:
+def judge(result: SqlResult, gold: SqlResult, order: Sequence[int] | None) -> str | None:
     """None when a result matches the gold's, else what is wrong with it."""
     if result.status == "ok":
         if gold.state is not None or result.state is not None:
@@ -1158,7 +1153,7 @@ def score_sql(
     finish_reason: str,
     gold: Gold,
     row: Row,
-    worker: dataset.SqlWorker,
+    worker: SqlWorker,
     timeout_sec: float,
 ) -> Row:
     """One model's verdict on one row: the fields of a sample's outputs."""
@@ -1340,7 +1335,7 @@ def make_samples(
 ) -> list[Row]:
     """Score every answer: the rows of evaluation_samples.jsonl."""
     samples = []
-    with dataset.SqlWorker() as worker:
+    with SqlWorker() as worker:
         for index, row in enumerate(rows):
             sample = {
                 k: row.get(k)
@@ -1356,7 +1351,7 @@ def make_samples(
 
 
 def sql_scores(
-    row: Row, answers: Mapping[str, Row], worker: dataset.SqlWorker, config: EvaluationConfig
+    row: Row, answers: Mapping[str, Row], worker: SqlWorker, config: EvaluationConfig
 ) -> Row:
     """A SQL row's gold and every model's verdict: fields of a sample."""
     gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
@@ -1516,7 +1511,7 @@ class Chat:
     tuned: train.Finetuned
     settings: ChatSettings
     console: Console | None
-    worker: dataset.SqlWorker
+    worker: SqlWorker
     draw_example: Callable[[], Row]  # a row of the validation split, for /example
     system: str | None = None
     schema: str | None = None  # shown to the models
@@ -1893,7 +1888,7 @@ def open_chat(config: EvaluationConfig) -> None:
         config.temp, config.top_p, config.max_tokens or CHAT_TOKENS, config.seed,
         config.show_base, config.sql_timeout,
     )  # fmt: skip
-    with dataset.SqlWorker() as worker:
+    with SqlWorker() as worker:
         state = Chat(tuned, settings, make_console(), worker, draw_example)
         if config.db:
             use_db(state, str(config.db))

@@ -31,8 +31,7 @@ sys.path[:0] = [str(ROOT)]
 
 import hostile_sql as hostile  # noqa: E402
 
-import dataset  # noqa: E402
-from gemma_lora import confinement, sql_text  # noqa: E402
+from gemma_lora import confinement, sandbox, sql_text  # noqa: E402
 
 TIMEOUT_SEC = 0.3
 # What a job may take beyond its deadline: the kill, the worker's end, and reading a text of 1 MB
@@ -71,7 +70,7 @@ class Watch:
     problems: list[str] = field(default_factory=list)
 
 
-def worker_peak_bytes(worker: dataset.SqlWorker) -> int:
+def worker_peak_bytes(worker: sandbox.SqlWorker) -> int:
     """Peak resident memory of the worker's process; 0 where the system does not say."""
     try:
         text = Path(f"/proc/{worker._process.pid}/status").read_text()
@@ -80,13 +79,13 @@ def worker_peak_bytes(worker: dataset.SqlWorker) -> int:
     return next((int(x.split()[1]) * 1024 for x in text.splitlines() if x[:5] == "VmHWM"), 0)
 
 
-def leaks(result: dataset.SqlResult) -> bool:
+def leaks(result: sandbox.SqlResult) -> bool:
     """Whether the canary's secret is in what came back."""
     return hostile.SECRET in repr((result.rows, result.columns))
 
 
 def strike(
-    worker: dataset.SqlWorker, found: Watch, kind: str, context: str, sql: str,
+    worker: sandbox.SqlWorker, found: Watch, kind: str, context: str, sql: str,
     bound_sec: float = OVERSHOOT_SEC,
 ) -> None:  # fmt: skip
     """Run one attack and note how it went; a new process is started before the clock is."""
@@ -116,7 +115,7 @@ def strike_all(
     """Every attack as a statement, with or without translation, or as a context."""
     role = "context: " if as_context else "translated: " if translate else ""
     bound = TRANSLATED_SEC if translate else OVERSHOOT_SEC
-    with dataset.SqlWorker(translate=translate) as worker:
+    with sandbox.SqlWorker(translate=translate) as worker:
         for kind, sql, context in attacks:
             if as_context:
                 strike(worker, found, role + kind, context + ";" + sql, "SELECT 1", bound)
@@ -189,7 +188,7 @@ def chance(seed: int, attacks: list[hostile.Attack]) -> Iterator[tuple[str, str,
 def fuzz(seed: int, minutes: float, attacks: list[hostile.Attack], found: Watch) -> int:
     """Run what chance makes for so long, in lists as dataset.py does, and say how many."""
     end, number = time.monotonic() + 60 * minutes, 0
-    with dataset.SqlWorker() as plain, dataset.SqlWorker(translate=True) as translating:
+    with sandbox.SqlWorker() as plain, sandbox.SqlWorker(translate=True) as translating:
         for number, (kind, context, sql) in enumerate(chance(seed, attacks)):
             if time.monotonic() > end:
                 break

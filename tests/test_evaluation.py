@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from gemma_lora import cli, files, sql_text, statistics
+from gemma_lora import cli, files, sandbox, sql_text, statistics
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import encode, render_chat, render_prompt
 from test_finetuned import TUNED, Generation
@@ -110,8 +110,8 @@ def tuned(home: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[dataset.SqlWorker]:
-    with dataset.SqlWorker() as one:
+def worker() -> Iterator[sandbox.SqlWorker]:
+    with sandbox.SqlWorker() as one:
         yield one
 
 
@@ -297,7 +297,7 @@ def test_declared_keys_are_found() -> None:
     assert evaluation.context_tables(sql) == {"a": {"x", "y"}, '"b c"': {"p", "q"}}
 
 
-def test_perturbed_context_loads_and_differs(worker: dataset.SqlWorker) -> None:
+def test_perturbed_context_loads_and_differs(worker: sandbox.SqlWorker) -> None:
     copy = evaluation.perturbed_context(PETS, worker, "1", 2.0)
     assert copy is not None
     rows = worker.run(copy, "SELECT * FROM pets").rows
@@ -309,7 +309,7 @@ def test_perturbed_context_loads_and_differs(worker: dataset.SqlWorker) -> None:
 
 
 def score(
-    reply: str, gold: str, worker: dataset.SqlWorker, **row: Any
+    reply: str, gold: str, worker: sandbox.SqlWorker, **row: Any
 ) -> tuple[Any, dict[str, Any]]:
     """(gold, verdict) of one reply on the pets database."""
     full = {"id": "1", "completion": gold, "context": PETS, "prompt": "Which?"} | row
@@ -353,13 +353,13 @@ CATS = "SELECT name FROM pets WHERE kind = 'cat'"
         ("SELECT 1", "DELETE FROM pets WHERE name = 'Rex'", "wrong rows"),
     ],
 )
-def test_verdicts(reply: str, gold: str, error: str | None, worker: dataset.SqlWorker) -> None:
+def test_verdicts(reply: str, gold: str, error: str | None, worker: sandbox.SqlWorker) -> None:
     _, out = score(reply, gold, worker)
     assert out["error"] == error
     assert out["match"] is (error is None)
 
 
-def test_luck_does_not_pass_the_perturbed_copy(worker: dataset.SqlWorker) -> None:
+def test_luck_does_not_pass_the_perturbed_copy(worker: sandbox.SqlWorker) -> None:
     _, lucky = score("SELECT name FROM pets WHERE id > 1", CATS, worker)
     _, right = score(CATS, CATS, worker)
     assert lucky["match"] and lucky["strict_match"] is False
@@ -381,13 +381,13 @@ def test_luck_does_not_pass_the_perturbed_copy(worker: dataset.SqlWorker) -> Non
     ],
 )
 def test_what_a_gold_is_good_for(
-    gold: str, row: dict[str, Any], excluded: str | None, empty: bool, worker: dataset.SqlWorker
+    gold: str, row: dict[str, Any], excluded: str | None, empty: bool, worker: sandbox.SqlWorker
 ) -> None:
     prepared, _ = score(gold, gold, worker, **row)
     assert (prepared.excluded, prepared.empty) == (excluded, empty)
 
 
-def test_a_cut_off_query_is_named_so(worker: dataset.SqlWorker) -> None:
+def test_a_cut_off_query_is_named_so(worker: sandbox.SqlWorker) -> None:
     _, out = score("SELECT name FROM pets WHERE kind =", CATS, worker, finish_reason="length")
     assert out["error"] == "cut off at the length limit"
     _, out = score("SELECT name FROM pets; and so on", CATS, worker, finish_reason="length")
@@ -734,7 +734,7 @@ def test_default_prompts_are_shown_and_nothing_is_written(kind: str, home: Path)
     assert sorted(path.name for path in (home / kind).iterdir()) == before
 
 
-def test_default_sql_prompts_can_be_scored(worker: dataset.SqlWorker) -> None:
+def test_default_sql_prompts_can_be_scored(worker: sandbox.SqlWorker) -> None:
     for row in evaluation.default_rows("sql", quick=False):
         gold = evaluation.prepare_gold(row, worker, 42, 2.0)
         assert gold.excluded is None and not gold.empty and gold.copy_result is not None
@@ -823,7 +823,7 @@ def test_chat_from_a_pipe(home: Path, pets_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def chat(tuned: Any, home: Path, worker: dataset.SqlWorker) -> Any:
+def chat(tuned: Any, home: Path, worker: sandbox.SqlWorker) -> Any:
     settings = evaluation.ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=2.0)
     return evaluation.Chat(tuned, settings, None, worker, dict)
 
@@ -887,7 +887,7 @@ def test_the_whole_history_is_rendered_each_turn(
     ]  # fmt: skip
 
 
-def test_odd_databases_survive_the_dump(tmp_path: Path, worker: dataset.SqlWorker) -> None:
+def test_odd_databases_survive_the_dump(tmp_path: Path, worker: sandbox.SqlWorker) -> None:
     path = tmp_path / "odd.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
@@ -916,7 +916,7 @@ def test_a_write_ahead_log_is_read_and_left_alone(tmp_path: Path) -> None:
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_a_large_database_is_sampled(tmp_path: Path, worker: dataset.SqlWorker) -> None:
+def test_a_large_database_is_sampled(tmp_path: Path, worker: sandbox.SqlWorker) -> None:
     path = tmp_path / "large.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE t (a TEXT)")

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from gemma_lora import cli, files, prompts, sql_text
+from gemma_lora import cli, files, prompts, sandbox, sql_text
 from gemma_lora.cli import UserError
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -88,7 +88,7 @@ def test_attacks_leave_no_trace(
 
 
 def test_a_leak_would_be_seen(watched: Path) -> None:
-    with dataset.SqlWorker() as worker:
+    with sandbox.SqlWorker() as worker:
         found = soak.Watch()
         soak.strike(worker, found, "leak", "", f"SELECT '{hostile.SECRET}'")
     assert found.problems == [f"leak: read the secret: \"SELECT '{hostile.SECRET}'\""]
@@ -100,7 +100,7 @@ def test_a_users_database_survives_its_chat(watched: Path) -> None:
     path = watched / hostile.VICTIM
     database, _ = evaluation.dump_database(path)
     wanted = ("attach", "vacuum", "files", "hidden", "schema write", "edge", "transaction")
-    with dataset.SqlWorker() as worker, chdir(watched):
+    with sandbox.SqlWorker() as worker, chdir(watched):
         settings = evaluation.ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=0.2)
         tuned: Any = None
         chat = evaluation.Chat(tuned, settings, None, worker, dict)
@@ -122,7 +122,7 @@ def test_sql_is_read_in_linear_time() -> None:
 
 
 def test_the_deadline_covers_reading_the_statement() -> None:
-    with dataset.SqlWorker() as worker:
+    with sandbox.SqlWorker() as worker:
         result = worker.run(None, "WITH " + "(" * 900_000, 0.01)
     assert result.status == "timeout"
 
@@ -155,17 +155,17 @@ MADE_UP = st.one_of(
 
 @pytest.fixture(scope="module")
 def worker() -> Any:
-    with dataset.SqlWorker() as made:
+    with sandbox.SqlWorker() as made:
         yield made
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(MADE_UP, MADE_UP), min_size=1, max_size=30))
 def test_what_chance_makes_of_sql(
-    worker: dataset.SqlWorker, watched: Path, pairs: list[tuple[str, str]]
+    worker: sandbox.SqlWorker, watched: Path, pairs: list[tuple[str, str]]
 ) -> None:
     with chdir(watched):
-        results = list(worker.run_many(dataset.SqlJob(*pair, 0.1) for pair in pairs))
+        results = list(worker.run_many(sandbox.SqlJob(*pair, 0.1) for pair in pairs))
     assert len(results) == len(pairs) and not any(map(soak.leaks, results))
     assert all((r.error is None) == (r.status == "ok") for r in results)
     assert {path.name for path in watched.iterdir()} == {hostile.CANARY, hostile.VICTIM}

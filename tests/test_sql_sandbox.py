@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dataset
-from dataset import SqlJob, SqlResult, SqlWorker
-from gemma_lora import confinement, sql_text
+from gemma_lora import confinement, sandbox, sql_text
+from gemma_lora.sandbox import SqlJob, SqlResult, SqlWorker
 
 CONTEXT = """
 CREATE TABLE t (a INTEGER, b TEXT);
@@ -393,11 +393,11 @@ def test_orphans_end_by_themselves(tmp_path: Path, sql: str) -> None:
     script.write_text(
         textwrap.dedent(f"""
         import sys; sys.path[:0] = {sys.path!r}
-        import dataset
+        from gemma_lora.sandbox import SqlJob, SqlWorker
         if __name__ == "__main__":
-            worker = dataset.SqlWorker()
+            worker = SqlWorker()
             worker.run(None, "SELECT 1")
-            worker._send([dataset.SqlJob(None, {sql!r}, 1.0)])
+            worker._send([SqlJob(None, {sql!r}, 1.0)])
             print("busy", flush=True)
             sys.stdin.read()
         """)
@@ -413,9 +413,10 @@ def test_orphans_end_by_themselves(tmp_path: Path, sql: str) -> None:
 def test_an_unclosed_worker_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        f"import sys; sys.path[:0] = {sys.path!r}\nimport dataset\n"
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        "from gemma_lora.sandbox import SqlWorker\n"
         "if __name__ == '__main__':\n"
-        "    worker = dataset.SqlWorker()\n"
+        "    worker = SqlWorker()\n"
         "    print(worker.run(None, 'SELECT 42').rows)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=20)
@@ -423,7 +424,7 @@ def test_an_unclosed_worker_does_not_hold_up_the_exit(tmp_path: Path) -> None:
 
 
 def test_run_sql_works_without_a_worker() -> None:
-    assert dataset.run_sql(CONTEXT, "SELECT max(a) FROM t").rows == [(2,)]
+    assert sandbox.run_sql(CONTEXT, "SELECT max(a) FROM t").rows == [(2,)]
 
 
 # --- reading SQL ---
@@ -487,7 +488,7 @@ def test_verify_gold_translates_what_fails_and_keeps_the_order() -> None:
         (CONTEXT, "SELECT a::TEXT FROM t WHERE a > 5"),
         (None, "SELECT NOW("),
     ]
-    verdicts = list(dataset.verify_gold(iter(rows * 60), workers=2))
+    verdicts = list(sandbox.verify_gold(iter(rows * 60), workers=2))
     assert len(verdicts) == 7 * 60 and verdicts[7:14] == verdicts[:7]
     assert [v["gold_runs"] for v in verdicts[:7]] == [True, True, False, True, True, True, False]
     returned = [True, True, False, False, True, False, False]
