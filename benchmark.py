@@ -32,12 +32,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dataset
 import test_finetuned as evaluation
 import train
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.files import ROOT, Row, jsonable, remove_leftovers, require_writable, write_together
 from gemma_lora.prompts import render_prompt, sql_prompt
+from gemma_lora.splits import read_manifest
 from gemma_lora.statistics import describe_values, paired_ratio
 from test_finetuned import TUNED
 
@@ -1135,7 +1135,7 @@ def benchmark(config: BenchmarkConfig) -> Row:
         if card.exists() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
             result["notes"].append(f"{card} was not written by benchmark.py and is left as it is.")
         else:
-            manifest = dataset.read_manifest(config.data)
+            manifest = read_manifest(config.data)
             files[card] = make_card(result, tuned.config, manifest, config.adapter_path)
     files[folder / "benchmark.json"] = json.dumps(result, indent=2) + "\n"
     remove_leftovers(folder, ["benchmark.*", card.name])

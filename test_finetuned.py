@@ -54,6 +54,7 @@ from gemma_lora.prompts import (
     sql_prompt,
 )
 from gemma_lora.sandbox import SqlResult, SqlWorker
+from gemma_lora.splits import read_split
 from gemma_lora.sql_text import (
     extract_sql,
     normal_sql,
@@ -1271,7 +1272,7 @@ def evaluation_rows(config: EvaluationConfig, kind: str) -> list[Row]:
 
 def typed_rows(config: EvaluationConfig, split: str, kind: str) -> list[Row]:
     """All rows of a split, checked to be of the adapter's type."""
-    rows = dataset.read_split(config.data, split)
+    rows = read_split(config.data, split)
     other = next((r["type"] for r in rows if r.get("type", kind) != kind), None)
     if other:
         raise UserError(

@@ -35,7 +35,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from dataset import DEFAULT_MODEL, MAX_SEQ_LENGTH, edited_files, read_manifest, read_split
+from dataset import DEFAULT_MODEL, MAX_SEQ_LENGTH
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.files import (
     DAMAGE,
@@ -53,6 +53,7 @@ from gemma_lora.files import (
 )
 from gemma_lora.hub import bound_hub_waits, explain_hub_error
 from gemma_lora.prompts import STOP_TOKENS, render_prompt
+from gemma_lora.splits import edited_files, read_manifest, read_split
 
 if TYPE_CHECKING:
     import mlx.core as mx

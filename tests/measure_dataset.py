@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import dataset
-from gemma_lora import files
+from gemma_lora import files, splits
 
 TARGET_RATIO = 2.5
 TARGET_GB = 2.0
@@ -171,7 +171,7 @@ def main() -> None:
         source = folder / "rows.jsonl"
         files.write_atomic(source, files.json_lines(varied(seeds, options.rows)))
         script = measure_script(source, options.model, options.workers, folder)
-        counts = dataset.read_manifest(folder / "data")["counts"]
+        counts = splits.read_manifest(folder / "data")["counts"]
         tokenize_sec = measure_tokenizing(files.read_json_lines(source), options.model)
         golds_sec, golds_ran = measure_golds(list(files.read_json_lines(source)))
     figures = {

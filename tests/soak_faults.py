@@ -41,7 +41,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-from gemma_lora import files  # noqa: E402
+from gemma_lora import files, splits  # noqa: E402
 
 IMPORTS = (
     "mlx.core", "mlx.nn", "mlx.optimizers", "mlx_lm.tuner.trainer", "mlx_lm.cli_ui", "transformers",
@@ -320,7 +320,6 @@ class Preparing(Scene):
     """dataset.py: the splits are the earlier ones or the new ones, or are not accepted."""
 
     def examine(self, place: Path) -> str:
-        import dataset
         import train
 
         data = place / "data"
@@ -330,7 +329,7 @@ class Preparing(Scene):
         for state, folder in (("earlier data", self.start), ("new data", self.reference)):
             wanted = {n: t for n, t in contents(folder).items() if "lengths" not in n}
             if wanted and now == wanted:
-                assert not dataset.edited_files(data)
+                assert not splits.edited_files(data)
                 return state
         said = refusal(lambda: train.read_data(train.TrainingConfig(data=data)))
         assert said is not None and "dataset.py" in said, sorted(now)

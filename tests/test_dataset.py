@@ -39,6 +39,14 @@ from gemma_lora.prompts import (
     render_prompt,
     sql_prompt,
 )
+from gemma_lora.splits import (
+    SPLITS,
+    balanced_order,
+    edited_files,
+    read_manifest,
+    read_split,
+    split_groups,
+)
 
 SCRIPT = Path(dataset.__file__)
 OUTPUTS = ("train.jsonl", "valid.jsonl", "test.jsonl", "manifest.json")
@@ -83,7 +91,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> Path:
 def read_rows(folder: Path, *splits: str) -> list[Row]:
     return [
         json.loads(line)
-        for split in splits or dataset.SPLITS
+        for split in splits or SPLITS
         for line in (folder / f"{split}.jsonl").read_text().splitlines()
     ]
 
@@ -398,10 +406,10 @@ def test_similar_schemas_are_reported(quick: None, capsys: pytest.CaptureFixture
 def test_groups_stay_whole(sizes: list[int], test: int, valid: int, seed: int) -> None:
     groups = [f"g{i}" for i, size in enumerate(sizes) for _ in range(size)]
     quota = {"test": test, "valid": valid}
-    names = dataset.split_groups(groups, quota, seed)
-    assert len(names) == len(groups) and set(names) <= set(dataset.SPLITS)
+    names = split_groups(groups, quota, seed)
+    assert len(names) == len(groups) and set(names) <= set(SPLITS)
     assert len(set(zip(groups, names, strict=True))) == len(sizes)
-    assert names == dataset.split_groups(groups, quota, seed)
+    assert names == split_groups(groups, quota, seed)
     for split, wanted in quota.items():  # half of the biggest group over, at the most
         assert names.count(split) <= wanted + max(sizes)
 
@@ -410,7 +418,7 @@ def test_groups_stay_whole(sizes: list[int], test: int, valid: int, seed: int) -
 @given(st.integers(10, 300), st.integers(0, 99))
 def test_quotas_are_met_when_groups_are_rows(count: int, seed: int) -> None:
     groups = [f"g{i}" for i in range(count)]
-    names = dataset.split_groups(groups, {"test": count // 10, "valid": count // 5}, seed)
+    names = split_groups(groups, {"test": count // 10, "valid": count // 5}, seed)
     assert (names.count("test"), names.count("valid")) == (count // 10, count // 5)
 
 
@@ -607,7 +615,7 @@ def test_lengths_without_a_tokenizer_say_so(
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 99))
 def test_every_prefix_of_a_sample_is_balanced(sizes: list[int], seed: int) -> None:
     labels = [f"l{i}" for i, size in enumerate(sizes) for _ in range(size)]
-    order = dataset.balanced_order(labels, seed)
+    order = balanced_order(labels, seed)
     assert sorted(order) == list(range(len(labels)))
     seen: Counter[str] = Counter()
     for count, index in enumerate(order, 1):
@@ -644,7 +652,7 @@ def test_manifest_and_plot(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{**row, "output": row["output"] + " \r\n"} for row in alpaca_rows()]
     source = write_rows(Path("mine.jsonl"), rows)
     manifest = prepared(source, type="alpaca", seed=7, preview=2)
-    assert manifest == dataset.read_manifest(Path("data"))
+    assert manifest == read_manifest(Path("data"))
     assert manifest["type"] == "alpaca" and manifest["seed"] == 7
     assert manifest["source"] == {
         "name": "mine.jsonl",
@@ -669,17 +677,17 @@ def test_manifest_and_plot(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_edit_is_noticed(quick: None) -> None:
     prepared(alpaca_rows(), type="alpaca")
-    assert dataset.edited_files(Path("data")) == []
+    assert edited_files(Path("data")) == []
     path = Path("data/valid.jsonl")
     path.write_text(path.read_text().replace("fact", "lie"))
-    assert dataset.edited_files(Path("data")) == ["valid.jsonl"]
+    assert edited_files(Path("data")) == ["valid.jsonl"]
 
 
 def test_rows_come_back_as_written(quick: None) -> None:
     rows = [{**row, "output": f"é 日本\u2028 {i} \\ \" 'x'"} for i, row in enumerate(alpaca_rows())]
     prepared(rows, type="alpaca")
-    for split in dataset.SPLITS:
-        back = dataset.read_split(Path("data"), split)
+    for split in SPLITS:
+        back = read_split(Path("data"), split)
         # splitlines() would take U+2028 for a line end; a JSONL reader must not.
         text = (Path("data") / f"{split}.jsonl").read_text()
         assert "".join(files.json_lines(back)) == text
@@ -718,13 +726,13 @@ def test_json_lines_round_trip(rows: list[Row]) -> None:
 def test_a_split_that_is_not_ours(content: str | None, says: str) -> None:
     if content is not None:
         Path("train.jsonl").write_text(content)
-    assert says in failure(lambda: dataset.read_split(Path(), "train"))
+    assert says in failure(lambda: read_split(Path(), "train"))
 
 
 def test_a_broken_manifest() -> None:
-    assert dataset.read_manifest(Path()) == {}
+    assert read_manifest(Path()) == {}
     Path("manifest.json").write_text("{")
-    assert "manifest.json" in failure(lambda: dataset.read_manifest(Path()))
+    assert "manifest.json" in failure(lambda: read_manifest(Path()))
 
 
 def test_a_failed_run_changes_nothing(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
@@ -793,7 +801,7 @@ def test_kill_while_writing(call: str, number: int, quick: None) -> None:
     assert all(now[name] == new[name] for name in replaced)
     assert ("manifest.json" in now) == (call == "fsync")  # taken away before the first rename
     if call == "replace":
-        assert "manifest.json" in failure(lambda: dataset.read_split(Path("data"), "train"))
+        assert "manifest.json" in failure(lambda: read_split(Path("data"), "train"))
     prepared(Path("more.jsonl"), type="alpaca")  # what the killed run left is not in the way
     assert contents(Path("data")) == new  # and is gone
 

@@ -33,8 +33,7 @@ from soak_faults import (
 )
 from test_training import assert_same_run, metrics, wait_for_steps
 
-import dataset
-from gemma_lora import files
+from gemma_lora import files, splits
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, pidfd and capset: Linux")
 
@@ -84,7 +83,7 @@ def test_a_kill_between_renames_mixes_no_splits(stage: Stage) -> None:
     place = stage.copy(start, "mixed")
     done = stage.launcher.run(scene.script, scene.flags, place, die_at=before_test)
     assert done.status == -signal.SIGKILL
-    rows = {s: list(files.read_json_lines(place / "data" / f"{s}.jsonl")) for s in dataset.SPLITS}
+    rows = {s: list(files.read_json_lines(place / "data" / f"{s}.jsonl")) for s in splits.SPLITS}
     assert {r["text"] for r in rows["train"]} & {r["text"] for r in rows["test"]}  # a real leak
     told = stage.launcher.run("train.py", [*stage.training(), "--data", place / "data"], place)
     assert "manifest.json" in told.line() and "dataset.py" in told.line()
@@ -128,7 +127,7 @@ def test_a_full_disk_keeps_the_earlier_files(
     assert Path(file).name in done.line() and "File too large" in done.line()
     now = contents(place)
     if file == "data/lengths.png":  # comes after the data, which are new and whole
-        assert dataset.edited_files(place / "data") == [] and now[file] == before[file]
+        assert splits.edited_files(place / "data") == [] and now[file] == before[file]
     else:
         assert now == before
     assert not leftovers(place)

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from gemma_lora import cli, files, prompts, sandbox, sql_text
+from gemma_lora import cli, files, prompts, sandbox, splits, sql_text
 from gemma_lora.cli import UserError
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -430,8 +430,8 @@ def test_odd_rows_are_kept_or_dropped_with_a_reason(name: str, tmp_path: Path) -
     counts = manifest["counts"]
     assert counts["rows"]["kept"] >= 30
     assert counts["rows"]["kept"] + sum(counts["dropped"].values()) == counts["rows"]["read"]
-    for split in dataset.SPLITS:
-        for row in dataset.read_split(tmp_path / "out", split):
+    for split in splits.SPLITS:
+        for row in splits.read_split(tmp_path / "out", split):
             assert row["text"].count("<bos>") == row["text"].count("<eos>") == 1
             assert row["text"].count("<start_of_turn>") == 2
 
@@ -510,7 +510,7 @@ def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_hostile_manifest_is_one_line(manifest: bytes, data_copy: Path, capsys: Any) -> None:
     (data_copy / "manifest.json").write_bytes(manifest)
-    failure(capsys, lambda: dataset.edited_files(data_copy))
+    failure(capsys, lambda: splits.edited_files(data_copy))
 
 
 @pytest.mark.parametrize(
@@ -525,7 +525,7 @@ def test_a_hostile_split_is_one_line(change: dict[str, Any], data_copy: Path, ca
     if "text" not in change and "completion" not in change:
         row["text"] = prompts.render_example(row["prompt"], row["completion"])
     path.write_text("\n".join([json.dumps(row), *rest]) + "\n")
-    failure(capsys, lambda: dataset.read_split(data_copy, "valid"))
+    failure(capsys, lambda: splits.read_split(data_copy, "valid"))
 
 
 # --- GGUF ---------------------------------------------------------------------------------------

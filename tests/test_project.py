@@ -22,6 +22,7 @@ import dataset
 import test_finetuned
 import train
 from gemma_lora import cli, prompts, sql_text
+from gemma_lora.splits import SPLITS, read_split
 
 CONFIGS = {
     "dataset.py": dataset.DatasetConfig,
@@ -265,7 +266,7 @@ def test_the_test_split_of_the_sample_is_no_memory_test(tmp_path: Path) -> None:
     from make_sample_sql import skeleton
 
     dataset.prepare(dataset.DatasetConfig(dataset_name="sample", output_dir=tmp_path, workers=1))
-    splits = {name: dataset.read_split(tmp_path, name) for name in dataset.SPLITS}
+    splits = {name: read_split(tmp_path, name) for name in SPLITS}
     schemas = {n: {sql_text.schema_key(r["context"]) for r in rows} for n, rows in splits.items()}
     assert len(splits["test"]) >= 60
     assert not schemas["test"] & (schemas["train"] | schemas["valid"])

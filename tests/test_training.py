@@ -35,9 +35,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_map
 
-import dataset
 import train
-from gemma_lora import cli, files, prompts
+from gemma_lora import cli, files, prompts, splits
 from gemma_lora.cli import UserError
 from train import Example, TrainingConfig, TrainingRun
 
@@ -83,7 +82,7 @@ def adapted_model(folder: Path, kind: str, **lora: Any) -> tuple[nn.Module, Any]
 
 def some_examples(data: Path, tokenizer: Any, count: int = 5) -> list[Example]:
     """Rows of different lengths, so that all but one are padded."""
-    rows = dataset.read_split(data, "train")
+    rows = splits.read_split(data, "train")
     examples = train.tokenize(rows, tokenizer, 512)
     by_length = sorted(examples, key=lambda e: len(e.ids))
     return by_length[:: max(1, len(by_length) // count)][:count]
@@ -787,7 +786,7 @@ def test_the_whole_validation_set_is_measured_at_the_end(
     )
     result = train.train(config)
     assert (result["best_step"], result["step"]) == (4, 12)  # nothing after it is better by 9
-    rows = dataset.read_split(tiny_data, "valid")
+    rows = splits.read_split(tiny_data, "valid")
     validated = {m["val_rows"] for m in metrics(tmp_path) if "val_loss" in m}
     assert validated == {4} and len(rows) > 4
     for which, name in (("best", "adapters"), ("last", "last_adapters")):
@@ -1105,7 +1104,7 @@ def test_models_that_cannot_be_loaded(tiny_data: Path, tmp_path: Path, capsys: A
 
 def test_rows_over_the_limit_are_left_out_whole(tiny_model: Path, tiny_data: Path) -> None:
     _, tokenizer, _ = train.load_base(str(tiny_model))
-    rows = dataset.read_split(tiny_data, "train")
+    rows = splits.read_split(tiny_data, "train")
     lengths = sorted(len(prompts.encode(tokenizer, row["text"])) for row in rows)
     limit = lengths[len(lengths) // 2]
     kept = train.tokenize(rows, tokenizer, limit)

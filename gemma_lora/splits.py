@@ -1,0 +1,121 @@
+"""Train, valid and test: how rows are divided, and the prepared folder as it is read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gemma_lora.cli import UserError
+from gemma_lora.files import Row, read_json_lines, sha256_of
+from gemma_lora.prompts import CONTROL_CHARACTERS, render_example
+from gemma_lora.sql_text import schema_key
+
+SPLITS = ("train", "valid", "test")
+
+
+def balanced_order(labels: Sequence[str], seed: int) -> list[int]:
+    """Order of indices in which every prefix holds each label at about its share of the whole."""
+    draw = random.Random(seed)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        groups[label].append(index)
+    placed = []
+    for label in sorted(groups):
+        members = groups[label]
+        draw.shuffle(members)
+        offset = draw.random()
+        placed += [((rank + offset) / len(members), i) for rank, i in enumerate(members)]
+    return [index for _, index in sorted(placed)]
+
+
+def split_groups(groups: Sequence[str], quota: Mapping[str, int], seed: int) -> list[str]:
+    """Assign each row a split so that rows of one group share it.
+
+    `groups` names each row's group; `quota` says how many rows "test" and "valid" want. Groups are
+    drawn in a seeded order and taken while they fit (a group may overshoot by half its size).
+    """
+    sizes = Counter(groups)
+    order = sorted(sizes, key=lambda g: hashlib.sha256(f"{seed} {g}".encode()).digest())
+    chosen: dict[str, str] = {}
+    for split in ("test", "valid"):
+        room = quota[split]
+        for group in order:
+            if group not in chosen and sizes[group] <= max(1, 2 * room):
+                chosen[group] = split
+                room -= sizes[group]
+            if room <= 0:
+                break
+    return [chosen.get(group, "train") for group in groups]
+
+
+def similar_schemas(splits: Mapping[str, Sequence[Row]]) -> int:
+    """How many held-apart schemas have nearly the words (Jaccard >= 0.8) of one in train."""
+    keys = {n: {frozenset(schema_key(r["context"]).split()) for r in splits[n]} for n in SPLITS}
+    by_word: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for key in keys["train"]:
+        for word in key:
+            by_word[word].add(key)
+    near = 0
+    for key in (keys["valid"] | keys["test"]) - {frozenset()}:
+        # Schemas that share 80% of their words share the rarest of any 21% of them.
+        rare = sorted(key, key=lambda w: (len(by_word[w]), w))[: len(key) // 5 + 1]
+        others = set().union(*(by_word[w] for w in rare))
+        near += any(len(key & other) >= 0.8 * len(key | other) for other in others)
+    return near
+
+
+def read_manifest(data_dir: Path) -> Row:
+    """The manifest of a prepared folder, {} when there is none."""
+    path = data_dir / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(f["sha256"], str) for f in manifest.get("files", {}).values()):
+            raise ValueError("its files have no hashes")
+        return manifest
+    except (OSError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is not readable ({error}): run dataset.py again") from None
+
+
+def read_split(data_dir: Path, split: str) -> list[Row]:
+    """Rows of data/{split}.jsonl; raises UserError when absent, empty, not ours or half written."""
+    path = data_dir / f"{split}.jsonl"
+    if not path.exists():
+        raise UserError(f"{path} is not there: run `python dataset.py` first (or give --data)")
+    rows = list(read_json_lines(path))
+    if not rows:
+        raise UserError(f"{path} is empty: run `python dataset.py` again")
+    for number, row in enumerate(rows, 1):
+        wants = [k for k in ("text", "prompt", "completion") if not isinstance(row.get(k), str)]
+        if wants:
+            raise UserError(
+                f"{path}, line {number} has no '{wants[0]}': it was not written by dataset.py; "
+                "prepare the file with `python dataset.py --dataset-name FILE`"
+            )
+        if (
+            CONTROL_CHARACTERS.search(row["text"])
+            or not isinstance(row.get("type", ""), str)
+            or not isinstance(row.get("context") or "", str)
+            or row["text"] != render_example(row["prompt"], row["completion"])
+        ):
+            raise UserError(
+                f"{path}, line {number}: 'text' is not what prompt and completion render to; "
+                "edit the source and run dataset.py again"
+            )
+    if not (manifest := data_dir / "manifest.json").exists():
+        raise UserError(
+            f"{manifest}, which says that the splits are of one run, is not there (was dataset.py "
+            "stopped while it wrote?): run `python dataset.py` again"
+        )
+    return rows
+
+
+def edited_files(data_dir: Path) -> list[str]:
+    """Names of split files whose bytes are no longer those the manifest vouches for."""
+    files = read_manifest(data_dir).get("files", {})
+    return [name for name, f in files.items() if sha256_of(data_dir / name) != f["sha256"]]
