@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 from dataset import DatasetConfig
-from gemma_lora import cli, files, hub, sql_text
+from gemma_lora import cli, files, hub, sources, sql_text
 from gemma_lora.cli import UserError
 from gemma_lora.files import Row
 from gemma_lora.prompts import (
@@ -868,14 +868,14 @@ ODD_ROWS = [{"instruction": 'A "b",\n<c>', "output": "é\u2028 日本 😀"}, *a
 def test_file_formats(name: str) -> None:
     rows = [{"instruction": r["instruction"], "output": r["output"]} for r in ODD_ROWS]
     SAVE[name](Path(name), rows)
-    assert list(dataset.read_local(Path(name))) == rows
+    assert list(sources.read_local(Path(name))) == rows
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "b.json", "c.json", "d.csv"])
 def test_a_byte_order_mark(name: str) -> None:
     SAVE[name](Path(name), alpaca_rows(3))
     Path(name).write_bytes(b"\xef\xbb\xbf" + Path(name).read_bytes())
-    assert list(dataset.read_local(Path(name))) == alpaca_rows(3)
+    assert list(sources.read_local(Path(name))) == alpaca_rows(3)
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -883,11 +883,11 @@ def test_a_folder(tmp_path: Path) -> None:
     write_rows(Path("set/b.jsonl"), alpaca_rows(2))
     save_csv(Path("set/deep/c.CSV"), alpaca_rows(3))
     Path("set/README.md").write_text("not data")
-    assert len(list(dataset.read_local(Path("set")))) == 5
+    assert len(list(sources.read_local(Path("set")))) == 5
     write_rows(Path("set/train-0.jsonl"), alpaca_rows(4))
-    assert len(list(dataset.read_local(Path("set")))) == 4
+    assert len(list(sources.read_local(Path("set")))) == 4
     Path("none").mkdir()
-    assert "none" in failure(lambda: list(dataset.read_local(Path("none"))))
+    assert "none" in failure(lambda: list(sources.read_local(Path("none"))))
 
 
 @pytest.mark.parametrize("name", ["latin.jsonl", "latin.json", "latin.csv"])
@@ -953,7 +953,7 @@ def test_a_file_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
     path = write_rows(Path("rows.jsonl"), alpaca_rows(2))
     monkeypatch.setattr(Path, "open", denied)
-    message = failure(lambda: list(dataset.read_local(path)))
+    message = failure(lambda: list(sources.read_local(path)))
     assert "rows.jsonl" in message and "Permission denied" in message
 
 

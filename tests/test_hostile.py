@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from gemma_lora import cli, files, prompts, sandbox, splits, sql_text
+from gemma_lora import cli, files, prompts, sandbox, sources, splits, sql_text
 from gemma_lora.cli import UserError
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -451,7 +451,7 @@ def test_no_line_is_read_without_a_bound(
 def test_no_list_is_read_without_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(dataset, "LIST_BYTES", 1000)
+    monkeypatch.setattr(sources, "LIST_BYTES", 1000)
     path = tmp_path / "list.json"
     path.write_text(json.dumps(alpaca(30)))
     said = failure(capsys, lambda: prepare(path, tmp_path / "out"))
