@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from gemma_lora import cli, files, sandbox, sql_text, statistics
+from gemma_lora import cli, database, files, sandbox, sql_text, statistics
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import encode, render_chat, render_prompt
 from test_finetuned import TUNED, Generation
@@ -896,7 +896,7 @@ def test_odd_databases_survive_the_dump(tmp_path: Path, worker: sandbox.SqlWorke
             CREATE VIEW v AS SELECT t FROM "a ""b"; CREATE INDEX i ON "a ""b" (t);
             CREATE VIRTUAL TABLE f USING fts5(body); INSERT INTO f VALUES ('hello');"""
         )
-    sql, note = evaluation.dump_database(path)
+    sql, note = database.dump_database(path)
     assert note is None
     found = worker.run(sql, 'SELECT x, "y z", t FROM "a ""b"')
     assert found.rows == [(math.inf, b"\x00\xff", "it's"), (None, None, "")], found.error
@@ -911,7 +911,7 @@ def test_a_write_ahead_log_is_read_and_left_alone(tmp_path: Path) -> None:
             "PRAGMA wal_autocheckpoint=0; CREATE TABLE t (a); INSERT INTO t VALUES (5);"
         )
         before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-        sql, _ = evaluation.dump_database(path)
+        sql, _ = database.dump_database(path)
         assert "VALUES (5)" in sql
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
@@ -922,7 +922,7 @@ def test_a_large_database_is_sampled(tmp_path: Path, worker: sandbox.SqlWorker) 
         connection.execute("CREATE TABLE t (a TEXT)")
         connection.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 2000)
         connection.commit()
-    sql, note = evaluation.dump_database(path)
+    sql, note = database.dump_database(path)
     assert note and "first 200 rows" in note
     assert worker.run(sql, "SELECT COUNT(*) FROM t").rows == [(200,)]
 

@@ -31,6 +31,7 @@ import test_finetuned as evaluation
 import train
 from gemma_lora import cli, files, prompts, sandbox, sources, splits, sql_text
 from gemma_lora.cli import UserError
+from gemma_lora.database import dump_database
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 DEEP = '{"a":' * 100_000
@@ -98,7 +99,7 @@ def test_a_users_database_survives_its_chat(watched: Path) -> None:
     """What an answer may do to the copy that the chat asks."""
     before = hostile.files_in(watched)
     path = watched / hostile.VICTIM
-    database, _ = evaluation.dump_database(path)
+    database, _ = dump_database(path)
     wanted = ("attach", "vacuum", "files", "hidden", "schema write", "edge", "transaction")
     with sandbox.SqlWorker() as worker, chdir(watched):
         settings = evaluation.ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=0.2)
@@ -492,7 +493,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, capsys: Any) -> None:
     nobody: Any = None
     for name in ("pipe.jsonl", "zero.jsonl"):
         path = tmp_path / name
-        failure(capsys, lambda path=path: evaluation.dump_database(path))
+        failure(capsys, lambda path=path: dump_database(path))
         failure(capsys, lambda path=path: evaluation.use_schema(nobody, str(path)))
 
 
