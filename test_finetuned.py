@@ -19,10 +19,10 @@ import random
 import re
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dataset
 import train
-from gemma_lora.cli import UserError, _missing, check, optional, parse_config, run_script
-from gemma_lora.database import dump_database, sql_literal
+from gemma_lora.cli import UserError, check, optional, parse_config, run_script
+from gemma_lora.database import dump_database
 from gemma_lora.files import (
     Row,
     json_lines,
@@ -51,18 +51,9 @@ from gemma_lora.prompts import (
     render_chat,
     sql_prompt,
 )
-from gemma_lora.sandbox import SqlResult, SqlWorker
+from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import read_split
-from gemma_lora.sql_text import (
-    extract_sql,
-    normal_sql,
-    order_columns,
-    parse_sql,
-    schema_of,
-    sql_trees,
-    statement_kind,
-    uses_clock,
-)
+from gemma_lora.sql_text import extract_sql, schema_of
 from gemma_lora.statistics import (
     CONFIDENCE,
     average,
@@ -71,6 +62,7 @@ from gemma_lora.statistics import (
     proportion,
     rows_needed,
 )
+from gemma_lora.verdicts import ABS_TOL, BAD_CONTEXT, REL_TOL, first_rows, prepare_gold, score_sql
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -83,9 +75,6 @@ TUNED = "fine-tuned"
 DEFAULT_SPLIT = "test"
 MAX_TOKENS = {"sql": 96, "alpaca": 256}
 CHAT_TOKENS = 512
-# Numbers match when both are whole and equal, or when they differ by at most one part in a million.
-REL_TOL, ABS_TOL = 1e-6, 1e-9
-PREVIEW_ROWS = 3
 # A shared beginning of the prompts (the worked examples) is read once from this length on.
 SHARED_PREFIX = 48
 CACHE_STEP = 32
@@ -243,162 +232,6 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     scored = given.get("split") or given.get("use_validation")
     return {"max_tokens": 64, "examples": 2} | ({"num_samples": 8} if scored else {})
-
-
-# --- Comparing results --------------------------------------------------------------------------
-
-
-def same_value(a: Any, b: Any) -> bool:
-    """NULL equals NULL, 1 equals 1.0, text is compared as text, floats with a tolerance."""
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        whole = isinstance(a, int) and isinstance(b, int)
-        return a == b if whole else math.isclose(a, b, rel_tol=REL_TOL, abs_tol=ABS_TOL)
-    return type(a) is type(b) and bool(a == b)
-
-
-def _shape(row: Sequence[Any]) -> tuple[Any, ...]:
-    """What must be equal exactly in a row; numbers are left to `same_value`."""
-    return tuple("number" if isinstance(v, (int, float)) else (type(v).__name__, v) for v in row)
-
-
-def same_bag(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> bool:
-    """Whether two results hold the same rows equally often, in any order."""
-    if len(gold) != len(predicted):
-        return False
-    groups: dict[Any, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
-    for side, rows in enumerate((gold, predicted)):
-        for row in rows:
-            groups[_shape(row)][side].append(tuple(v for v in row if isinstance(v, (int, float))))
-    return all(_same_numbers(sorted(g), sorted(p)) for g, p in groups.values())
-
-
-def _same_numbers(gold: list[Any], predicted: list[Any]) -> bool:
-    """Match sorted number rows one to one: in step, or else each to the first that fits."""
-    if len(gold) != len(predicted):
-        return False
-
-    def same(a: Any, b: Any) -> bool:
-        return all(same_value(x, y) for x, y in zip(a, b, strict=True))
-
-    if all(same(a, b) for a, b in zip(gold, predicted, strict=True)):
-        return True
-    left = list(predicted)
-    for row in gold:
-        fit = next((i for i, other in enumerate(left) if same(row, other)), None)
-        if fit is None:
-            return False
-        left.pop(fit)
-    return True
-
-
-def align_columns(
-    gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]
-) -> tuple[int, ...] | None:
-    """The predicted column for each gold column, None when the results cannot match.
-
-    Columns in the same places win. Another order is accepted only if the contents leave no choice:
-    each gold column equals exactly one predicted column.
-    """
-    width = len(gold[0])
-    if any(len(row) != width for row in predicted) or len(gold) != len(predicted):
-        return None
-    if same_bag(gold, predicted):
-        return tuple(range(width))
-    chosen = []
-    for i in range(width):
-        column = [(row[i],) for row in gold]
-        fits = [j for j in range(width) if same_bag(column, [(row[j],) for row in predicted])]
-        if len(fits) != 1:
-            return None
-        chosen.append(fits[0])
-    moved = [tuple(row[j] for j in chosen) for row in predicted]
-    return tuple(chosen) if len(set(chosen)) == width and same_bag(gold, moved) else None
-
-
-def compare_rows(
-    gold: Sequence[Sequence[Any]],
-    predicted: Sequence[Sequence[Any]],
-    order: Sequence[int] | None = None,
-) -> str:
-    """'match', 'wrong rows' or 'wrong order'; `order` is what `order_columns` gave for the gold."""
-    if not gold or not predicted:
-        return "match" if not gold and not predicted else "wrong rows"
-    columns = align_columns(gold, predicted)
-    if columns is None:
-        return "wrong rows"
-    in_order = all(
-        same_value(g[i], p[columns[i]])
-        for g, p in zip(gold, predicted, strict=True)
-        for i in order or ()
-    )
-    return "match" if in_order else "wrong order"
-
-
-def context_tables(context: str) -> dict[str, set[str]]:
-    """{table as SQL: names, lower case, of its declared key columns} of the CREATE TABLEs."""
-    trees = sql_trees(context, "execution_accuracy_strict", lenient=True)
-    if not trees:
-        return {}
-    exp = importlib.import_module("sqlglot").exp
-    tables: dict[str, set[str]] = {}
-    for tree in trees:
-        table = tree.find(exp.Table)
-        if not isinstance(tree, exp.Create) or tree.kind != "TABLE" or table is None:
-            continue
-        keys: set[str] = set()
-        for column in tree.find_all(exp.ColumnDef):
-            kinds = (exp.PrimaryKeyColumnConstraint, exp.UniqueColumnConstraint)
-            if column.find(*kinds):
-                keys.add(column.name.lower())
-        for many in tree.find_all(exp.PrimaryKey, exp.UniqueColumnConstraint):
-            keys |= {name.name.lower() for name in many.find_all(exp.Identifier)}
-        tables[table.sql(dialect="sqlite")] = keys
-    return tables
-
-
-def perturb_rows(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], keys: set[str], seed: str
-) -> list[tuple[Any, ...]]:
-    """Shuffle, change and add rows of one table; key columns keep unique values.
-
-    Keys are the declared ones and, where their values are unique, columns named id or *_id. Other
-    columns are shuffled (every second one), rows made of existing values are added, and one of
-    them gets a NULL.
-    """
-    draw = random.Random(seed)
-    values = [[row[i] for row in rows] for i in range(len(columns))]
-    unique = [
-        name.lower() in keys
-        or (re.search(r"(^|_)id$", name.lower()) is not None and len(set(column)) == len(column))
-        for name, column in zip(columns, values, strict=True)
-    ]
-    extra = max(2, len(rows) // 2)
-    made = []
-    for column, key in zip(values, unique, strict=True):
-        if key:
-            made.append(column + [_fresh(column, n) for n in range(extra)])
-            continue
-        kept = draw.sample(column, len(column)) if draw.random() < 0.5 else list(column)
-        made.append(kept + [_varied(draw.choice(column), column, draw) for _ in range(extra)])
-    free = [i for i, key in enumerate(unique) if not key]
-    if free:
-        made[draw.choice(free)][-1] = None
-    return list(zip(*made, strict=True))
-
-
-def _fresh(column: Sequence[Any], n: int) -> Any:
-    """A value that a key column does not hold yet."""
-    numbers = [v for v in column if isinstance(v, (int, float))]
-    if len(numbers) == len(column):
-        return int(max(numbers)) + n + 1
-    return f"{column[n % len(column)]}-{n + 1}"
-
-
-def _varied(value: Any, column: Sequence[Any], draw: random.Random) -> Any:
-    """An existing value; a number is nudged every second time, unless the column is like a flag."""
-    if isinstance(value, (int, float)) and len(set(column)) > 2 and draw.random() < 0.5:
-        return value + draw.randint(1, 9) if isinstance(value, int) else round(value * 1.5 + 1, 2)
-    return value
 
 
 # --- Text metrics -------------------------------------------------------------------------------
@@ -1029,150 +862,6 @@ def reference_losses(
             loss: Any = train.head_loss(model, states, targets, LOSS_CHUNK).item()
             losses[i] = (loss, len(targets))
     return [losses[i] for i in range(len(pairs))]
-
-
-# --- Scoring SQL --------------------------------------------------------------------------------
-
-BAD_CONTEXT = "the database does not load"
-STATUS_ERRORS = {
-    "timeout": "timed out",
-    "refused": "refused by the sandbox",
-    "too_large": "result too large",
-}
-SQL_ERRORS = {
-    "no such table": "no such table",
-    "no such column": "no such column",
-    "no such function": "no such function",
-    "syntax error": "syntax",
-    "incomplete input": "syntax",
-    "unrecognized token": "syntax",
-    "several statements": "several statements",
-}
-NO_CHANGE = 'DROP TABLE IF EXISTS "no such table"'  # runs as a change and leaves all as it was
-
-
-@dataclass(frozen=True)
-class Gold:
-    """What a row's reference does on its database and on a perturbed copy of it."""
-
-    sql: str
-    kind: str = "other"
-    excluded: str | None = None  # why the row cannot be scored by execution
-    empty: bool = False  # the gold returns nothing, or changes nothing
-    result: SqlResult | None = None
-    order: tuple[int, ...] | None = None
-    copy: str | None = None  # context of the perturbed copy, None when it serves no purpose
-    copy_result: SqlResult | None = None
-
-
-def prepare_gold(row: Row, worker: SqlWorker, seed: int, timeout_sec: float) -> Gold:
-    """Run a row's reference; find out whether and how answers can be compared with it."""
-    sql = row.get("gold") or extract_sql(row["completion"]) or row["completion"]
-    kind = statement_kind(sql)
-    context = row.get("context")
-    if not context:
-        return Gold(sql, kind, "no database")
-    result = worker.run(context, sql, timeout_sec)
-    if result.stage == "context" and result.status != "ok":
-        return Gold(sql, kind, BAD_CONTEXT)
-    if result.status != "ok" or result.truncated:
-        return Gold(
-            sql,
-            kind,
-            "the gold's result is too large" if result.truncated else "the gold does not run",
-        )
-    if uses_clock(sql):
-        return Gold(sql, kind, "the gold reads the clock or random numbers")
-    empty = shows_nothing(result, context, worker, timeout_sec)
-    gold = Gold(sql, kind, None, empty, result, order_columns(sql, result.columns))
-    copy = None if empty else perturbed_context(context, worker, f"{seed} {row['id']}", timeout_sec)
-    if copy is None:
-        return gold
-    again = worker.run(copy, sql, timeout_sec)
-    if again.status != "ok" or again.truncated or shows_nothing(again, copy, worker, timeout_sec):
-        return gold
-    return replace(gold, copy=copy, copy_result=again)
-
-
-def shows_nothing(result: SqlResult, context: str, worker: SqlWorker, timeout_sec: float) -> bool:
-    """Whether a statement returned nothing but NULLs, or left the database as it was."""
-    if result.state is None:
-        return all(value is None for row in result.rows for value in row)
-    return result.state == worker.run(context, NO_CHANGE, timeout_sec).state
-
-
-def perturbed_context(context: str, worker: SqlWorker, seed: str, timeout_sec: float) -> str | None:
-    """The context with its tables' rows replaced by perturbed ones; None when there are none."""
-    changes = []
-    for table, keys in context_tables(context).items():
-        found = worker.run(context, f"SELECT * FROM {table}", timeout_sec)
-        if found.status == "ok" and found.rows and not found.truncated:
-            rows = perturb_rows(found.columns, found.rows, keys, f"{seed} {table}")
-            values = ",\n".join(f"({', '.join(map(sql_literal, row))})" for row in rows)
-            # A row that breaks a constraint is left out; the others serve.
-            changes.append(f"DELETE FROM {table};\nINSERT OR IGNORE INTO {table} VALUES {values};")
-    return "\n".join([context.rstrip().rstrip(";") + ";", *changes]) if changes else None
-
-
-def judge(result: SqlResult, gold: SqlResult, order: Sequence[int] | None) -> str | None:
-    """None when a result matches the gold's, else what is wrong with it."""
-    if result.status == "ok":
-        if gold.state is not None or result.state is not None:
-            return None if gold.state == result.state else "wrong rows"
-        said = "wrong rows" if result.truncated else compare_rows(gold.rows, result.rows, order)
-        return None if said == "match" else said
-    message = (result.error or "").lower()
-    by_message = (name for marker, name in SQL_ERRORS.items() if marker in message)
-    return STATUS_ERRORS.get(result.status) or next(by_message, "other error")
-
-
-def score_sql(
-    reply: str,
-    finish_reason: str,
-    gold: Gold,
-    row: Row,
-    worker: SqlWorker,
-    timeout_sec: float,
-) -> Row:
-    """One model's verdict on one row: the fields of a sample's outputs."""
-    sql, context = extract_sql(reply, row["prompt"]), row.get("context")
-    out: Row = {
-        "sql": sql,
-        "valid_sql": parse_sql(sql) is not None if "sqlglot" not in _missing else None,
-        "executes": False,
-        "exact_match": bool(sql) and normal_sql(sql) == normal_sql(gold.sql),
-        "match": False,
-        "strict_match": None,
-        "error": None,
-        "rows": None,
-    }
-    if not context or gold.excluded == BAD_CONTEXT:
-        return out
-    result = worker.run(context, sql, timeout_sec) if sql else None
-    if result and result.status == "ok":
-        out |= {"executes": True, "rows": first_rows(result.rows)}
-    if gold.result is None:
-        return out
-    out["error"] = judge(result, gold.result, gold.order) if result else "no SQL in the reply"
-    out["match"] = out["error"] is None
-    if gold.copy and gold.copy_result:
-        again = worker.run(gold.copy, sql, timeout_sec) if out["match"] else None
-        out["strict_match"] = (
-            again is not None and judge(again, gold.copy_result, gold.order) is None
-        )
-    if out["error"] and sql and finish_reason == "length" and reply.rstrip().endswith(sql):
-        out["error"] = "cut off at the length limit"
-    return out
-
-
-def first_rows(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """The first rows of a result, as JSON can hold them."""
-
-    def plain(value: Any) -> Any:
-        odd = isinstance(value, float) and not math.isfinite(value)
-        return value.hex() if isinstance(value, bytes) else str(value) if odd else value
-
-    return [[plain(value) for value in row] for row in rows[:PREVIEW_ROWS]]
 
 
 def score_text(reply: str, reference: str, loss: float | None) -> Row:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from gemma_lora import cli, database, files, sandbox, sql_text, statistics
+from gemma_lora import cli, database, files, sandbox, sql_text, statistics, verdicts
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import encode, render_chat, render_prompt
 from test_finetuned import TUNED, Generation
@@ -214,8 +214,8 @@ def test_only_a_top_level_order_by_orders(sql: str, columns: list[str], order: A
 def test_unordered_results_match_in_any_order(rows: list[tuple[Any, ...]], draw: Any) -> None:
     shuffled = list(rows)
     draw.shuffle(shuffled)
-    assert evaluation.compare_rows(rows, shuffled) == "match"
-    ordered = evaluation.compare_rows(rows, rows, range(len(rows[0])))
+    assert verdicts.compare_rows(rows, shuffled) == "match"
+    ordered = verdicts.compare_rows(rows, rows, range(len(rows[0])))
     assert ordered == "match"
 
 
@@ -223,13 +223,13 @@ def test_unordered_results_match_in_any_order(rows: list[tuple[Any, ...]], draw:
 def test_comparison_is_symmetric_in_place(
     a: list[tuple[Any, ...]], b: list[tuple[Any, ...]]
 ) -> None:
-    assert evaluation.same_bag(a, b) == evaluation.same_bag(b, a)
-    assert (evaluation.compare_rows(a, b) == "match") == (evaluation.compare_rows(b, a) == "match")
+    assert verdicts.same_bag(a, b) == verdicts.same_bag(b, a)
+    assert (verdicts.compare_rows(a, b) == "match") == (verdicts.compare_rows(b, a) == "match")
 
 
 @given(tables)
 def test_duplicates_count(rows: list[tuple[Any, ...]]) -> None:
-    assert evaluation.compare_rows(rows, [*rows, rows[0]]) == "wrong rows"
+    assert verdicts.compare_rows(rows, [*rows, rows[0]]) == "wrong rows"
 
 
 @given(tables, st.randoms())
@@ -238,11 +238,11 @@ def test_columns_move_only_without_a_choice(rows: list[tuple[Any, ...]], draw: A
     draw.shuffle(order)
     moved = [tuple(row[i] for i in order) for row in rows]
     bags = [[(row[i],) for row in rows] for i in range(len(order))]
-    twins = any(evaluation.same_bag(a, b) for i, a in enumerate(bags) for b in bags[i + 1 :])
-    if not twins or evaluation.same_bag(rows, moved):
-        assert evaluation.compare_rows(rows, moved) == "match"
+    twins = any(verdicts.same_bag(a, b) for i, a in enumerate(bags) for b in bags[i + 1 :])
+    if not twins or verdicts.same_bag(rows, moved):
+        assert verdicts.compare_rows(rows, moved) == "match"
     else:
-        assert evaluation.compare_rows(rows, moved) == "wrong rows"
+        assert verdicts.compare_rows(rows, moved) == "wrong rows"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_columns_move_only_without_a_choice(rows: list[tuple[Any, ...]], draw: A
     ],
 )
 def test_comparison_cases(gold: Any, predicted: Any, order: Any, said: str) -> None:
-    assert evaluation.compare_rows(gold, predicted, order) == said
+    assert verdicts.compare_rows(gold, predicted, order) == said
 
 
 # --- The perturbed copy -------------------------------------------------------------------------
@@ -281,8 +281,8 @@ def test_perturbed_rows_keep_keys_unique(count: int, seed: int) -> None:
     draw = random.Random(seed)
     columns = ["code", "order_id", "kind", "price"]
     rows = [(f"c{i}", i, draw.choice("ab"), draw.choice([1.5, None])) for i in range(count)]
-    made = evaluation.perturb_rows(columns, rows, {"code"}, str(seed))
-    assert made == evaluation.perturb_rows(columns, rows, {"code"}, str(seed))
+    made = verdicts.perturb_rows(columns, rows, {"code"}, str(seed))
+    assert made == verdicts.perturb_rows(columns, rows, {"code"}, str(seed))
     assert len(made) == count + max(2, count // 2)
     for key in (0, 1):
         assert len({row[key] for row in made}) == len(made)
@@ -294,11 +294,11 @@ def test_declared_keys_are_found() -> None:
     sql = """CREATE TABLE a (x INT PRIMARY KEY, y TEXT UNIQUE, z INT NOT NULL);
     CREATE TABLE "b c" (p INT, q INT, r INT, PRIMARY KEY (p, q));
     INSERT INTO a VALUES (1, 'b', 2);"""
-    assert evaluation.context_tables(sql) == {"a": {"x", "y"}, '"b c"': {"p", "q"}}
+    assert verdicts.context_tables(sql) == {"a": {"x", "y"}, '"b c"': {"p", "q"}}
 
 
 def test_perturbed_context_loads_and_differs(worker: sandbox.SqlWorker) -> None:
-    copy = evaluation.perturbed_context(PETS, worker, "1", 2.0)
+    copy = verdicts.perturbed_context(PETS, worker, "1", 2.0)
     assert copy is not None
     rows = worker.run(copy, "SELECT * FROM pets").rows
     assert len(rows) == 5 and len({r[0] for r in rows}) == 5
@@ -314,9 +314,9 @@ def score(
     """(gold, verdict) of one reply on the pets database."""
     full = {"id": "1", "completion": gold, "context": PETS, "prompt": "Which?"} | row
     finish = row.pop("finish_reason", "stop")
-    prepared = evaluation.prepare_gold(full, worker, 42, 1.0)
+    prepared = verdicts.prepare_gold(full, worker, 42, 1.0)
     answer = Generation(reply, 10, 5, finish, 0.1)
-    return prepared, evaluation.score_sql(
+    return prepared, verdicts.score_sql(
         answer.text, answer.finish_reason, prepared, full, worker, 1.0
     )
 
@@ -372,7 +372,7 @@ def test_luck_does_not_pass_the_perturbed_copy(worker: sandbox.SqlWorker) -> Non
         ("SELECT name FROM nothing", {}, "the gold does not run", False),
         ("SELECT date('now')", {}, "the gold reads the clock or random numbers", False),
         (CATS, {"context": None}, "no database", False),
-        (CATS, {"context": "CREATE TABLE ("}, evaluation.BAD_CONTEXT, False),
+        (CATS, {"context": "CREATE TABLE ("}, verdicts.BAD_CONTEXT, False),
         ("SELECT name FROM pets WHERE age > 99", {}, None, True),
         ("SELECT MAX(age) FROM pets WHERE age > 99", {}, None, True),
         ("DELETE FROM pets WHERE age > 99", {}, None, True),
@@ -736,7 +736,7 @@ def test_default_prompts_are_shown_and_nothing_is_written(kind: str, home: Path)
 
 def test_default_sql_prompts_can_be_scored(worker: sandbox.SqlWorker) -> None:
     for row in evaluation.default_rows("sql", quick=False):
-        gold = evaluation.prepare_gold(row, worker, 42, 2.0)
+        gold = verdicts.prepare_gold(row, worker, 42, 2.0)
         assert gold.excluded is None and not gold.empty and gold.copy_result is not None
     assert len(evaluation.default_rows("alpaca", quick=False)) >= 5
 

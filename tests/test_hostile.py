@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from gemma_lora import cli, files, prompts, sandbox, sources, splits, sql_text
+from gemma_lora import cli, files, prompts, sandbox, sources, splits, sql_text, verdicts
 from gemma_lora.cli import UserError
 from gemma_lora.database import dump_database
 
@@ -142,7 +142,7 @@ def test_a_models_answer_is_read_without_a_traceback_or_noise(capfd: Any) -> Non
         sql_text.parse_sql(sql)
         sql_text.normal_sql(sql)
         sql_text.order_columns(f"{sql} ORDER BY 1", ["a"])
-        evaluation.context_tables(sql)
+        verdicts.context_tables(sql)
         assert isinstance(sql_text.extract_sql(sql), str)
     assert capfd.readouterr().err == ""
 
