@@ -16,16 +16,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import random
 import re
-import resource
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -35,7 +31,15 @@ from typing import TYPE_CHECKING, Any
 import test_finetuned as evaluation
 import train
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
-from gemma_lora.files import ROOT, Row, jsonable, remove_leftovers, require_writable, write_together
+from gemma_lora.device import (
+    compute_dtype,
+    describe_machine,
+    measure_limits,
+    on_gpu,
+    process_peak_gb,
+    use_openblas,
+)
+from gemma_lora.files import Row, jsonable, remove_leftovers, require_writable, write_together
 from gemma_lora.prompts import render_prompt, sql_prompt
 from gemma_lora.splits import read_manifest
 from gemma_lora.statistics import describe_values, paired_ratio
@@ -317,7 +321,7 @@ def shape_work(prompt: int, generated: int, batch: int, vocabulary: int, seed: i
 
 def make_works(config: BenchmarkConfig, tuned: train.Finetuned, rows: Sequence[Row]) -> list[Row]:
     """What every run times: [{"work": Work, "run": number or None for every run}]."""
-    size = ("gpu" if train.on_gpu() else "cpu") + (", quick" if config.quick else "")
+    size = ("gpu" if on_gpu() else "cpu") + (", quick" if config.quick else "")
     prompt, generated, answer, per_run = SIZES[size]
     prompt, generated = config.prompt_tokens or prompt, config.generation_tokens or generated
     vocabulary = tuned.model.args.vocab_size
@@ -452,50 +456,6 @@ def run_trials(
     return samples
 
 
-# --- The machine --------------------------------------------------------------------------------
-
-
-def best_seconds(action: Callable[[], Any], times: int = 5) -> float:
-    """The shortest of several executions of `action`, after one that does not count."""
-    action()
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        action()
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
-def measure_limits() -> Row:
-    """What the machine can do at most: memory bandwidth and matmul speed."""
-    import mlx.core as mx
-
-    dtype, width = getattr(mx, train.compute_dtype()), 4096 if train.on_gpu() else 1024
-    square = mx.ones((width, width), dtype)
-    matmul = 2 * width**3 / best_seconds(lambda: mx.eval(square @ square))
-    if train.on_gpu():
-        source = mx.ones((2**28,), mx.float32)
-        bandwidth = 2 * source.nbytes / best_seconds(lambda: mx.eval(source + 1))
-        mx.clear_cache()
-    else:
-        bandwidth = cpu_bandwidth()
-    return {"bandwidth_gb_per_sec": bandwidth / 1e9, "matmul_gflops": matmul / 1e9}
-
-
-def cpu_bandwidth() -> float:
-    """Bytes a second of a copy larger than the caches, on all cores: MLX's own copy uses one."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    import numpy as np
-
-    threads = min(8, os.cpu_count() or 1)
-    source = np.ones((threads, 2**26 // threads), np.float32)
-    target = np.empty_like(source)
-    with ThreadPoolExecutor(threads) as pool:
-        seconds = best_seconds(lambda: list(pool.map(np.copyto, target, source)))
-    return 2 * source.nbytes / seconds
-
-
 def layer_products(args: Any) -> int:
     """Multiplications for one token in all layers' projections."""
     queries = args.num_attention_heads * args.head_dim
@@ -515,7 +475,7 @@ def cache_bytes(args: Any, context: int, itemsize: int) -> int:
 def shares_of_limit(figures: Row, shape: Work, weights: int, args: Any, limits: Row) -> Row:
     """Decode and prefill speed of the single-row shape as shares of what the machine allows."""
     measured = figures[shape.name]
-    itemsize = 4 if train.compute_dtype() == "float32" else 2
+    itemsize = 4 if compute_dtype() == "float32" else 2
     context = len(shape.prompts[0]) + shape.max_tokens // 2
     read = weights + cache_bytes(args, context, itemsize)
     decode_limit = limits["bandwidth_gb_per_sec"] * 1e9 / read
@@ -526,40 +486,6 @@ def shares_of_limit(figures: Row, shape: Work, weights: int, args: Any, limits: 
         "prefill_limit_tps": prefill_limit,
         "decode_share": measured["generation_tps"]["median"] / decode_limit,
         "prefill_share": measured["prompt_tps"]["median"] / prefill_limit,
-    }
-
-
-def process_peak_gb() -> float:
-    """The most physical memory this process held; macOS counts bytes, Linux kilobytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def describe_machine() -> Row:
-    """Chip, cores, memory, system, versions and commit."""
-    import mlx.core as mx
-
-    chip = str(mx.device_info().get("device_name") or platform.processor())
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        if not train.on_gpu():
-            chip = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
-    commit = None
-    with suppress(OSError, subprocess.SubprocessError):
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=ROOT, capture_output=True, text=True, timeout=5, check=True,
-        ).stdout.strip()  # fmt: skip
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return {
-        "chip": chip,
-        "device": str(mx.default_device()),
-        "dtype": train.compute_dtype(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(memory, 1),
-        "os": platform.platform(),
-        "versions": train.library_versions(),
-        "git_commit": commit,
     }
 
 
@@ -1150,7 +1076,7 @@ def benchmark(config: BenchmarkConfig) -> Row:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and measure; status 3 when asked to fail on a regression and there is one."""
     config = parse_config(BenchmarkConfig, argv, __doc__, preset)
-    train.use_openblas()
+    use_openblas()
     result: Row = {}
     status = run_script(lambda: result.update(benchmark(config)))
     worse = any(f["regression"] for f in (result.get("baseline") or {}).get("figures", []))

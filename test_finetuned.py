@@ -33,6 +33,7 @@ import dataset
 import train
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.database import dump_database
+from gemma_lora.device import use_openblas
 from gemma_lora.files import (
     Row,
     json_lines,
@@ -1113,7 +1114,7 @@ def evaluate(config: EvaluationConfig) -> Row:
 
     For the default prompts nothing is written and "summary" is None.
     """
-    train.use_openblas()
+    use_openblas()
     tuned = train.load_finetuned(config.adapter_path, config.model)
     folder = config.output_dir or config.adapter_path
     if config.rows_from:
@@ -1477,7 +1478,7 @@ def converse(chat: Chat, typing: bool) -> None:
 
 def open_chat(config: EvaluationConfig) -> None:
     """Talk with the fine-tuned model, and with the base next to it, until the input ends."""
-    train.use_openblas()
+    use_openblas()
     tuned = train.load_finetuned(config.adapter_path, config.model)
     typing = sys.stdin.isatty()
     if typing:

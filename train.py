@@ -15,7 +15,6 @@ mlx-lm's own trainer runs the loop; batches, loss, optimizer and callback are pl
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib
 import importlib.metadata
@@ -37,6 +36,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dataset import DEFAULT_MODEL, MAX_SEQ_LENGTH
 from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.device import (
+    Dtype,
+    compute_dtype,
+    library_versions,
+    on_gpu,
+    use_fast_gelu,
+    use_openblas,
+)
 from gemma_lora.files import (
     DAMAGE,
     Row,
@@ -566,117 +573,6 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> Any:
     return optimizer
 
 
-# --- Machines -----------------------------------------------------------------------------------
-
-
-def use_openblas() -> str | None:
-    """On Linux, put OpenBLAS in place of the wheel's reference BLAS; returns its path.
-
-    MLX's Linux wheel links a BLAS that runs at a fiftieth of OpenBLAS's speed. Symbols that are
-    loaded globally before MLX win. The PyPI package cmeel-openblas ships the library, but not the
-    Fortran runtime it names; where the system has none, MLX's own copy of it serves under its
-    usual name. Does nothing elsewhere, without the package, or once MLX is imported.
-    """
-    if sys.platform != "linux" or "mlx.core" in sys.modules:
-        return None
-    try:
-        files = importlib.metadata.files("cmeel-openblas") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    found = [str(f.locate()) for f in files if f.name == "libopenblas.so"]
-    # Its idle threads spin for 2**26 cycles, while MLX works on one core between two products.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
-    for prepare_runtime in (lambda: None, load_fortran_runtime):
-        with suppress(OSError, IndexError):
-            prepare_runtime()
-            ctypes.CDLL(found[0], mode=ctypes.RTLD_GLOBAL)
-            return found[0]
-    return None
-
-
-def load_fortran_runtime() -> None:
-    """Load the libgfortran that MLX's wheel carries, as 'libgfortran.so.5'.
-
-    auditwheel gave it a soname with a hash, which the loader does not take for the one that
-    OpenBLAS asks for; a copy with the plain soname in its string table does.
-    """
-    folder = next(
-        Path(str(f.locate())).parent
-        for f in importlib.metadata.files("mlx-cpu") or []
-        if f.name.startswith("libgfortran-")
-    )
-    (source,) = folder.glob("libgfortran-*")
-    for other in folder.glob("libquadmath-*"):
-        ctypes.CDLL(str(other), mode=ctypes.RTLD_GLOBAL)
-    copy = model_cache() / source.name / "libgfortran.so.5"
-    if not copy.exists():
-        hashed = source.name.encode() + b"\0"
-        plain = b"libgfortran.so.5".ljust(len(hashed), b"\0")
-        write_atomic(copy, source.read_bytes().replace(hashed, plain))
-    ctypes.CDLL(str(copy), mode=ctypes.RTLD_GLOBAL)
-
-
-# tanh as a ratio of polynomials, within 3e-7 (the coefficients of Eigen's ptanh), highest first.
-TANH_TOP = (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11,
-            5.12229709037114e-08, 1.48572235717979e-05, 6.37261928875436e-04,
-            4.89352455891786e-03)  # fmt: skip
-TANH_BOTTOM = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03,
-               4.89352518554385e-03)  # fmt: skip
-TANH_LIMIT = 7.90531110763549805
-
-
-def use_fast_gelu() -> None:
-    """Give MLX, on a CPU, a gelu_approx that is six times as fast and equal to 1e-6.
-
-    MLX takes tanh and exp one number at a time there: 20 ns each, and a third of a training
-    step goes into the activations of the feed-forward layers. Sums and products are vectorized,
-    so tanh becomes a ratio of polynomials, and the gradient reuses it.
-    """
-    import mlx.core as mx
-    import mlx.nn as nn
-
-    def polynomial(x: mx.array, coefficients: Sequence[float]) -> mx.array:
-        value = coefficients[0] * x + coefficients[1]
-        for coefficient in coefficients[2:]:
-            value = value * x + coefficient
-        return value
-
-    @mx.custom_function
-    def gelu_and_gate(x: mx.array) -> tuple[mx.array, mx.array]:
-        inner = x * (0.7978845608028654 + 0.035677408136300125 * (x * x))
-        inner = mx.clip(inner, -TANH_LIMIT, TANH_LIMIT)
-        square = inner * inner
-        tanh = inner * polynomial(square, TANH_TOP) / polynomial(square, TANH_BOTTOM)
-        gate = 0.5 + 0.5 * tanh
-        return x * gate, gate
-
-    @gelu_and_gate.vjp
-    def gelu_and_gate_vjp(x: mx.array, cotangents: Any, outputs: Any) -> mx.array:
-        gate = outputs[1]
-        slope = 1.5957691216057308 + 0.21406444881780075 * (x * x)
-        return cotangents[0] * gate * (1 + x * (1 - gate) * slope)
-
-    nn.gelu_approx = lambda x: gelu_and_gate(x)[0]  # type: ignore[index]
-
-
-def on_gpu() -> bool:
-    """Whether MLX computes on a GPU (Metal or CUDA)."""
-    import mlx.core as mx
-
-    return mx.default_device() == mx.gpu and (mx.metal.is_available() or mx.is_available(mx.gpu))
-
-
-def compute_dtype() -> Literal["float32", "bfloat16"]:
-    """bfloat16 on a GPU; float32 on a CPU, where half precision does not go through BLAS.
-
-    float16 is out: Gemma 3's activations reach 8e5 and overflow it.
-    """
-    return "bfloat16" if on_gpu() else "float32"
-
-
-# --- Models from GGUF files ---------------------------------------------------------------------
-
-Dtype = Literal["float32", "bfloat16"]
 Pieces = dict[str, tuple[float, int]]  # {piece: (score, type)} in the order of the ids
 
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
@@ -1801,16 +1697,6 @@ def graceful_signals(run: TrainingRun) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
-    found = {}
-    for name in names:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return {"python": platform.python_version(), **found}
 
 
 def read_data(config: TrainingConfig) -> tuple[dict[str, list[Row]], dict[str, str], str]:

@@ -38,7 +38,7 @@ from mlx_lm.utils import load, save
 
 import test_finetuned
 import train
-from gemma_lora import files, prompts
+from gemma_lora import device, files, prompts
 
 Outputs = tuple[list[Any], list[list[int]]]  # logits of every text, answers to every prompt
 # What a program that reads Hugging Face's format asks a model's folder for.
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for dtype, fact in facts.items():
         print(f"\nfused {dtype} folder: " + ", ".join(f"{k} {v}" for k, v in fact.items()))
     line = {"seed": args.seed, "comparisons": results, "folders": facts}
-    print(json.dumps(line | {"versions": train.library_versions()}))
+    print(json.dumps(line | {"versions": device.library_versions()}))
     return 0 if all(r["finite"] for r in results.values()) else 1
 
 

@@ -37,10 +37,10 @@ for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.setdefault(switch, "1")
 
 import train  # noqa: E402
-from gemma_lora import files, sql_text  # noqa: E402
+from gemma_lora import device, files, sql_text  # noqa: E402
 from gemma_lora.prompts import alpaca_prompt, encode, render_example, render_prompt, sql_prompt  # noqa: E402
 
-train.use_openblas()  # before anything imports mlx.core
+device.use_openblas()  # before anything imports mlx.core
 
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
@@ -230,7 +230,7 @@ def main() -> int:
         export(args.adapter_path, exported)
         results = check(args, exported)
     print_table(results)
-    versions = train.library_versions() | {
+    versions = device.library_versions() | {
         name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")
     }
     print(json.dumps({"seed": args.seed, "comparisons": results, "versions": versions}))

@@ -26,9 +26,9 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # tiny matrices: t
     os.environ.setdefault(variable, "1")
 
 import train  # noqa: E402
-from gemma_lora import prompts  # noqa: E402
+from gemma_lora import device, prompts  # noqa: E402
 
-train.use_openblas()  # before anything imports mlx.core
+device.use_openblas()  # before anything imports mlx.core
 
 import dataset  # noqa: E402
 

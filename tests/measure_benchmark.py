@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
+from gemma_lora import device  # noqa: E402
 
 SIDES = ("mlx_lm.benchmark", "benchmark.py")
 KEYS = ("prompt_tps", "generation_tps")
@@ -42,9 +43,9 @@ def run_mlx_lm(args: argparse.Namespace) -> None:
 
     theirs.stream_generate = after_the_last  # type: ignore[assignment]
     folder = train.resolve_model(args.model)
-    if not train.on_gpu():
+    if not device.on_gpu():
         mx.disable_compile()
-        train.use_fast_gelu()
+        device.use_fast_gelu()
     sys.argv = [
         "mlx_lm.benchmark", "--model", str(folder), "-p", str(args.prompt_tokens),
         "-g", str(args.generation_tokens), "-n", str(args.trials),
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES)
     args = parser.parse_args()
     if args.side:
-        train.use_openblas()
+        device.use_openblas()
         return run_mlx_lm(args) if args.side == SIDES[0] else run_ours(args)
     runs: dict[str, dict[str, list[float]]] = {side: {k: [] for k in KEYS} for side in SIDES}
     for number in range(args.rounds):

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 import test_finetuned as evaluation  # noqa: E402
 import train  # noqa: E402
+from gemma_lora import device  # noqa: E402
 from gemma_lora.prompts import encode, render_chat  # noqa: E402
 
 SIDES = ("mlx_lm, one by one", "batched")
@@ -41,7 +42,7 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
 
 def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
     """Answer every prompt: texts, tokens, seconds, and memory before and at the peak."""
-    train.use_openblas()  # before MLX is imported
+    device.use_openblas()  # before MLX is imported
     import mlx.core as mx
     from mlx_lm.generate import stream_generate
 
@@ -74,7 +75,7 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def gaps(args: argparse.Namespace, one: list[str], other: list[str]) -> list[dict[str, float]]:
     """Where two answers part: the difference of the two tokens' logits, and the best logit."""
-    train.use_openblas()
+    device.use_openblas()
     import mlx.core as mx
 
     tuned = train.load_finetuned(args.adapter_path)
@@ -135,7 +136,7 @@ def main() -> None:
         ),
         "same_text": len(texts[0]) - len(parted),
         "parted": parted,
-        "versions": train.library_versions(),
+        "versions": device.library_versions(),
     }
     print(f"{len(texts[0])} prompts, at most {args.max_tokens} tokens, batch {args.batch_size}\n")
     for side, results in runs.items():

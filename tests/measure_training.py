@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
+from gemma_lora import device  # noqa: E402
 
 WARM_UP = 2
 RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
@@ -32,7 +33,7 @@ RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
 
 def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
     """Train with mlx-lm's own functions, as its command line calls them."""
-    train.use_openblas()
+    device.use_openblas()
     import numpy as np
     from mlx_lm import lora
     from mlx_lm.cli_ui import make_console
@@ -82,7 +83,7 @@ def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_ours(args: argparse.Namespace) -> dict[str, Any]:
     """Train with train.py and read its metrics."""
-    train.use_openblas()
+    device.use_openblas()
     config = train.TrainingConfig(
         model=args.model, data=args.data, adapter_path=Path(args.scratch) / "ours",
         iters=args.steps, batch_size=BATCH, num_layers=-1, learning_rate=RATE, rank=RANK,
@@ -107,7 +108,7 @@ def run_ours(args: argparse.Namespace) -> dict[str, Any]:
 
 def matmul_peak() -> float:
     """Best of several 2048-cubed float32 products, in GFLOP/s."""
-    train.use_openblas()
+    device.use_openblas()
     import mlx.core as mx
 
     a, best = mx.random.normal((2048, 2048)), 1e9
@@ -184,7 +185,7 @@ def main() -> None:
         "steps": args.steps,
         "rounds": args.rounds,
         "grad_checkpoint": args.grad_checkpoint,
-        "versions": train.library_versions(),
+        "versions": device.library_versions(),
     }
     print(f"\n{'':14}{'supervised tok/s':>18}{'peak GB':>9}{'of matmul peak':>16}")
     for side, results in runs.items():

@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
+from gemma_lora import device  # noqa: E402
 
-train.use_openblas()
+device.use_openblas()
 
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
@@ -163,7 +164,7 @@ def main() -> None:
         print(f"| {name} | {figures['time_ratio']:.2f} | {figures['peak_memory_gb']:.2f} |")
     padded = padding(examples, config.batch_size)
     print(f"\npadding: {', '.join(f'{k} {v:.1%}' for k, v in padded.items())}")
-    print(json.dumps({"steps": summary, "padding": padded, "versions": train.library_versions()}))
+    print(json.dumps({"steps": summary, "padding": padded, "versions": device.library_versions()}))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-from gemma_lora import files, splits  # noqa: E402
+from gemma_lora import device, files, splits  # noqa: E402
 
 IMPORTS = (
     "mlx.core", "mlx.nn", "mlx.optimizers", "mlx_lm.tuner.trainer", "mlx_lm.cli_ui", "transformers",
@@ -207,9 +207,8 @@ def draw_once() -> None:
 
 def serve() -> None:
     """Answer runs, one JSON line each, until stdin ends."""
-    import train
 
-    train.use_openblas()
+    device.use_openblas()
     for name in IMPORTS:
         importlib.import_module(name)
     draw_once()

@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_map
 
 import train
-from gemma_lora import cli, files, prompts, splits
+from gemma_lora import cli, device, files, prompts, splits
 from gemma_lora.cli import UserError
 from train import Example, TrainingConfig, TrainingRun
 
@@ -277,7 +277,7 @@ def test_bfloat16_base_keeps_float32_where_it_matters(
     examples = some_examples(tiny_data, tokenizer)
     exact, _ = train.supervised_loss(model, *packed(examples))
     assert model.model.embed_tokens.weight.dtype == mx.float32  # on a CPU
-    monkeypatch.setattr(train, "compute_dtype", lambda: "bfloat16")  # as on a GPU
+    monkeypatch.setattr(device, "compute_dtype", lambda: "bfloat16")  # as on a GPU
     model, tokenizer = adapted_model(folder, "lora")
     assert model.model.embed_tokens.weight.dtype == mx.bfloat16
     tokens, *_ = batch = packed(examples)
@@ -1046,7 +1046,7 @@ def test_peft_export_names_a_base_that_transformers_can_find(
     adapter_copy: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEMMA_LORA_CACHE", str(tmp_path))
-    converted = tmp_path / f"packaged-{train.PACKAGED_SHA256[:16]}-{train.compute_dtype()}-v1"
+    converted = tmp_path / f"packaged-{train.PACKAGED_SHA256[:16]}-{device.compute_dtype()}-v1"
     shutil.copytree(tiny_model, converted)
     path = adapter_copy / "adapter_config.json"
     for model, base in (("packaged", str(converted)), ("owner/some-id", "owner/some-id")):
@@ -1403,15 +1403,16 @@ def test_two_ring_processes_equal_one(
 @pytest.mark.skipif(sys.platform != "linux", reason="OpenBLAS is for Linux")
 def test_openblas_takes_the_place_of_the_wheels_blas() -> None:
     code = """if True:
-        import ctypes, json, sys, train
-        path = train.use_openblas() if sys.argv[1] == "with" else None
+        import ctypes, json, sys
+        from gemma_lora.device import use_openblas
+        path = use_openblas() if sys.argv[1] == "with" else None
         import mlx.core as mx
         a = mx.ones((64, 64)); mx.eval(a @ a)
         address = ctypes.cast(getattr(ctypes.CDLL(None), "cblas_sgemm", None), ctypes.c_void_p)
         maps = [line.split() for line in open("/proc/self/maps")]
         spans = [(*[int(n, 16) for n in m[0].split("-")], m[-1]) for m in maps]
         owner = [f for low, high, f in spans if low <= (address.value or 0) < high]
-        print(json.dumps([path, owner, train.use_openblas()]))
+        print(json.dumps([path, owner, use_openblas()]))
     """
 
     def answer(which: str) -> Any:

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import test_finetuned as evaluation  # noqa: E402
+from gemma_lora import device  # noqa: E402
 
 FIGURES = ROOT / "tests/readme_figures.json"
 README = ROOT / "README.md"
@@ -183,11 +184,9 @@ def keep(name: str, path: Path) -> dict[str, Figures]:
 
 def machine() -> str:
     """Chip, cores, system, dtype and versions in one line."""
-    import benchmark
-    import train
 
-    train.use_openblas()
-    told = benchmark.describe_machine()
+    device.use_openblas()
+    told = device.describe_machine()
     versions = told["versions"]
     return (
         f"{told['chip']}, {told['cores']} cores, {told['os'].split('-')[0]}, {told['dtype']}, "
