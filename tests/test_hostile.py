@@ -29,7 +29,17 @@ from hypothesis import strategies as st
 import dataset
 import test_finetuned as evaluation
 import train
-from gemma_lora import cli, files, prompts, sandbox, sources, splits, sql_text, verdicts
+from gemma_lora import (
+    cli,
+    files,
+    gguf_models,
+    prompts,
+    sandbox,
+    sources,
+    splits,
+    sql_text,
+    verdicts,
+)
 from gemma_lora.cli import UserError
 from gemma_lora.database import dump_database
 
@@ -561,7 +571,7 @@ def test_a_gguf_that_lies_is_one_line(tmp_path: Path) -> None:
         for body in bodies:
             path.write_bytes(b"GGUF" + packed(version, 4) + body)
             with pytest.raises(UserError) as caught:
-                train.convert_gguf(path, tmp_path / "model", "float32")
+                gguf_models.convert_gguf(path, tmp_path / "model", "float32")
             assert "\n" not in str(caught.value)
     assert time.monotonic() - start < 20
     assert [entry.name for entry in tmp_path.iterdir()] == ["lying.gguf"]
@@ -582,7 +592,7 @@ def test_flipped_bits_of_a_gguf_header(tmp_path: Path) -> None:
             damaged[draw.randrange((600, 3000, 20_000)[case % 3])] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         try:
-            train.convert_gguf(path, tmp_path / f"model{case}", "float32")
+            gguf_models.convert_gguf(path, tmp_path / f"model{case}", "float32")
             ended["read"] += 1
         except UserError as error:
             assert "\n" not in str(error)
