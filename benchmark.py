@@ -40,6 +40,7 @@ from gemma_lora.device import (
     use_openblas,
 )
 from gemma_lora.files import Row, jsonable, remove_leftovers, require_writable, write_together
+from gemma_lora.models import named_arrays
 from gemma_lora.prompts import render_prompt, sql_prompt
 from gemma_lora.splits import read_manifest
 from gemma_lora.statistics import describe_values, paired_ratio
@@ -402,7 +403,7 @@ def time_once(model: nn.Module, work: Work, weights_bytes: int, memory: bool) ->
 
 def weights_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights, an adapter's included."""
-    return sum(w.nbytes for w in train.named_arrays(model.parameters()).values())
+    return sum(w.nbytes for w in named_arrays(model.parameters()).values())
 
 
 def make_variants(

@@ -12,7 +12,6 @@ manifest.json (what was done, counted, with hashes) and lengths.png.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import itertools
@@ -26,14 +25,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.files import (
     ROOT,
     Row,
     json_lines,
-    model_cache,
     remove_leftovers,
     require_writable,
     sha256_of,
@@ -41,6 +39,7 @@ from gemma_lora.files import (
     write_together,
 )
 from gemma_lora.hub import bound_hub_waits, explain_hub_error
+from gemma_lora.models import DEFAULT_MODEL, load_tokenizer, token_lengths
 from gemma_lora.prompts import (
     CONTROL_CHARACTERS,
     alpaca_prompt,
@@ -55,10 +54,6 @@ from gemma_lora.splits import SPLITS, balanced_order, similar_schemas, split_gro
 from gemma_lora.sql_text import schema_key, schema_of
 from gemma_lora.statistics import percentiles
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-DEFAULT_MODEL = "google/gemma-3-270m-it"
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
 MAX_SEQ_LENGTH = 512
 # Plain punctuation counts as a space, any other sign as a word of its own.
@@ -66,8 +61,6 @@ PUNCTUATION = {ord(c): " " for c in ".,:;!?'\"`"} | {
     ord(c): f" {c} " for c in "+-*/=<>()[]{}%#&|^~@$"
 }
 EMPTY_INPUTS = {"noinput", "no input", "<noinput>", "n/a", "none", "null"}
-# English and SQL under Gemma's tokenizer: measured 3.4 to 4.3 characters a token on real rows.
-CHARACTERS_PER_TOKEN = 3.2
 
 # For each field: the canonical column, then the names it goes by elsewhere, best first.
 COLUMN_ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -454,51 +447,6 @@ def without_collisions(
             continue
         taken.add(key)
         yield row, size
-
-
-def load_tokenizer(model: str) -> Tokenizer | None:
-    """The fast tokenizer of a model folder or hub id, or None when it cannot be had offline."""
-    from huggingface_hub import hf_hub_download
-    from tokenizers import Tokenizer
-
-    folder = Path(model).expanduser()
-    files = [folder / "tokenizer.json"]
-    if model == "packaged":  # train.py converts it at its first use
-        files += sorted(model_cache().glob("packaged-*/tokenizer.json"))
-    for file in files:
-        if file.is_file():
-            return Tokenizer.from_file(str(file))
-    if "/" not in model or folder.exists():
-        return None
-    with contextlib.suppress(
-        Exception
-    ):  # whatever the hub's libraries raise, an estimate replaces it
-        return Tokenizer.from_file(
-            hf_hub_download(
-                model, "tokenizer.json", local_files_only=not os.environ.get("HF_TOKEN")
-            )
-        )
-    return None
-
-
-def token_lengths(rows: Sequence[Row], tokenizer: Tokenizer | None) -> list[tuple[int, int]]:
-    """(prompt, completion) lengths in tokens, special tokens included; an estimate without one."""
-    lengths = []
-    for start in range(0, len(rows), 1000):
-        block = rows[start : start + 1000]
-        heads = [render_prompt(r["prompt"]) for r in block]
-        tails = [r["text"][len(head) :] for r, head in zip(block, heads, strict=True)]
-        lengths += list(
-            zip(count_tokens(heads, tokenizer), count_tokens(tails, tokenizer), strict=True)
-        )
-    return lengths
-
-
-def count_tokens(texts: Sequence[str], tokenizer: Tokenizer | None) -> list[int]:
-    """Token count of each text."""
-    if tokenizer is None:
-        return [round(len(t) / CHARACTERS_PER_TOKEN) for t in texts]
-    return [len(e) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row]]:

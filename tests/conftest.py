@@ -27,6 +27,7 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # tiny matrices: t
 
 import train  # noqa: E402
 from gemma_lora import device, prompts  # noqa: E402
+from gemma_lora.models import named_arrays  # noqa: E402
 
 device.use_openblas()  # before anything imports mlx.core
 
@@ -132,7 +133,7 @@ def build_tiny_model(folder: Path, seed: int = 0, dtype: str = "float32", **chan
     model.update(weights)
     model.set_dtype(getattr(mx, dtype))
     mx.save_safetensors(
-        str(folder / "model.safetensors"), train.named_arrays(model.parameters()), {"format": "mlx"}
+        str(folder / "model.safetensors"), named_arrays(model.parameters()), {"format": "mlx"}
     )
     (folder / "config.json").write_text(json.dumps(settings, indent=2))
     return folder
@@ -217,7 +218,7 @@ def adapter_copy(tmp_path: Path, tiny_adapter: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def eager() -> Iterator[None]:
-    """MLX without compilation, as train.load_base leaves it on a CPU."""
+    """MLX without compilation, as load_base leaves it on a CPU."""
     import mlx.core as mx
 
     mx.disable_compile()

@@ -24,8 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import train  # noqa: E402
-from gemma_lora import device  # noqa: E402
+from gemma_lora import device, models  # noqa: E402
 
 SIDES = ("mlx_lm.benchmark", "benchmark.py")
 KEYS = ("prompt_tps", "generation_tps")
@@ -42,7 +41,7 @@ def run_mlx_lm(args: argparse.Namespace) -> None:
         yield from stream_generate(*args, **settings)
 
     theirs.stream_generate = after_the_last  # type: ignore[assignment]
-    folder = train.resolve_model(args.model)
+    folder = models.resolve_model(args.model)
     if not device.on_gpu():
         mx.disable_compile()
         device.use_fast_gelu()
@@ -57,7 +56,7 @@ def run_ours(args: argparse.Namespace) -> None:
     """benchmark.py's timing of the same shape, told in the same words."""
     import benchmark
 
-    model, _, _ = train.load_base(args.model)
+    model, _, _ = models.load_base(args.model)
     size, length = args.prompt_tokens, args.generation_tokens
     work = benchmark.shape_work(size, length, 1, model.args.vocab_size, 0)
     for trial in range(args.trials + 1):

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from gemma_lora import device  # noqa: E402
+from gemma_lora import device, models  # noqa: E402
 
 WARM_UP = 2
 RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
@@ -49,7 +49,7 @@ def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
         def on_val_loss_report(self, info: dict[str, float]) -> None: ...
 
     settings = dict(lora.CONFIG_DEFAULTS) | {
-        "model": str(train.resolve_model(args.model)),
+        "model": str(models.resolve_model(args.model)),
         "data": str(args.data),
         "train": True,
         "mask_prompt": True,
@@ -129,7 +129,7 @@ def model_flops(args: argparse.Namespace) -> float:
     prompt_share = sum(len(r["text"]) for r in rows) / sum(
         len(r["text"]) - len(train.render_prompt(r["prompt"])) for r in rows
     )
-    config = json.loads((train.resolve_model(args.model) / "config.json").read_text())
+    config = json.loads((models.resolve_model(args.model) / "config.json").read_text())
     width, hidden = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"] + config["num_key_value_heads"]
     layer = 2 * width * config["head_dim"] * heads + 3 * width * hidden

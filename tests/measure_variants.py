@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from gemma_lora import device  # noqa: E402
+from gemma_lora import device, models  # noqa: E402
 
 device.use_openblas()
 
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4, help="batches, the same for all")
     args = parser.parse_args()
     config = train.TrainingConfig(num_layers=-1)
-    model, tokenizer, _ = train.load_base(args.model)
+    model, tokenizer, _ = models.load_base(args.model)
     mx.random.seed(0)
     lora = {"rank": 16, "scale": 2.0, "dropout": 0.0, "keys": list(train.LORA_KEYS)}
     settings = {"fine_tune_type": "lora", "num_layers": len(model.layers), "lora_parameters": lora}

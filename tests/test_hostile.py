@@ -33,6 +33,7 @@ from gemma_lora import (
     cli,
     files,
     gguf_models,
+    models,
     prompts,
     sandbox,
     sources,
@@ -368,7 +369,7 @@ def test_code_in_a_model_folder_is_never_run(
     for quantize in (None, 4):
         monkeypatch.setenv("GEMMA_LORA_CACHE", str(tmp_path / "cache"))
         try:
-            train.load_base(str(folder), quantize)
+            models.load_base(str(folder), quantize)
         except UserError as error:
             assert "\n" not in str(error)
     assert not trap.exists()
@@ -390,7 +391,7 @@ def test_a_hostile_model_config_is_one_line(
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / "config.json").write_text(config)
     for quantize in (None, 4):
-        failure(capsys, lambda quantize=quantize: train.load_base(str(folder), quantize))
+        failure(capsys, lambda quantize=quantize: models.load_base(str(folder), quantize))
 
 
 # --- Data ---------------------------------------------------------------------------------------

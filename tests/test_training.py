@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_map
 
 import train
-from gemma_lora import cli, device, files, prompts, splits
+from gemma_lora import cli, device, files, models, prompts, splits
 from gemma_lora.cli import UserError
 from train import Example, TrainingConfig, TrainingRun
 
@@ -65,7 +65,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def adapted_model(folder: Path, kind: str, **lora: Any) -> tuple[nn.Module, Any]:
     """The tiny model with trainable weights of a kind, none of them zero; and its tokenizer."""
-    model, tokenizer, _ = train.load_base(str(folder))
+    model, tokenizer, _ = models.load_base(str(folder))
     parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": list(train.LORA_KEYS)} | lora
     mx.random.seed(7)
     train.add_adapter(
@@ -108,7 +108,7 @@ def plain_loss(model: nn.Module, examples: list[Example]) -> mx.array:
 
 def arrays(tree: Any) -> dict[str, np.ndarray]:
     """A tree of parameters or gradients as numpy arrays by name."""
-    return {n: np.array(v.astype(mx.float32)) for n, v in train.named_arrays(tree).items()}
+    return {n: np.array(v.astype(mx.float32)) for n, v in models.named_arrays(tree).items()}
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
@@ -239,7 +239,7 @@ def test_gradients_are_those_of_the_plain_loss(
 @pytest.mark.parametrize("size", [1.0, 40.0], ids=["usual", "extreme"])
 @pytest.mark.parametrize("base", ["float32", "bfloat16", "quantized"])
 def test_head_gradient_is_the_automatic_one(tiny_model: Path, base: str, size: float) -> None:
-    model, *_ = train.load_base(str(tiny_model))
+    model, *_ = models.load_base(str(tiny_model))
     dtype = mx.bfloat16 if base == "bfloat16" else mx.float32
     model.set_dtype(dtype)
     if base == "quantized":
@@ -277,7 +277,7 @@ def test_bfloat16_base_keeps_float32_where_it_matters(
     examples = some_examples(tiny_data, tokenizer)
     exact, _ = train.supervised_loss(model, *packed(examples))
     assert model.model.embed_tokens.weight.dtype == mx.float32  # on a CPU
-    monkeypatch.setattr(device, "compute_dtype", lambda: "bfloat16")  # as on a GPU
+    monkeypatch.setattr(models, "compute_dtype", lambda: "bfloat16")  # as on a GPU
     model, tokenizer = adapted_model(folder, "lora")
     assert model.model.embed_tokens.weight.dtype == mx.bfloat16
     tokens, *_ = batch = packed(examples)
@@ -287,7 +287,7 @@ def test_bfloat16_base_keeps_float32_where_it_matters(
     (loss, _), gradients = differentiate(model, *batch)
     assert loss.dtype == mx.float32
     assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
-    assert {g.dtype for g in train.named_arrays(gradients).values()} == {mx.float32}
+    assert {g.dtype for g in models.named_arrays(gradients).values()} == {mx.float32}
     train.train(tiny_config(folder, tiny_data, tmp_path / "ck", iters=2))
     saved, _ = files.load_tensors(tmp_path / "ck" / "adapters.safetensors")
     assert {w.dtype for w in saved.values()} == {mx.float32}
@@ -404,7 +404,7 @@ def test_the_header_tells_the_padding_of_real_batches(
     told = re.search(r"([\d,]+) tokens an epoch.* ([\d.]+)% padding", capsys.readouterr().out)
     assert told
     rows = train.tokenize(
-        train.read_split(tiny_data, "train"), train.load_base(str(tiny_model))[1], 512
+        train.read_split(tiny_data, "train"), models.load_base(str(tiny_model))[1], 512
     )
     source = batches_of(config)(rows, config.batch_size, 512, loop=True)
     batches = islice(source, math.ceil(len(rows) / config.batch_size))
@@ -926,7 +926,7 @@ PROMPT = mx.array([[2, 105, *range(40, 60), 106]])
 def test_switching_between_base_and_finetuned(
     adapters: dict[str, Path], tiny_model: Path, kind: str
 ) -> None:
-    base, *_ = train.load_base(str(tiny_model))
+    base, *_ = models.load_base(str(tiny_model))
     expected = np.array(base(PROMPT))
     tuned = train.load_finetuned(adapters[kind])
     assert tuned.folder == tiny_model and tuned.config["fine_tune_type"] == kind
@@ -989,17 +989,17 @@ def test_quantized_base(
     tuned = train.load_finetuned(tmp_path / "ck")
     assert tuned.folder == folder  # it is compared with what it was trained on
     assert isinstance(tuned.use("base").layers[0].mlp.up_proj, nn.QuantizedLinear)
-    plain, *_ = train.load_base(str(tiny_model))
+    plain, *_ = models.load_base(str(tiny_model))
     difference = np.abs(np.array(tuned.model(PROMPT)) - np.array(plain(PROMPT))).max()
     assert difference > 1e-3
     full = tiny_config(tiny_model, tiny_data, tmp_path / "full", fine_tune_type="full", quantize=4)
     with pytest.raises(UserError, match="quantize"):
         train.train(full)
     replaced = Path(shutil.copytree(tiny_model, tmp_path / "replaced"))
-    before = train.quantized_folder(replaced, 4)
-    assert train.quantized_folder(replaced, 4) == before
+    before = models.quantized_folder(replaced, 4)
+    assert models.quantized_folder(replaced, 4) == before
     os.utime(replaced / "model.safetensors", (1, 1))  # as if another model were put there
-    assert train.quantized_folder(replaced, 4) != before
+    assert models.quantized_folder(replaced, 4) != before
 
 
 def test_partial_folders_of_killed_runs_go(tmp_path: Path) -> None:
@@ -1024,7 +1024,7 @@ def test_peft_export_computes_the_same(tiny_adapter: Path, tmp_path: Path) -> No
     config = json.loads((target / "adapter_config.json").read_text())
     weights = load_file(target / "adapter_model.safetensors")
     tuned = train.load_finetuned(tiny_adapter)
-    linear = dict(train.load_base(tuned.config["model"])[0].named_modules())
+    linear = dict(models.load_base(tuned.config["model"])[0].named_modules())
     adapted = {n: m for n, m in tuned.model.named_modules() if "lora_a" in m}
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 4, 8.0)
     assert config["layers_to_transform"] == [0, 1]
@@ -1046,7 +1046,7 @@ def test_peft_export_names_a_base_that_transformers_can_find(
     adapter_copy: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEMMA_LORA_CACHE", str(tmp_path))
-    converted = tmp_path / f"packaged-{train.PACKAGED_SHA256[:16]}-{device.compute_dtype()}-v1"
+    converted = tmp_path / f"packaged-{models.PACKAGED_SHA256[:16]}-{device.compute_dtype()}-v1"
     shutil.copytree(tiny_model, converted)
     path = adapter_copy / "adapter_config.json"
     for model, base in (("packaged", str(converted)), ("owner/some-id", "owner/some-id")):
@@ -1103,7 +1103,7 @@ def test_models_that_cannot_be_loaded(tiny_data: Path, tmp_path: Path, capsys: A
 
 
 def test_rows_over_the_limit_are_left_out_whole(tiny_model: Path, tiny_data: Path) -> None:
-    _, tokenizer, _ = train.load_base(str(tiny_model))
+    _, tokenizer, _ = models.load_base(str(tiny_model))
     rows = splits.read_split(tiny_data, "train")
     lengths = sorted(len(prompts.encode(tokenizer, row["text"])) for row in rows)
     limit = lengths[len(lengths) // 2]
