@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import test_finetuned as evaluation
-import train
+from gemma_lora.adapters import Finetuned, load_finetuned
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.device import (
     compute_dtype,
@@ -320,7 +320,7 @@ def shape_work(prompt: int, generated: int, batch: int, vocabulary: int, seed: i
     return Work(name, rows, generated)
 
 
-def make_works(config: BenchmarkConfig, tuned: train.Finetuned, rows: Sequence[Row]) -> list[Row]:
+def make_works(config: BenchmarkConfig, tuned: Finetuned, rows: Sequence[Row]) -> list[Row]:
     """What every run times: [{"work": Work, "run": number or None for every run}]."""
     size = ("gpu" if on_gpu() else "cpu") + (", quick" if config.quick else "")
     prompt, generated, answer, per_run = SIZES[size]
@@ -406,19 +406,17 @@ def weights_bytes(model: nn.Module) -> int:
     return sum(w.nbytes for w in named_arrays(model.parameters()).values())
 
 
-def make_variants(
-    config: BenchmarkConfig, tuned: train.Finetuned
-) -> dict[str, Callable[[], nn.Module]]:
+def make_variants(config: BenchmarkConfig, tuned: Finetuned) -> dict[str, Callable[[], nn.Module]]:
     """{name: function that puts the variant in place and returns it}."""
     from mlx.nn import quantize
     from mlx.utils import tree_unflatten
 
-    def fused_layers(loaded: train.Finetuned) -> list[tuple[str, Any]]:
+    def fused_layers(loaded: Finetuned) -> list[tuple[str, Any]]:
         if loaded.config["fine_tune_type"] == "full":
             return []  # there is no adapter: the fine-tuned weights are fused as they are
         return [(name, module.fuse()) for name, module in loaded.swaps["finetuned"]]
 
-    def install(loaded: train.Finetuned, layers: list[tuple[str, Any]]) -> nn.Module:
+    def install(loaded: Finetuned, layers: list[tuple[str, Any]]) -> nn.Module:
         model = loaded.use("finetuned")
         model.update_modules(tree_unflatten(layers))  # type: ignore[arg-type]
         model.eval()
@@ -432,7 +430,7 @@ def make_variants(
         layers = fused_layers(tuned)
         variants[FUSED] = lambda: install(tuned, layers)
     if FOUR_BIT in config.extra_variants:
-        other = train.load_finetuned(config.adapter_path, config.model)
+        other = load_finetuned(config.adapter_path, config.model)
         smaller = install(other, fused_layers(other))
         quantize(smaller, group_size=64, bits=4)
         variants[FOUR_BIT] = lambda: smaller
@@ -495,7 +493,7 @@ def shares_of_limit(figures: Row, shape: Work, weights: int, args: Any, limits: 
 
 def measure_quality(
     config: BenchmarkConfig,
-    tuned: train.Finetuned,
+    tuned: Finetuned,
     variants: Mapping[str, Callable[[], nn.Module]],
     rows: Sequence[Row],
 ) -> Row:
@@ -993,12 +991,12 @@ def judge_baseline(result: Row, before: Row, config: BenchmarkConfig) -> Row:
     }  # fmt: skip
 
 
-def measure(config: BenchmarkConfig) -> tuple[Row, train.Finetuned]:
+def measure(config: BenchmarkConfig) -> tuple[Row, Finetuned]:
     """Everything that needs the model: (result, model with adapter)."""
     import mlx.core as mx
 
     start = time.perf_counter()
-    tuned = train.load_finetuned(config.adapter_path, config.model)
+    tuned = load_finetuned(config.adapter_path, config.model)
     load_sec = time.perf_counter() - start
     kind = tuned.config.setdefault("dataset_type", "sql")
     settings = evaluation.EvaluationConfig(

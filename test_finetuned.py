@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dataset
 import train
+from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.database import dump_database
 from gemma_lora.device import use_openblas
@@ -922,11 +923,6 @@ def default_rows(kind: str, quick: bool) -> list[Row]:
     return rows[:3] if quick else rows
 
 
-def adapter_kind(tuned: train.Finetuned) -> str:
-    """The type of data the adapter was trained on; one that does not say is taken for SQL."""
-    return tuned.config.get("dataset_type") or "sql"
-
-
 def evaluation_rows(config: EvaluationConfig, kind: str) -> list[Row]:
     """The rows to evaluate; UserError when they are of another type than the adapter."""
     if config.rows_from is None:
@@ -961,7 +957,7 @@ def shot_turns(config: EvaluationConfig, kind: str) -> list[tuple[str, str]]:
 
 
 def run_models(
-    tuned: train.Finetuned,
+    tuned: Finetuned,
     rows: Sequence[Row],
     turns: list[tuple[str, str]],
     config: EvaluationConfig,
@@ -1054,7 +1050,7 @@ def text_scores(row: Row, answers: Mapping[str, Row]) -> Row:
 
 
 def forgetting_samples(
-    tuned: train.Finetuned, kind: str, config: EvaluationConfig
+    tuned: Finetuned, kind: str, config: EvaluationConfig
 ) -> tuple[str, list[Row]]:
     """(title, samples) of both models on the other task's bundled sample."""
     other = "alpaca" if kind == "sql" else "sql"
@@ -1070,7 +1066,7 @@ def forgetting_samples(
     return title, make_samples(rows, found, config)
 
 
-def run_record(tuned: train.Finetuned, config: EvaluationConfig, n: int) -> Row:
+def run_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> Row:
     """With what a run was made: everything that is not computed from its samples."""
     from importlib import metadata
 
@@ -1115,7 +1111,7 @@ def evaluate(config: EvaluationConfig) -> Row:
     For the default prompts nothing is written and "summary" is None.
     """
     use_openblas()
-    tuned = train.load_finetuned(config.adapter_path, config.model)
+    tuned = load_finetuned(config.adapter_path, config.model)
     folder = config.output_dir or config.adapter_path
     if config.rows_from:
         require_writable(folder)
@@ -1176,7 +1172,7 @@ class ChatSettings:
 class Chat:
     """What a chat knows; each model keeps its own side of the conversation."""
 
-    tuned: train.Finetuned
+    tuned: Finetuned
     settings: ChatSettings
     console: Console | None
     worker: SqlWorker
@@ -1479,7 +1475,7 @@ def converse(chat: Chat, typing: bool) -> None:
 def open_chat(config: EvaluationConfig) -> None:
     """Talk with the fine-tuned model, and with the base next to it, until the input ends."""
     use_openblas()
-    tuned = train.load_finetuned(config.adapter_path, config.model)
+    tuned = load_finetuned(config.adapter_path, config.model)
     typing = sys.stdin.isatty()
     if typing:
         with suppress(ImportError):

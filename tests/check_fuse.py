@@ -37,8 +37,7 @@ from check_peft import (
 from mlx_lm.utils import load, save
 
 import test_finetuned
-import train
-from gemma_lora import device, files, models, prompts
+from gemma_lora import adapters, device, files, models, prompts
 
 Outputs = tuple[list[Any], list[list[int]]]  # logits of every text, answers to every prompt
 # What a program that reads Hugging Face's format asks a model's folder for.
@@ -104,7 +103,7 @@ def difference_from_benchmark(adapter_path: Path, base: Path, fused: Any) -> flo
 
     Both call the same function; products by OpenBLAS here, by MLX's own BLAS in the command.
     """
-    mine = train.load_finetuned(adapter_path, str(base))
+    mine = adapters.load_finetuned(adapter_path, str(base))
     weights = models.named_arrays(fused.parameters())
     return max(
         mx.abs(module.fuse().weight - weights[f"{name}.weight"]).max().item()
@@ -142,7 +141,7 @@ def in_transformers(folder: Path) -> Any:
 
 def check(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fuse and compare: ({comparison: figures}, {dtype: facts of the fused folder})."""
-    config = train.read_adapter_config(args.adapter_path)
+    config = adapters.read_adapter_config(args.adapter_path)
     source = models.resolve_model(config["model"])
     work = Work(args, config["dataset_type"], load(str(source), lazy=True)[1])
     base = store_base(source, scratch / "float32", "float32")

@@ -36,8 +36,7 @@ sys.path.insert(0, str(ROOT))
 for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.setdefault(switch, "1")
 
-import train  # noqa: E402
-from gemma_lora import device, files, sql_text  # noqa: E402
+from gemma_lora import adapters, device, files, sql_text  # noqa: E402
 from gemma_lora.prompts import alpaca_prompt, encode, render_example, render_prompt, sql_prompt  # noqa: E402
 
 device.use_openblas()  # before anything imports mlx.core
@@ -179,7 +178,7 @@ def check(args: argparse.Namespace, exported: Path) -> dict[str, dict[str, Any]]
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tuned = train.load_finetuned(args.adapter_path)
+    tuned = adapters.load_finetuned(args.adapter_path)
     if tuned.config.get("quantize"):
         sys.exit("the adapter's base is quantized by MLX: transformers cannot load that base")
     rows = sample_rows(tuned.config["dataset_type"], args.rows, args.seed)

@@ -22,8 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import test_finetuned as evaluation  # noqa: E402
-import train  # noqa: E402
-from gemma_lora import device  # noqa: E402
+from gemma_lora import adapters, device  # noqa: E402
 from gemma_lora.prompts import encode, render_chat  # noqa: E402
 
 SIDES = ("mlx_lm, one by one", "batched")
@@ -34,7 +33,7 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
     config = evaluation.EvaluationConfig(
         data=args.data, split=args.split, num_samples=args.num_samples
     )
-    kind = train.read_adapter_config(args.adapter_path)["dataset_type"]
+    kind = adapters.read_adapter_config(args.adapter_path)["dataset_type"]
     turns = evaluation.shot_turns(evaluation.replace(config, shots=args.shots), kind)
     rows = evaluation.evaluation_rows(config, kind)
     return [render_chat([*turns, ("user", row["prompt"])]) for row in rows]
@@ -46,7 +45,7 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
     import mlx.core as mx
     from mlx_lm.generate import stream_generate
 
-    tuned = train.load_finetuned(args.adapter_path)
+    tuned = adapters.load_finetuned(args.adapter_path)
     model, tokenizer, prompts = tuned.model, tuned.tokenizer, prompts_of(args)
     tokenizer.eos_token_ids = evaluation.stop_ids(tokenizer)
     if side == "batched":
@@ -78,7 +77,7 @@ def gaps(args: argparse.Namespace, one: list[str], other: list[str]) -> list[dic
     device.use_openblas()
     import mlx.core as mx
 
-    tuned = train.load_finetuned(args.adapter_path)
+    tuned = adapters.load_finetuned(args.adapter_path)
     found = []
     for prompt, a, b in zip(prompts_of(args), one, other, strict=True):
         if a == b:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from gemma_lora import device, models  # noqa: E402
+from gemma_lora import adapters, device, models  # noqa: E402
 
 WARM_UP = 2
 RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
@@ -59,7 +59,7 @@ def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
         "learning_rate": RATE,
         "optimizer": "adamw",
         "lora_parameters": {
-            "rank": RANK, "scale": SCALE, "dropout": 0.0, "keys": list(train.LORA_KEYS),
+            "rank": RANK, "scale": SCALE, "dropout": 0.0, "keys": list(adapters.LORA_KEYS),
         },
         "steps_per_report": 1,
         "steps_per_eval": 10**9,

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from gemma_lora import device, models  # noqa: E402
+from gemma_lora import adapters, device, models  # noqa: E402
 
 device.use_openblas()
 
@@ -126,9 +126,9 @@ def main() -> None:
     config = train.TrainingConfig(num_layers=-1)
     model, tokenizer, _ = models.load_base(args.model)
     mx.random.seed(0)
-    lora = {"rank": 16, "scale": 2.0, "dropout": 0.0, "keys": list(train.LORA_KEYS)}
+    lora = {"rank": 16, "scale": 2.0, "dropout": 0.0, "keys": list(adapters.LORA_KEYS)}
     settings = {"fine_tune_type": "lora", "num_layers": len(model.layers), "lora_parameters": lora}
-    train.add_adapter(model, settings)
+    adapters.add_adapter(model, settings)
     model.train()
     rows = train.read_split(args.data, "train")
     examples = train.tokenize(rows, tokenizer, config.max_seq_length)

@@ -41,7 +41,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-from gemma_lora import device, files, splits  # noqa: E402
+from gemma_lora import adapters, device, files, splits  # noqa: E402
 
 IMPORTS = (
     "mlx.core", "mlx.nn", "mlx.optimizers", "mlx_lm.tuner.trainer", "mlx_lm.cli_ui", "transformers",
@@ -339,7 +339,6 @@ class Training(Scene):
     """train.py: an earlier run is whole, in the folder or beside it, and the new one goes on."""
 
     def examine(self, place: Path) -> str:
-        import train
 
         folder, now = place / "checkpoints", contents(place)
         check_tensors(folder)
@@ -348,7 +347,7 @@ class Training(Scene):
         for name, text in earlier.items():
             assert text in (now.get(name), now.get(moved[name])), name
         for candidate, state in ((folder, "adapter loads"), (folder / "previous-1", "earlier")):
-            if refusal(lambda path=candidate: train.load_finetuned(path)) is None:
+            if refusal(lambda path=candidate: adapters.load_finetuned(path)) is None:
                 return state if state != "earlier" else "earlier adapter loads"
         assert not earlier or any(n in now for n in moved.values())  # killed while it moved them
         return "earlier run being moved" if earlier else "no adapter yet"
@@ -369,13 +368,11 @@ class Training(Scene):
     def check_end(self, place: Path, done: Done) -> None:
         from test_training import assert_same_run
 
-        import train
-
         if done.status:
             assert "is at its end" in done.line()
         folder = place / "checkpoints"
         assert_same_run(folder, self.reference / "checkpoints")
-        train.load_finetuned(folder)
+        adapters.load_finetuned(folder)
         settled = contents(folder)
         for name, text in contents(self.start / "checkpoints").items():
             assert settled[f"previous-1/{name}"] == text, name
@@ -389,7 +386,7 @@ class Resuming(Training):
 
         folder = place / "checkpoints"
         check_tensors(folder)
-        train.load_finetuned(folder)
+        adapters.load_finetuned(folder)
         step = train.read_resume(folder, train.TrainingConfig)[1]["progress"]["step"]
         earlier = self.start / "checkpoints"
         started = train.read_resume(earlier, train.TrainingConfig)[1]["progress"]["step"]

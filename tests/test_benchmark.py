@@ -21,9 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import benchmark
-import train
 from benchmark import BASE, TUNED, BenchmarkConfig
-from gemma_lora import cli, models
+from gemma_lora import adapters, cli, models
 from gemma_lora.statistics import describe_values, paired_ratio
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
@@ -224,7 +223,7 @@ def test_card_names_the_base_by_its_place_on_the_hub(model: str, hub: str | None
 
 def test_card_shows_the_evaluation_only_of_this_very_adapter(compared: Any, tmp_path: Path) -> None:
     result, folder = compared
-    config = train.read_adapter_config(folder)
+    config = adapters.read_adapter_config(folder)
     summary = result["quality"]["evaluation"]
     run = {"split": "test", "n": 60, "seed": 1, "adapter": {"best_val_loss": -1.0}}
     (tmp_path / "evaluation.json").write_text(json.dumps({"summary": summary, "run": run}))

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from gemma_lora import cli, database, files, sandbox, sql_text, statistics, verdicts
+from gemma_lora import adapters, cli, database, files, sandbox, sql_text, statistics, verdicts
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import encode, render_chat, render_prompt
 from test_finetuned import TUNED, Generation
@@ -104,9 +104,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 @pytest.fixture(scope="session")
 def tuned(home: Path) -> Any:
     """The tiny model with its adapter."""
-    import train
 
-    return train.load_finetuned(home / "sql")
+    return adapters.load_finetuned(home / "sql")
 
 
 @pytest.fixture(scope="module")

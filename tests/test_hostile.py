@@ -30,6 +30,7 @@ import dataset
 import test_finetuned as evaluation
 import train
 from gemma_lora import (
+    adapters,
     cli,
     files,
     gguf_models,
@@ -226,13 +227,13 @@ def test_a_hostile_adapter_config_is_one_line(
     path = adapter_copy / "adapter_config.json"
     for what, content in changed_configs(json.loads(path.read_text())).items():
         path.write_bytes(content)
-        failure(capsys, lambda: train.load_finetuned(adapter_copy))
+        failure(capsys, lambda: adapters.load_finetuned(adapter_copy))
         if not what.startswith("model: "):  # only named in an export
             with pytest.raises(UserError):
                 if what != "num_layers: 99":
-                    train.export_peft(adapter_copy, tmp_path / "peft")
+                    adapters.export_peft(adapter_copy, tmp_path / "peft")
                 else:
-                    train.load_finetuned(adapter_copy)
+                    adapters.load_finetuned(adapter_copy)
 
 
 class Trap:
@@ -289,12 +290,12 @@ def test_hostile_weights_are_one_line_and_never_unpickled(
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for content in tensor_files(path.read_bytes(), trap).values():
         path.write_bytes(content)
-        failure(capsys, lambda: train.load_finetuned(adapter_copy))
+        failure(capsys, lambda: adapters.load_finetuned(adapter_copy))
     for block in in_the_way(path):
         remove(path)
         block()
-        failure(capsys, lambda: train.load_finetuned(adapter_copy))
-        failure(capsys, lambda: train.export_peft(adapter_copy, tmp_path / "peft"))
+        failure(capsys, lambda: adapters.load_finetuned(adapter_copy))
+        failure(capsys, lambda: adapters.export_peft(adapter_copy, tmp_path / "peft"))
     assert not trap.exists() and not (tmp_path / "peft").exists()
     unit = 1 if sys.platform == "darwin" else 1024
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit

@@ -37,6 +37,7 @@ from mlx.utils import tree_map
 
 import train
 from gemma_lora import cli, device, files, models, prompts, splits
+from gemma_lora.adapters import LORA_KEYS, add_adapter, export_peft, load_finetuned
 from gemma_lora.cli import UserError
 from train import Example, TrainingConfig, TrainingRun
 
@@ -66,11 +67,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def adapted_model(folder: Path, kind: str, **lora: Any) -> tuple[nn.Module, Any]:
     """The tiny model with trainable weights of a kind, none of them zero; and its tokenizer."""
     model, tokenizer, _ = models.load_base(str(folder))
-    parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": list(train.LORA_KEYS)} | lora
+    parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": list(LORA_KEYS)} | lora
     mx.random.seed(7)
-    train.add_adapter(
-        model, {"fine_tune_type": kind, "num_layers": 2, "lora_parameters": parameters}
-    )
+    add_adapter(model, {"fine_tune_type": kind, "num_layers": 2, "lora_parameters": parameters})
     if kind != "full":  # lora_b starts at zero, which would hide mistakes in lora_a's gradient
         moved = tree_map(
             lambda w: w + 0.05 * mx.random.normal(w.shape), model.trainable_parameters()
@@ -794,7 +793,7 @@ def test_the_whole_validation_set_is_measured_at_the_end(
         folder.mkdir()
         shutil.copy(tmp_path / "adapter_config.json", folder)
         shutil.copy(tmp_path / f"{name}.safetensors", folder / "adapters.safetensors")
-        tuned = train.load_finetuned(folder)
+        tuned = load_finetuned(folder)
         examples = train.tokenize(rows, tuned.tokenizer, 512)
         assert len(examples) == len(rows)
         expected = plain_loss(tuned.model, examples).item()
@@ -928,7 +927,7 @@ def test_switching_between_base_and_finetuned(
 ) -> None:
     base, *_ = models.load_base(str(tiny_model))
     expected = np.array(base(PROMPT))
-    tuned = train.load_finetuned(adapters[kind])
+    tuned = load_finetuned(adapters[kind])
     assert tuned.folder == tiny_model and tuned.config["fine_tune_type"] == kind
     assert set(tuned.tokenizer.eos_token_ids) == {1, 106}
     first = np.array(tuned.model(PROMPT))
@@ -944,7 +943,7 @@ def test_mlx_lm_loads_the_folder(adapters: dict[str, Path], tiny_model: Path, ki
 
     theirs, *_ = load(str(tiny_model), adapter_path=str(adapters[kind]))
     theirs.eval()
-    ours = train.load_finetuned(adapters[kind]).model
+    ours = load_finetuned(adapters[kind]).model
     np.testing.assert_allclose(np.array(ours(PROMPT)), np.array(theirs(PROMPT)), atol=1e-6)
 
 
@@ -959,7 +958,7 @@ def test_mlx_lms_commands_take_the_folder(
     )
     assert fused.returncode == 0, fused.stderr
     alone, *_ = load(str(tmp_path / "fused"))
-    ours = train.load_finetuned(tiny_adapter).model
+    ours = load_finetuned(tiny_adapter).model
     np.testing.assert_allclose(np.array(alone(PROMPT)), np.array(ours(PROMPT)), atol=1e-4)
     said = run_command(
         [
@@ -986,7 +985,7 @@ def test_quantized_base(
     config = json.loads((tmp_path / "ck/adapter_config.json").read_text())
     folder = Path(config["base_model_path"])
     assert json.loads((folder / "config.json").read_text())["quantization"]["bits"] == 4
-    tuned = train.load_finetuned(tmp_path / "ck")
+    tuned = load_finetuned(tmp_path / "ck")
     assert tuned.folder == folder  # it is compared with what it was trained on
     assert isinstance(tuned.use("base").layers[0].mlp.up_proj, nn.QuantizedLinear)
     plain, *_ = models.load_base(str(tiny_model))
@@ -1023,7 +1022,7 @@ def test_peft_export_computes_the_same(tiny_adapter: Path, tmp_path: Path) -> No
     assert train.main(["--adapter-path", str(tiny_adapter), "--export-peft", str(target)]) == 0
     config = json.loads((target / "adapter_config.json").read_text())
     weights = load_file(target / "adapter_model.safetensors")
-    tuned = train.load_finetuned(tiny_adapter)
+    tuned = load_finetuned(tiny_adapter)
     linear = dict(models.load_base(tuned.config["model"])[0].named_modules())
     adapted = {n: m for n, m in tuned.model.named_modules() if "lora_a" in m}
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 4, 8.0)
@@ -1051,14 +1050,14 @@ def test_peft_export_names_a_base_that_transformers_can_find(
     path = adapter_copy / "adapter_config.json"
     for model, base in (("packaged", str(converted)), ("owner/some-id", "owner/some-id")):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"model": model}))
-        train.export_peft(adapter_copy, tmp_path / "peft")
+        export_peft(adapter_copy, tmp_path / "peft")
         config = json.loads((tmp_path / "peft/adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == base
 
 
 def test_peft_export_refuses_dora(adapters: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only a lora adapter"):
-        train.export_peft(adapters["dora"], tmp_path / "peft")
+        export_peft(adapters["dora"], tmp_path / "peft")
 
 
 # --- Errors -------------------------------------------------------------------------------------
@@ -1150,7 +1149,7 @@ def damage(adapter: Path, how: str) -> None:
 def test_damaged_adapters(adapter_copy: Path, how: str, says: str) -> None:
     damage(adapter_copy, how)
     with pytest.raises(UserError, match=says) as caught:
-        train.load_finetuned(adapter_copy)
+        load_finetuned(adapter_copy)
     assert str(adapter_copy) in str(caught.value)
 
 
@@ -1166,7 +1165,7 @@ def test_damaged_adapters_are_not_exported(
 def test_an_adapter_of_another_base(tmp_path: Path, tiny_adapter: Path) -> None:
     other = build_tiny_model(tmp_path / "other", seed=1)
     with pytest.raises(UserError, match="is another model"):
-        train.load_finetuned(tiny_adapter, str(other))
+        load_finetuned(tiny_adapter, str(other))
 
 
 def test_resume_refuses_what_changed(
