@@ -30,7 +30,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dataset
-import train
 from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.database import dump_database
@@ -44,6 +43,7 @@ from gemma_lora.files import (
     write_atomic,
     write_together,
 )
+from gemma_lora.loss import head_loss
 from gemma_lora.prompts import (
     END_OF_TURN,
     STOP_TOKENS,
@@ -861,7 +861,7 @@ def reference_losses(
             head, whole = pairs[i]
             targets = mx.array(whole[len(head) :])
             states = hidden[row, len(head) - 1 : len(whole) - 1]
-            loss: Any = train.head_loss(model, states, targets, LOSS_CHUNK).item()
+            loss: Any = head_loss(model, states, targets, LOSS_CHUNK).item()
             losses[i] = (loss, len(targets))
     return [losses[i] for i in range(len(pairs))]
 

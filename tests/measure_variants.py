@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from gemma_lora import adapters, device, models  # noqa: E402
+from gemma_lora import adapters, device, loss, models  # noqa: E402
 
 device.use_openblas()
 
@@ -36,10 +36,10 @@ Loss = Callable[..., Any]
 
 def chunked(model: Any, hidden: mx.array, targets: mx.array, wrap: Any) -> mx.array:
     """The head's loss by automatic differentiation, chunk after chunk."""
-    total, size = mx.array(0.0), train.HEAD_CHUNK
+    total, size = mx.array(0.0), loss.HEAD_CHUNK
     for i in range(0, hidden.shape[0], size):
         aims = targets[i : i + size]
-        total = total + wrap(lambda h, t=aims: train.chunk_loss(model, h, t))(hidden[i : i + size])
+        total = total + wrap(lambda h, t=aims: loss.chunk_loss(model, h, t))(hidden[i : i + size])
     return total
 
 
@@ -74,10 +74,10 @@ def variants(model: Any) -> dict[str, AbstractContextManager[Any]]:
     """Each variation as a context that puts it in place."""
     found: dict[str, AbstractContextManager[Any]] = {"as it is": nullcontext()}
     for size in (16, 32, 128, 256):
-        found[f"head in chunks of {size}"] = patch.object(train, "HEAD_CHUNK", size)
-    found["head: logits recomputed"] = patch.object(train, "head_loss", recomputed_head)
-    found["head: logits stored"] = patch.object(train, "head_loss", stored_head)
-    found["logits of all positions"] = patch.object(train, "supervised_loss", whole_logits)
+        found[f"head in chunks of {size}"] = patch.object(loss, "HEAD_CHUNK", size)
+    found["head: logits recomputed"] = patch.object(loss, "head_loss", recomputed_head)
+    found["head: logits stored"] = patch.object(loss, "head_loss", stored_head)
+    found["logits of all positions"] = patch.object(loss, "supervised_loss", whole_logits)
     found["MLX's gelu_approx"] = patch.object(nn, "gelu_approx", MLX_GELU)
     found["layers recomputed"] = recomputed_layers(model)
     return found
@@ -85,7 +85,7 @@ def variants(model: Any) -> dict[str, AbstractContextManager[Any]]:
 
 def make_step(model: Any, compiled: bool) -> Callable[..., Any]:
     """A function that computes loss and gradients of a batch, and waits for them."""
-    gradients = nn.value_and_grad(model, lambda *batch: train.supervised_loss(model, *batch)[0])
+    gradients = nn.value_and_grad(model, lambda *batch: loss.supervised_loss(model, *batch)[0])
     if compiled:
         gradients = mx.compile(gradients, inputs=model.state, outputs=model.state)
     return lambda batch: mx.eval(gradients(*batch))

@@ -39,6 +39,7 @@ import train
 from gemma_lora import cli, device, files, models, prompts, splits
 from gemma_lora.adapters import LORA_KEYS, add_adapter, export_peft, load_finetuned
 from gemma_lora.cli import UserError
+from gemma_lora.loss import chunk_loss, chunk_loss_and_gradient, supervised_loss
 from train import Example, TrainingConfig, TrainingRun
 
 KINDS = ("lora", "dora", "full")
@@ -157,11 +158,11 @@ def scripted_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> Non
 def test_loss_is_plain_cross_entropy(
     tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, training: bool
 ) -> None:
-    monkeypatch.setattr(train, "HEAD_CHUNK", chunk)
+    monkeypatch.setattr("gemma_lora.loss.HEAD_CHUNK", chunk)
     model, tokenizer = adapted_model(tiny_model, "lora")
     model.train(training)
     examples = some_examples(tiny_data, tokenizer)
-    loss, count = train.supervised_loss(model, *packed(examples))
+    loss, count = supervised_loss(model, *packed(examples))
     assert count.item() == sum(len(e.ids) - e.offset for e in examples)
     # In numpy and float64 from the logits on, to share no code with either side.
     total = 0.0
@@ -178,7 +179,7 @@ def test_loss_is_mlx_lms_without_its_pad_targets(tiny_model: Path, tiny_data: Pa
 
     model, tokenizer = adapted_model(tiny_model, "lora")
     examples = some_examples(tiny_data, tokenizer)
-    ours, _ = train.supervised_loss(model, *packed(examples))
+    ours, _ = supervised_loss(model, *packed(examples))
     width = max(len(e.ids) for e in examples)
     batch = np.zeros((len(examples), width), np.int32)
     for i, row in enumerate(examples):
@@ -217,7 +218,7 @@ def test_gradients_are_those_of_the_plain_loss(
     if compiled:
         mx.enable_compile()
     with train.recomputed_layers(model) if recompute else train.nullcontext():
-        differentiate = nn.value_and_grad(model, train.supervised_loss)
+        differentiate = nn.value_and_grad(model, supervised_loss)
 
         def step(*batch: mx.array) -> Any:
             return differentiate(model, *batch)
@@ -246,8 +247,8 @@ def test_head_gradient_is_the_automatic_one(tiny_model: Path, base: str, size: f
     mx.random.seed(3)
     states = (size * mx.random.normal((30, 64))).astype(dtype)
     targets = mx.array([-1, 5, 261, *mx.random.randint(0, 262, (27,)).tolist()])
-    value, wanted = mx.value_and_grad(lambda s: train.chunk_loss(model, s, targets))(states)
-    loss, gradient = train.chunk_loss_and_gradient(model, states, targets)
+    value, wanted = mx.value_and_grad(lambda s: chunk_loss(model, s, targets))(states)
+    loss, gradient = chunk_loss_and_gradient(model, states, targets)
     assert (loss.dtype, gradient.dtype) == (mx.float32, dtype)
     assert loss.item() == pytest.approx(value.item(), rel=1e-5)
     ours, theirs = (np.array(g.astype(mx.float32)) for g in (gradient, wanted))
@@ -262,7 +263,7 @@ def test_empty_mask_is_safe(tiny_model: Path) -> None:
     for rows in ([nothing], [nothing, Example(np.array(train.EMPTY, np.int32), 2)]):
         for training in (True, False):
             model.train(training)
-            differentiate = nn.value_and_grad(model, train.supervised_loss)
+            differentiate = nn.value_and_grad(model, supervised_loss)
             (loss, count), gradients = differentiate(model, *packed(rows))
             assert (loss.item(), count.item()) == (0, 0)
             assert all((g == 0).all() for g in arrays(gradients).values())
@@ -274,7 +275,7 @@ def test_bfloat16_base_keeps_float32_where_it_matters(
     folder = build_tiny_model(tmp_path / "half", dtype="bfloat16")
     model, tokenizer = adapted_model(folder, "lora")
     examples = some_examples(tiny_data, tokenizer)
-    exact, _ = train.supervised_loss(model, *packed(examples))
+    exact, _ = supervised_loss(model, *packed(examples))
     assert model.model.embed_tokens.weight.dtype == mx.float32  # on a CPU
     monkeypatch.setattr(models, "compute_dtype", lambda: "bfloat16")  # as on a GPU
     model, tokenizer = adapted_model(folder, "lora")
@@ -282,7 +283,7 @@ def test_bfloat16_base_keeps_float32_where_it_matters(
     tokens, *_ = batch = packed(examples)
     assert model.model(tokens).dtype == mx.bfloat16
     model.train()
-    differentiate = nn.value_and_grad(model, train.supervised_loss)
+    differentiate = nn.value_and_grad(model, supervised_loss)
     (loss, _), gradients = differentiate(model, *batch)
     assert loss.dtype == mx.float32
     assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
@@ -811,7 +812,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = tiny_config(tiny_model, tiny_data, tmp_path / "broken", steps_per_eval=2, save_every=1)
-    real, calls = train.supervised_loss, 0
+    real, calls = supervised_loss, 0
 
     def breaks(model: nn.Module, *batch: mx.array) -> tuple[mx.array, mx.array]:
         nonlocal calls
@@ -820,7 +821,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         return loss * (math.nan if model.training and calls == 4 else 1), count
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "supervised_loss", breaks)
+        patch.setattr("train.supervised_loss", breaks)
         with pytest.raises(UserError, match=r"step 4: the loss .*learning rate.*--learning-rate"):
             train.train(config)
     for name in ("adapters", "last_adapters", "resume"):
