@@ -15,7 +15,6 @@ mlx-lm's own trainer runs the loop; batches, loss, optimizer and callback are pl
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -34,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dataset import MAX_SEQ_LENGTH
 from gemma_lora.adapters import LORA_KEYS, add_adapter, check_shapes, export_peft
+from gemma_lora.batches import Example, batch_iterator, bucket_widths, epoch_batches, tokenize
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.device import compute_dtype, library_versions, on_gpu, use_openblas
 from gemma_lora.files import (
@@ -56,10 +56,7 @@ from gemma_lora.splits import edited_files, read_manifest, read_split
 if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn as nn
-    import numpy as np
     from mlx_lm.tokenizer_utils import TokenizerWrapper
-
-MAX_WIDTHS = 15  # distinct padded widths of full batches; a last, smaller batch makes 16 shapes
 MAX_VALID_ROWS = 500  # validated during the run, unless --val-batches says otherwise
 CACHE_LIMIT_BYTES = 2**30  # MLX's buffer cache is emptied above this, not after every step
 QUICK_TEST = {
@@ -246,160 +243,8 @@ class Progress:
     last_val_loss: float | None = None
 
 
-@dataclass(frozen=True)
-class Example:
-    """One tokenized row: `ids` (int32, all of it) of which those from `offset` on are trained."""
-
-    ids: np.ndarray
-    offset: int
-
-
 class StopTraining(Exception):
     """Leaves mlx-lm's loop from inside the callback; its text says why, if before the end."""
-
-
-# --- Batches ------------------------------------------------------------------------------------
-
-
-def bucket_widths(lengths: Sequence[int], limit: int = MAX_WIDTHS, multiple: int = 4) -> list[int]:
-    """Choose at most `limit` padded widths (multiples of `multiple`) that waste fewest tokens.
-
-    Exact, by dynamic programming over the sorted rounded lengths: each row is padded to the
-    smallest chosen width that holds it. Returns ascending widths; the last holds every row.
-    """
-    import numpy as np
-
-    rounded = [math.ceil(n / multiple) * multiple for n in lengths]
-    sizes, counts = np.unique(rounded, return_counts=True)
-    rows = np.concatenate([[0], np.cumsum(counts)])
-    best = sizes * rows[1:]  # tokens when sizes[0..j] share one width, sizes[j]
-    cuts: list[np.ndarray] = []
-    for _ in range(min(limit, len(sizes)) - 1):
-        # cost[i, j]: the rows up to i solved before, those after it padded to sizes[j].
-        cost = best[:, None] + sizes[None, :] * (rows[None, 1:] - rows[1:, None])
-        cost = np.where(np.arange(len(sizes))[:, None] < np.arange(len(sizes)), cost, 2**62)
-        cost[0, 0] = best[0]
-        cut = cost.argmin(0)
-        improved = cost[cut, np.arange(len(sizes))]
-        cuts.append(np.where(improved < best, cut, -1))
-        best = np.minimum(best, improved)
-    widths = [int(sizes[-1])]
-    position = len(sizes) - 1
-    for cut in reversed(cuts):
-        if cut[position] >= 0:
-            position = int(cut[position])
-            widths.append(int(sizes[position]))
-    return sorted(widths)
-
-
-def epoch_batches(
-    lengths: Sequence[int], widths: Sequence[int], batch_size: int, seed: int, epoch: int
-) -> list[list[int]]:
-    """All rows of one epoch as batches of indices: near in length, otherwise at random."""
-    import numpy as np
-
-    draw = np.random.default_rng([seed, epoch])
-    bucket = np.searchsorted(widths, lengths)
-    order = np.lexsort((draw.random(len(lengths)), bucket))
-    batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
-    return [batches[i] for i in draw.permutation(len(batches))]
-
-
-def pack(
-    rows: Sequence[Example], widths: Sequence[int], multiple: int = 16
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Lay examples out as arrays.
-
-    Returns tokens [B, W] (inputs, padded with 0), positions [S] (which of the B*W inputs predict a
-    trained token), targets [S] (those tokens; -1 pads S to a multiple) and the number trained.
-    The last token of a row is only a target, so W counts one less than the longest row.
-    """
-    import numpy as np
-
-    longest = max(len(row.ids) - 1 for row in rows)
-    width = next((w for w in widths if w >= longest), longest)
-    tokens = np.zeros((len(rows), width), np.int32)
-    places, targets = [], []
-    for i, row in enumerate(rows):
-        tokens[i, : len(row.ids) - 1] = row.ids[:-1]
-        places.append(np.arange(row.offset - 1, len(row.ids) - 1, dtype=np.int32) + i * width)
-        targets.append(row.ids[row.offset :])
-    trained = sum(map(len, targets))
-    pad = -trained % multiple or (multiple if trained == 0 else 0)
-    flat = np.concatenate([*places, np.zeros(pad, np.int32)])
-    aims = np.concatenate([*targets, np.full(pad, -1, np.int32)])
-    return tokens, flat, aims, trained
-
-
-EMPTY = [0, 0]  # ids of a row that trains nothing: fills a batch up when ranks must share it
-
-
-def rank_share(
-    batch: Sequence[int], data: Sequence[Example], rank: int, size: int
-) -> list[Example]:
-    """This rank's rows of a batch; every rank gets equally many, empty ones if need be."""
-    import numpy as np
-
-    empty = Example(np.array(EMPTY, np.int32), len(EMPTY))
-    rows = [data[i] for i in batch] + [empty] * (-len(batch) % size)
-    return rows[rank::size]
-
-
-def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., Iterator[tuple]]:
-    """Make the function that mlx-lm calls for batches, beginning at micro-step `start`.
-
-    Training (`loop=True`): epochs in seeded order without end, no row dropped, and the weight of a
-    batch is such that mlx-lm's plain averages over an accumulation `window` and over ranks become
-    the average over the window's trained tokens. Validation: every row once, in a fixed order.
-    """
-    import mlx.core as mx
-
-    def batches(data: Sequence[Example], batch_size: int, loop: bool) -> Iterator[list[int]]:
-        lengths = [len(row.ids) - 1 for row in data]
-        widths = bucket_widths(lengths)
-        per_epoch = math.ceil(len(data) / batch_size)
-        epoch = start // per_epoch if loop else 0
-        skip = start % per_epoch if loop else 0
-        while True:
-            if loop:
-                order = epoch_batches(lengths, widths, batch_size, seed, epoch)
-            else:
-                by_length = sorted(range(len(data)), key=lengths.__getitem__)
-                order = [by_length[i : i + batch_size] for i in range(0, len(data), batch_size)]
-            yield from order[skip:]
-            if not loop:
-                return
-            epoch, skip = epoch + 1, 0
-
-    def iterate(
-        dataset: Sequence[Example],
-        batch_size: int,
-        max_seq_length: int,
-        loop: bool = False,
-        comm_group: Any = None,
-    ) -> Iterator[tuple[mx.array, mx.array, mx.array, mx.array]]:
-        rank, size = (comm_group.rank(), comm_group.size()) if comm_group else (0, 1)
-        widths = bucket_widths([len(row.ids) - 1 for row in dataset])
-        together = window if loop else 1
-        # A GPU compiles the step anew for each shape: fewer shapes there, less padding elsewhere.
-        multiple = HEAD_CHUNK if on_gpu() else 16
-        step = start
-        source = batches(dataset, batch_size, loop)
-        while group := [b for _, b in zip(range(together), source)]:  # noqa: B905
-            total = sum(len(dataset[i].ids) - dataset[i].offset for b in group for i in b)
-            for batch in group:
-                rows = rank_share(batch, dataset, rank, size)
-                tokens, places, targets, mine = pack(rows, widths, multiple)
-                # mlx-lm multiplies a validation loss by its own token count, a training loss
-                # by 1 / (window * ranks): weigh so that sums of token losses are what is left.
-                weight = together * size / max(total, 1) if loop else 1 / max(mine, 1)
-                if loop:  # reaches dropout inside the compiled step; nothing to save for a resume
-                    key = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
-                    mx.random.seed(int.from_bytes(key[:8], "little"))
-                step += 1
-                yield mx.array(tokens), mx.array(places), mx.array(targets), mx.array(weight)
-
-    return iterate
 
 
 # --- Optimizer ----------------------------------------------------------------------------------
@@ -530,28 +375,6 @@ def move_aside(adapter_path: Path, overwrite: bool) -> None:
     for path in old:
         os.replace(path, place / path.name)
     print(f"the earlier run in {adapter_path} was moved to {place}")
-
-
-# --- The run ------------------------------------------------------------------------------------
-
-
-def tokenize(rows: Sequence[Row], tokenizer: TokenizerWrapper, longest: int) -> list[Example]:
-    """Rows as examples; those over `longest` tokens are left out, never cut."""
-    import numpy as np
-
-    texts = [row["text"] for row in rows]
-    heads = [render_prompt(row["prompt"]) for row in rows]
-    # The wrapped fast tokenizer works in batches, on all cores.
-    encode_all = tokenizer._tokenizer
-    whole = encode_all(texts, add_special_tokens=False)["input_ids"]
-    prompts = encode_all(heads, add_special_tokens=False)["input_ids"]
-    examples = []
-    for ids, prompt in zip(whole, prompts, strict=True):
-        if ids[: len(prompt)] != prompt:
-            raise UserError("the prompt's tokens do not lead the example's: wrong tokenizer?")
-        if len(ids) <= longest:
-            examples.append(Example(np.array(ids, np.int32), len(prompt)))
-    return examples
 
 
 def estimate_memory_gb(

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from gemma_lora import adapters, device, loss, models  # noqa: E402
+from gemma_lora.batches import Example, batch_iterator, bucket_widths, epoch_batches, tokenize  # noqa: E402
 
 device.use_openblas()
 
@@ -100,13 +101,13 @@ def timed(step: Callable[..., Any], batch: Any) -> tuple[float, float]:
     return time.perf_counter() - begun, mx.get_peak_memory() / 1e9
 
 
-def padding(examples: list[train.Example], batch_size: int) -> dict[str, float]:
+def padding(examples: list[Example], batch_size: int) -> dict[str, float]:
     """Share of padded tokens in an epoch: buckets, mlx-lm's sorting, and rows at random."""
     import numpy as np
 
     lengths = [len(e.ids) - 1 for e in examples]
-    widths = train.bucket_widths(lengths)
-    ours = train.epoch_batches(lengths, widths, batch_size, 0, 0)
+    widths = bucket_widths(lengths)
+    ours = epoch_batches(lengths, widths, batch_size, 0, 0)
     padded = sum(len(b) * next(w for w in widths if w >= max(lengths[i] for i in b)) for b in ours)
     order = np.random.default_rng(0).permutation(len(lengths))
     rows = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -131,8 +132,8 @@ def main() -> None:
     adapters.add_adapter(model, settings)
     model.train()
     rows = train.read_split(args.data, "train")
-    examples = train.tokenize(rows, tokenizer, config.max_seq_length)
-    source = train.batch_iterator(config.seed)(examples, config.batch_size, 512, loop=True)
+    examples = tokenize(rows, tokenizer, config.max_seq_length)
+    source = batch_iterator(config.seed)(examples, config.batch_size, 512, loop=True)
     batches = [next(source) for _ in range(args.rounds)]
     found: dict[str, list[tuple[float, float]]] = {}
     for number, batch in enumerate([batches[0], *batches]):  # the first round warms up

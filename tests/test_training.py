@@ -38,9 +38,18 @@ from mlx.utils import tree_map
 import train
 from gemma_lora import cli, device, files, models, prompts, splits
 from gemma_lora.adapters import LORA_KEYS, add_adapter, export_peft, load_finetuned
+from gemma_lora.batches import (
+    EMPTY,
+    Example,
+    batch_iterator,
+    bucket_widths,
+    pack,
+    rank_share,
+    tokenize,
+)
 from gemma_lora.cli import UserError
 from gemma_lora.loss import chunk_loss, chunk_loss_and_gradient, supervised_loss
-from train import Example, TrainingConfig, TrainingRun
+from train import TrainingConfig, TrainingRun
 
 KINDS = ("lora", "dora", "full")
 UNSTEADY = {"tokens_per_second", "peak_memory_gb", "val_seconds"}  # clock and memory
@@ -48,7 +57,7 @@ UNSTEADY = {"tokens_per_second", "peak_memory_gb", "val_seconds"}  # clock and m
 
 def batches_of(config: TrainingConfig, start: int = 0) -> Any:
     """The function that mlx-lm would call for batches in a run of `config`."""
-    return train.batch_iterator(config.seed, config.grad_accumulation_steps, start)
+    return batch_iterator(config.seed, config.grad_accumulation_steps, start)
 
 
 def resume_record(folder: Path) -> dict[str, Any]:
@@ -83,14 +92,14 @@ def adapted_model(folder: Path, kind: str, **lora: Any) -> tuple[nn.Module, Any]
 def some_examples(data: Path, tokenizer: Any, count: int = 5) -> list[Example]:
     """Rows of different lengths, so that all but one are padded."""
     rows = splits.read_split(data, "train")
-    examples = train.tokenize(rows, tokenizer, 512)
+    examples = tokenize(rows, tokenizer, 512)
     by_length = sorted(examples, key=lambda e: len(e.ids))
     return by_length[:: max(1, len(by_length) // count)][:count]
 
 
 def packed(examples: list[Example], weight: float | None = None) -> tuple[mx.array, ...]:
     """Examples as the arguments of `supervised_loss`; the weight makes it a mean by default."""
-    tokens, places, targets, trained = train.pack(examples, [])
+    tokens, places, targets, trained = pack(examples, [])
     mean = 1 / max(trained, 1) if weight is None else weight
     return mx.array(tokens), mx.array(places), mx.array(targets), mx.array(mean)
 
@@ -260,7 +269,7 @@ def test_head_gradient_is_the_automatic_one(tiny_model: Path, base: str, size: f
 def test_empty_mask_is_safe(tiny_model: Path) -> None:
     model, _ = adapted_model(tiny_model, "lora")
     nothing = Example(np.arange(9, dtype=np.int32), 9)
-    for rows in ([nothing], [nothing, Example(np.array(train.EMPTY, np.int32), 2)]):
+    for rows in ([nothing], [nothing, Example(np.array(EMPTY, np.int32), 2)]):
         for training in (True, False):
             model.train(training)
             differentiate = nn.value_and_grad(model, supervised_loss)
@@ -387,7 +396,7 @@ def test_starting_at_a_step_continues_the_sequence(
 @pytest.mark.parametrize("batch_size", [4, 8])
 def test_little_padding_and_few_shapes(batch_size: int, seed: int) -> None:
     rows = rows_of(gretel_like(1301, seed))
-    source = train.batch_iterator(seed)(rows, batch_size, 512, loop=True)
+    source = batch_iterator(seed)(rows, batch_size, 512, loop=True)
     per_epoch = math.ceil(len(rows) / batch_size)
     shapes = [tokens.shape for tokens, *_ in islice(source, 2 * per_epoch)]
     used = sum(len(row.ids) - 1 for row in rows)
@@ -403,9 +412,7 @@ def test_the_header_tells_the_padding_of_real_batches(
     train.train(config)
     told = re.search(r"([\d,]+) tokens an epoch.* ([\d.]+)% padding", capsys.readouterr().out)
     assert told
-    rows = train.tokenize(
-        train.read_split(tiny_data, "train"), models.load_base(str(tiny_model))[1], 512
-    )
+    rows = tokenize(train.read_split(tiny_data, "train"), models.load_base(str(tiny_model))[1], 512)
     source = batches_of(config)(rows, config.batch_size, 512, loop=True)
     batches = islice(source, math.ceil(len(rows) / config.batch_size))
     padded = sum(tokens.size for tokens, *_ in batches)
@@ -432,7 +439,7 @@ def test_bucket_widths_waste_as_little_as_possible(
         for size in range(min(limit, len(rounded)))
         for rest in combinations(rounded[:-1], size)
     )
-    widths = train.bucket_widths(lengths, limit, multiple)
+    widths = bucket_widths(lengths, limit, multiple)
     assert widths == sorted(set(widths)) and len(widths) <= limit
     assert all(w % multiple == 0 for w in widths)
     assert cost(tuple(widths)) == best
@@ -442,7 +449,7 @@ def test_bucket_widths_waste_as_little_as_possible(
 @given(count=st.integers(1, 9), size=st.integers(1, 4))
 def test_ranks_share_a_batch_without_loss_or_overlap(count: int, size: int) -> None:
     rows = rows_of([5] * count)
-    shares = [train.rank_share(range(count), rows, rank, size) for rank in range(size)]
+    shares = [rank_share(range(count), rows, rank, size) for rank in range(size)]
     assert len({len(share) for share in shares}) == 1
     real = [int(row.ids[0]) for share in shares for row in share if row.offset < len(row.ids)]
     assert sorted(real) == list(range(count))
@@ -795,7 +802,7 @@ def test_the_whole_validation_set_is_measured_at_the_end(
         shutil.copy(tmp_path / "adapter_config.json", folder)
         shutil.copy(tmp_path / f"{name}.safetensors", folder / "adapters.safetensors")
         tuned = load_finetuned(folder)
-        examples = train.tokenize(rows, tuned.tokenizer, 512)
+        examples = tokenize(rows, tuned.tokenizer, 512)
         assert len(examples) == len(rows)
         expected = plain_loss(tuned.model, examples).item()
         assert result[f"full_val_loss_{which}"] == pytest.approx(expected, rel=1e-5)
@@ -1107,7 +1114,7 @@ def test_rows_over_the_limit_are_left_out_whole(tiny_model: Path, tiny_data: Pat
     rows = splits.read_split(tiny_data, "train")
     lengths = sorted(len(prompts.encode(tokenizer, row["text"])) for row in rows)
     limit = lengths[len(lengths) // 2]
-    kept = train.tokenize(rows, tokenizer, limit)
+    kept = tokenize(rows, tokenizer, limit)
     assert sorted(len(e.ids) for e in kept) == [n for n in lengths if n <= limit]
     for example in kept:
         assert example.ids.tolist().count(2) == 1  # one <bos>
