@@ -41,7 +41,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-from gemma_lora import adapters, device, files, splits  # noqa: E402
+from gemma_lora import adapters, checkpoints, device, files, splits  # noqa: E402
 
 IMPORTS = (
     "mlx.core", "mlx.nn", "mlx.optimizers", "mlx_lm.tuner.trainer", "mlx_lm.cli_ui", "transformers",
@@ -357,7 +357,7 @@ class Training(Scene):
         import train
 
         return (
-            train.saved_settings(folder, train.TrainingConfig).get("seed")
+            checkpoints.saved_settings(folder, train.TrainingConfig).get("seed")
             == train.TrainingConfig.seed
         )
 
@@ -387,9 +387,9 @@ class Resuming(Training):
         folder = place / "checkpoints"
         check_tensors(folder)
         adapters.load_finetuned(folder)
-        step = train.read_resume(folder, train.TrainingConfig)[1]["progress"]["step"]
+        step = checkpoints.read_resume(folder, train.TrainingConfig)[1]["progress"]["step"]
         earlier = self.start / "checkpoints"
-        started = train.read_resume(earlier, train.TrainingConfig)[1]["progress"]["step"]
+        started = checkpoints.read_resume(earlier, train.TrainingConfig)[1]["progress"]["step"]
         assert step >= started
         return "adapter loads"
 

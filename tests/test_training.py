@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_map
 
 import train
-from gemma_lora import cli, device, files, models, prompts, splits
+from gemma_lora import checkpoints, cli, device, files, models, prompts, splits
 from gemma_lora.adapters import LORA_KEYS, add_adapter, export_peft, load_finetuned
 from gemma_lora.batches import (
     EMPTY,
@@ -62,7 +62,7 @@ def batches_of(config: TrainingConfig, start: int = 0) -> Any:
 
 def resume_record(folder: Path) -> dict[str, Any]:
     """What resume.safetensors in `folder` says of its run."""
-    return train.read_resume(folder, TrainingConfig)[1]
+    return checkpoints.read_resume(folder, TrainingConfig)[1]
 
 
 @pytest.fixture(autouse=True)
