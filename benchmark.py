@@ -40,6 +40,7 @@ from gemma_lora.device import (
     use_openblas,
 )
 from gemma_lora.files import Row, jsonable, remove_leftovers, require_writable, write_together
+from gemma_lora.generation import generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.models import named_arrays
 from gemma_lora.prompts import render_prompt, sql_prompt
 from gemma_lora.splits import read_manifest
@@ -331,10 +332,10 @@ def make_works(config: BenchmarkConfig, tuned: Finetuned, rows: Sequence[Row]) -
         shorter = max(2, generated // 2)
         shapes.append(shape_work(prompt, shorter, config.batch_size, vocabulary, config.seed))
     works: list[Row] = [{"work": shape, "run": None} for shape in shapes]
-    longest, stops = config.max_tokens or answer, frozenset(evaluation.stop_ids(tuned.tokenizer))
+    longest, stops = config.max_tokens or answer, frozenset(stop_ids(tuned.tokenizer))
     for index, row in enumerate(rows[: config.runs * per_run]):
         text = render_prompt(row["prompt"])
-        ids = evaluation.prompt_ids(tuned.model, tuned.tokenizer, text, longest)
+        ids = prompt_ids(tuned.model, tuned.tokenizer, text, longest)
         name = str(row.get("id", index))
         works.append({
             "work": Work("prompts", (tuple(ids),), longest, stops, name),
@@ -509,9 +510,9 @@ def measure_quality(
         print(f"quality of {name} on {len(rows)} rows ...", file=sys.stderr, flush=True)
         model = install()
         start = time.perf_counter()
-        made = evaluation.generate_batch(model, tuned.tokenizer, prompts, longest)
+        made = generate_batch(model, tuned.tokenizer, prompts, longest)
         speed[name] = sum(a.generation_tokens for a in made) / (time.perf_counter() - start)
-        told = evaluation.reference_losses(model, tuned.tokenizer, prompts, references)
+        told = reference_losses(model, tuned.tokenizer, prompts, references)
         losses[name] = sum(nats for nats, _ in told) / sum(n for _, n in told)
         pairs = zip(made, told, strict=True)
         answers[name] = [{"answer": a, "loss": loss} for a, loss in pairs]

@@ -36,8 +36,7 @@ from check_peft import (
 )
 from mlx_lm.utils import load, save
 
-import test_finetuned
-from gemma_lora import adapters, device, files, models, prompts
+from gemma_lora import adapters, device, files, generation, models, prompts
 
 Outputs = tuple[list[Any], list[list[int]]]  # logits of every text, answers to every prompt
 # What a program that reads Hugging Face's format asks a model's folder for.
@@ -80,7 +79,7 @@ class Work:
         self.prompts = [prompts.encode(tokenizer, prompt) for prompt, _ in rows]
         self.texts = [prompts.encode(tokenizer, text) for _, text in rows]
         self.tokens = args.tokens
-        self.stops = test_finetuned.stop_ids(tokenizer)
+        self.stops = generation.stop_ids(tokenizer)
 
     def of_mlx(self, model: Any) -> Outputs:
         """Logits and answers of an MLX model."""

@@ -36,15 +36,13 @@ sys.path.insert(0, str(ROOT))
 for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.setdefault(switch, "1")
 
-from gemma_lora import adapters, device, files, sql_text  # noqa: E402
+from gemma_lora import adapters, device, files, generation, sql_text  # noqa: E402
 from gemma_lora.prompts import alpaca_prompt, encode, render_example, render_prompt, sql_prompt  # noqa: E402
 
 device.use_openblas()  # before anything imports mlx.core
 
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
-
-import test_finetuned  # noqa: E402
 
 mx.set_default_device(mx.cpu)  # for float32 on both sides; before mlx_lm makes its streams
 LIMIT = 1e-4  # of the largest logit
@@ -187,7 +185,7 @@ def check(args: argparse.Namespace, exported: Path) -> dict[str, dict[str, Any]]
     theirs = AutoTokenizer.from_pretrained(tuned.folder)
     if [encode(theirs, text) for _, text in rows] != texts:
         sys.exit("transformers' tokenizer of the base's folder gives other ids")
-    stops = test_finetuned.stop_ids(tuned.tokenizer)
+    stops = generation.stop_ids(tuned.tokenizer)
     model: Any = AutoModelForCausalLM.from_pretrained(tuned.folder, dtype=torch.float32).eval()
     ours = tuned.use("base")
     results = {

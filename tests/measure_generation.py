@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import test_finetuned as evaluation  # noqa: E402
-from gemma_lora import adapters, device  # noqa: E402
+from gemma_lora import adapters, device, generation  # noqa: E402
 from gemma_lora.prompts import encode, render_chat  # noqa: E402
 
 SIDES = ("mlx_lm, one by one", "batched")
@@ -47,16 +47,16 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
 
     tuned = adapters.load_finetuned(args.adapter_path)
     model, tokenizer, prompts = tuned.model, tuned.tokenizer, prompts_of(args)
-    tokenizer.eos_token_ids = evaluation.stop_ids(tokenizer)
+    tokenizer.eos_token_ids = generation.stop_ids(tokenizer)
     if side == "batched":
-        evaluation.generate_batch(model, tokenizer, prompts[:2], 4)  # warms up
+        generation.generate_batch(model, tokenizer, prompts[:2], 4)  # warms up
     else:
         list(stream_generate(model, tokenizer, encode(tokenizer, prompts[0]), max_tokens=4))
     loaded = mx.get_active_memory()
     mx.reset_peak_memory()
     begun = time.perf_counter()
     if side == "batched":
-        made = evaluation.generate_batch(
+        made = generation.generate_batch(
             model, tokenizer, prompts, args.max_tokens, batch_size=args.batch_size
         )
         texts, tokens = [m.text for m in made], sum(m.generation_tokens for m in made)

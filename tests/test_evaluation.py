@@ -24,10 +24,21 @@ from hypothesis import strategies as st
 
 import dataset
 import test_finetuned as evaluation
-from gemma_lora import adapters, cli, database, files, sandbox, sql_text, statistics, verdicts
+from gemma_lora import (
+    adapters,
+    cli,
+    database,
+    files,
+    generation,
+    sandbox,
+    sql_text,
+    statistics,
+    verdicts,
+)
 from gemma_lora.cli import UserError
+from gemma_lora.generation import Generation
 from gemma_lora.prompts import encode, render_chat, render_prompt
-from test_finetuned import TUNED, Generation
+from test_finetuned import TUNED
 
 settings.register_profile("no deadline", deadline=None)  # first calls import libraries
 settings.load_profile("no deadline")
@@ -542,7 +553,7 @@ def one_by_one(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> tupl
     """mlx-lm's own single generation under greedy decoding."""
     from mlx_lm.generate import stream_generate
 
-    tokenizer.eos_token_ids = evaluation.stop_ids(tokenizer)
+    tokenizer.eos_token_ids = generation.stop_ids(tokenizer)
     ids, parts = encode(tokenizer, prompt), []
     for part in stream_generate(model, tokenizer, ids, max_tokens=max_tokens):
         parts.append(part.text)
@@ -556,7 +567,7 @@ def test_batches_say_what_single_prompts_say(shots: int, which: Any, tuned: Any)
     earlier = [("user", "say a" * 20), ("model", "a")] * shots
     asked = ["Hi", "Name a pet.", "What?" * 9, "x", "Tell me more about this one, please."]
     prompts = [render_chat([*earlier, ("user", text)]) for text in asked]
-    made = evaluation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
+    made = generation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
     for prompt, answer in zip(prompts, made, strict=True):
         text, reason = one_by_one(model, tuned.tokenizer, prompt, 24)
         assert (answer.text, answer.finish_reason) == (text, reason)
@@ -566,7 +577,7 @@ def test_batches_say_what_single_prompts_say(shots: int, which: Any, tuned: Any)
 
 def test_the_cache_is_no_longer_than_its_rows(tuned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many rows come and go in a batch, and however wide the model's window is."""
-    model, sizes, steps = tuned.use("base"), [], evaluation.generation_steps
+    model, sizes, steps = tuned.use("base"), [], generation.generation_steps
     monkeypatch.setattr(model.args, "sliding_window", 512)
 
     def watched(generator: Any) -> Any:
@@ -574,18 +585,18 @@ def test_the_cache_is_no_longer_than_its_rows(tuned: Any, monkeypatch: pytest.Mo
             sizes.append(generator.prompt_cache_nbytes)
             yield told
 
-    monkeypatch.setattr(evaluation, "generation_steps", watched)
+    monkeypatch.setattr(generation, "generation_steps", watched)
     prompts = [render_prompt("x" * (i % 9)) for i in range(40)]
-    evaluation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
+    generation.generate_batch(model, tuned.tokenizer, prompts, 24, batch_size=3)
     longest = max(len(encode(tuned.tokenizer, p)) for p in prompts) + 24
     args = model.args
     position = 2 * 4 * args.num_hidden_layers * args.num_key_value_heads * args.head_dim
     assert len(sizes) > 100
-    assert max(sizes) <= 3 * (longest + evaluation.CACHE_STEP) * position
+    assert max(sizes) <= 3 * (longest + generation.CACHE_STEP) * position
 
 
 def test_generation_ends_at_both_stop_tokens(tuned: Any) -> None:
-    assert evaluation.stop_ids(tuned.tokenizer) == {1, 106}
+    assert generation.stop_ids(tuned.tokenizer) == {1, 106}
 
 
 def test_sampling_is_seeded(tuned: Any) -> None:
@@ -593,7 +604,7 @@ def test_sampling_is_seeded(tuned: Any) -> None:
 
     def texts(seed: int) -> list[str]:
         model, tokenizer = tuned.use("base"), tuned.tokenizer
-        made = evaluation.generate_batch(model, tokenizer, prompts, 12, temp=1.0, seed=seed)
+        made = generation.generate_batch(model, tokenizer, prompts, 12, temp=1.0, seed=seed)
         return [answer.text for answer in made]
 
     assert texts(1) == texts(1) != texts(2)
@@ -605,13 +616,13 @@ def test_greedy_head_carries_every_id_exactly(ids: list[int]) -> None:
 
     logits = mx.stack([mx.array(ids).astype(mx.float32), mx.zeros(len(ids))], axis=-1)
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    assert evaluation.GreedyHead.sample(logprobs).tolist() == ids
+    assert generation.GreedyHead.sample(logprobs).tolist() == ids
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=90), min_size=1, max_size=5))
 def test_shared_prefix_leaves_every_row_something(ids: list[list[int]]) -> None:
     head = [7] * 60
-    shared = evaluation.shared_prefix([head + row for row in ids])
+    shared = generation.shared_prefix([head + row for row in ids])
     assert all(row[:shared] == (head + ids[0])[:shared] for row in (head + r for r in ids))
     assert all(shared < len(head + row) for row in ids)
     assert shared >= 48 or len(ids) == 1
@@ -620,11 +631,11 @@ def test_shared_prefix_leaves_every_row_something(ids: list[list[int]]) -> None:
 @given(st.lists(st.integers(1, 2000), max_size=30))
 def test_loss_blocks_hold_every_row_once_and_few_tokens(lengths: list[int]) -> None:
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    blocks = list(evaluation.loss_blocks(order, lengths))
+    blocks = list(generation.loss_blocks(order, lengths))
     assert [i for block in blocks for i in block] == order
     sizes = [len(block) * max(lengths[i] for i in block) for block in blocks]
     assert all(
-        size <= evaluation.LOSS_TOKENS or len(block) == 1
+        size <= generation.LOSS_TOKENS or len(block) == 1
         for size, block in zip(sizes, blocks, strict=True)
     )
 
@@ -636,11 +647,11 @@ def test_reference_loss_is_the_plain_one(
     import mlx.core as mx
     import mlx.nn as nn
 
-    monkeypatch.setattr(evaluation, "LOSS_TOKENS", tokens)
+    monkeypatch.setattr(generation, "LOSS_TOKENS", tokens)
     model, tokenizer = tuned.use("finetuned"), tuned.tokenizer
     prompts = [render_prompt(text) for text in ("Hi", "A longer prompt than that.")]
     answers = ["yes", "a longer answer, of more characters than one chunk of the head holds"]
-    found = evaluation.reference_losses(model, tokenizer, prompts, answers)
+    found = generation.reference_losses(model, tokenizer, prompts, answers)
     for prompt, answer, (loss, count) in zip(prompts, answers, found, strict=True):
         head = encode(tokenizer, prompt)
         whole = encode(tokenizer, f"{prompt}{answer}<end_of_turn>")
@@ -653,7 +664,7 @@ def test_reference_loss_is_the_plain_one(
 def test_a_prompt_that_does_not_fit_is_one_line(tuned: Any) -> None:
     prompt = render_prompt("x" * 3000)
     with pytest.raises(UserError, match=r"do not fit the model's 2,048"):
-        evaluation.generate_batch(tuned.use("base"), tuned.tokenizer, [prompt], 8)
+        generation.generate_batch(tuned.use("base"), tuned.tokenizer, [prompt], 8)
 
 
 # --- The command line ---------------------------------------------------------------------------
