@@ -39,13 +39,13 @@ from gemma_lora.device import (
     process_peak_gb,
     use_openblas,
 )
+from gemma_lora.figures import TUNED, summarize
 from gemma_lora.files import Row, jsonable, remove_leftovers, require_writable, write_together
 from gemma_lora.generation import generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.models import named_arrays
 from gemma_lora.prompts import render_prompt, sql_prompt
 from gemma_lora.splits import read_manifest
 from gemma_lora.statistics import describe_values, paired_ratio
-from test_finetuned import TUNED
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -516,7 +516,7 @@ def measure_quality(
         losses[name] = sum(nats for nats, _ in told) / sum(n for _, n in told)
         pairs = zip(made, told, strict=True)
         answers[name] = [{"answer": a, "loss": loss} for a, loss in pairs]
-    summary = evaluation.summarize(evaluation.make_samples(rows, answers, settings))
+    summary = summarize(evaluation.make_samples(rows, answers, settings))
     paired = [p for p in summary["paired"] if p["against"] == BASE]
     return {
         "split": "valid",

@@ -41,7 +41,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-from gemma_lora import adapters, checkpoints, device, files, splits  # noqa: E402
+from gemma_lora import adapters, checkpoints, device, figures, files, splits  # noqa: E402
 
 IMPORTS = (
     "mlx.core", "mlx.nn", "mlx.optimizers", "mlx_lm.tuner.trainer", "mlx_lm.cli_ui", "transformers",
@@ -431,13 +431,12 @@ class Evaluating(Reporting):
     """test_finetuned.py: evaluation.json can be computed from evaluation_samples.jsonl."""
 
     def examine_report(self, folder: Path) -> str:
-        import test_finetuned as evaluation
 
         if not (folder / "evaluation.json").exists():
             return "no report"
         report = json.loads((folder / "evaluation.json").read_text())
         samples = list(files.read_json_lines(folder / "evaluation_samples.jsonl"))
-        assert json.loads(json.dumps(evaluation.summarize(samples))) == report["summary"]
+        assert json.loads(json.dumps(figures.summarize(samples))) == report["summary"]
         reference = json.loads((self.reference / "checkpoints" / "evaluation.json").read_text())
         return "new report" if report["run"]["n"] == reference["run"]["n"] else "earlier report"
 

@@ -36,9 +36,9 @@ from gemma_lora import (
     verdicts,
 )
 from gemma_lora.cli import UserError
+from gemma_lora.figures import TUNED, chrf, repetition_rate, rouge_l, summarize
 from gemma_lora.generation import Generation
 from gemma_lora.prompts import encode, render_chat, render_prompt
-from test_finetuned import TUNED
 
 settings.register_profile("no deadline", deadline=None)  # first calls import libraries
 settings.load_profile("no deadline")
@@ -442,17 +442,17 @@ def test_bootstrap_is_seeded_and_within_the_data(numbers: list[float]) -> None:
 
 @given(st.text(max_size=60))
 def test_text_metrics_are_bounded(text: str) -> None:
-    assert 0 <= evaluation.repetition_rate(text) < 1
-    score = evaluation.rouge_l("the cat sat", text)
+    assert 0 <= repetition_rate(text) < 1
+    score = rouge_l("the cat sat", text)
     assert score is None or 0 <= score <= 1
 
 
 def test_text_metrics_known_values() -> None:
-    assert evaluation.repetition_rate("a b c d " * 10) > 0.8
-    assert evaluation.rouge_l("the cat sat", "The cat sat.") in (None, 1.0)
-    if (value := evaluation.rouge_l("a b c d", "a c x")) is not None:
+    assert repetition_rate("a b c d " * 10) > 0.8
+    assert rouge_l("the cat sat", "The cat sat.") in (None, 1.0)
+    if (value := rouge_l("a b c d", "a c x")) is not None:
         assert value == pytest.approx(2 * 2 / 7)
-    assert evaluation.chrf("same", "same") in (None, pytest.approx(100.0))
+    assert chrf("same", "same") in (None, pytest.approx(100.0))
 
 
 def fake_samples(pairs: list[tuple[bool, bool]]) -> list[dict[str, Any]]:
@@ -484,7 +484,7 @@ def fake_samples(pairs: list[tuple[bool, bool]]) -> list[dict[str, Any]]:
     ],
 )
 def test_one_plain_sentence(pairs: list[tuple[bool, bool]], said: str) -> None:
-    (paired,) = evaluation.summarize(fake_samples(pairs))["paired"]
+    (paired,) = summarize(fake_samples(pairs))["paired"]
     assert paired["verdict"] == said
     assert f"n = {len(pairs)}" in paired["sentence"]
     if said == "no difference":
@@ -496,7 +496,7 @@ def test_rows_that_prove_nothing_stay_out_of_the_headline() -> None:
     samples = fake_samples([(False, True)] * 4)
     samples[0]["empty_gold"] = True
     samples[1]["excluded"] = "the gold does not run"
-    figures = evaluation.summarize(samples)
+    figures = summarize(samples)
     assert figures["models"][TUNED]["execution_accuracy"]["n"] == 2
     assert figures["models"][TUNED]["empty_results"] == {"n": 1, "matches": 1}
     assert figures["excluded"] == {"the gold does not run": 1}
@@ -506,7 +506,7 @@ def test_without_databases_exact_match_leads_and_says_so() -> None:
     samples = fake_samples([(False, True)] * 4)
     for sample in samples:
         sample |= {"context": None, "excluded": "no database"}
-    summary = evaluation.summarize(samples)
+    summary = summarize(samples)
     assert summary["headline"] == "exact_match"
     assert any("exact_match is the headline" in line for line in evaluation.summary_notes(summary))
 
@@ -520,7 +520,7 @@ def test_report_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(evaluation, "make_console", lambda: console)
     samples = fake_samples([(False, True), (True, False), (True, True)])
     samples[0]["outputs"][TUNED]["sql"] = "SELECT " + ", ".join(f"column_{i}" for i in range(60))
-    evaluation.show_report("title", evaluation.summarize(samples), samples, 3)
+    evaluation.show_report("title", summarize(samples), samples, 3)
     shown = screen.getvalue()
     assert max(map(len, shown.splitlines())) <= width
     assert shown.index("an answer before and after") < shown.index("exec. accuracy")
@@ -535,7 +535,7 @@ def test_missing_optional_package_costs_one_line(
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(cli, "_missing", set())
     samples = fake_samples([(False, True)] * 4)
-    summary = evaluation.summarize(samples)
+    summary = summarize(samples)
     assert sql_text.normal_sql("SELECT  1") == "select 1"
     evaluation.show_report("title", summary, samples, 1)
     shown = capsys.readouterr()
@@ -686,7 +686,7 @@ def test_scored_run_writes_figures_that_can_be_recomputed(home: Path) -> None:
     report = json.loads((home / "out" / "evaluation.json").read_text())
     lines = (home / "out" / "evaluation_samples.jsonl").read_text().splitlines()
     samples = [json.loads(line) for line in lines]
-    assert evaluation.summarize(samples) == report["summary"]
+    assert summarize(samples) == report["summary"]
     assert list(report["summary"]["models"]) == ["base, 0 shots", "base, 2 shots", TUNED]
     assert report["summary"]["n"] == len(samples) == 5
     assert report["run"]["split"] == "test" and report["run"]["seed"] == 42
@@ -731,7 +731,7 @@ def test_validation_rows_are_said_to_have_chosen_the_checkpoint(home: Path) -> N
     samples = [json.loads(line) for line in lines]
     for name, key in (("main", "summary"), ("forgetting", "forgetting")):
         part = [{k: v for k, v in s.items() if k != "set"} for s in samples if s["set"] == name]
-        assert evaluation.summarize(part) == report[key]
+        assert summarize(part) == report[key]
     assert report["forgetting"]["type"] == "sql"
 
 
