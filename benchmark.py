@@ -44,6 +44,14 @@ from gemma_lora.files import Row, jsonable, remove_leftovers, require_writable, 
 from gemma_lora.generation import generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.models import named_arrays
 from gemma_lora.prompts import render_prompt, sql_prompt
+from gemma_lora.report import (
+    SQL_COLUMNS,
+    TEXT_COLUMNS,
+    make_console,
+    markdown_table,
+    summary_cells,
+    summary_notes,
+)
 from gemma_lora.splits import read_manifest
 from gemma_lora.statistics import describe_values, paired_ratio
 
@@ -665,16 +673,16 @@ def baseline_lines(result: Row) -> list[str]:
 
 def benchmark_markdown(result: Row) -> str:
     """The report for pasting into an issue."""
-    parts = [evaluation.markdown_table(*figure_cells(result)), ""]
+    parts = [markdown_table(*figure_cells(result)), ""]
     if result["comparisons"]:
-        parts += [evaluation.markdown_table(*ratio_cells(result["comparisons"])), ""]
+        parts += [markdown_table(*ratio_cells(result["comparisons"])), ""]
     lines = comparison_lines(result) + baseline_lines(result) + note_lines(result)
     return "\n".join([*parts, *(f"- {line}" for line in lines)]) + "\n"
 
 
 def show_benchmark(result: Row, title: str) -> None:
     """Print the report; without rich as Markdown."""
-    console = evaluation.make_console()
+    console = make_console()
     if console is None:
         return print(benchmark_markdown(result))
     from rich.box import SIMPLE_HEAD
@@ -811,7 +819,7 @@ def card_metrics(result: Row, config: Row, scored: Row | None, source: str | Non
     summary = scored["summary"] if scored else result["quality"]["evaluation"]
     split = scored["run"]["split"] if scored else result["quality"]["split"]
     keys = ("execution_accuracy", "exact_match", "valid_sql_rate", "perplexity", "rouge_l")
-    columns = {**evaluation.SQL_COLUMNS, **evaluation.TEXT_COLUMNS}
+    columns = {**SQL_COLUMNS, **TEXT_COLUMNS}
     found = [
         EvalResult(
             **about, dataset_split=split, metric_type=key, metric_value=round(share["value"], 4),
@@ -898,9 +906,9 @@ An MLX adapter for {name} that {task}.
 
 On {rows}; 95% intervals in brackets.
 
-{evaluation.markdown_table(*evaluation.summary_cells(summary))}
+{markdown_table(*summary_cells(summary))}
 
-{chr(10).join(f"- {note}" for note in evaluation.summary_notes(summary))}
+{chr(10).join(f"- {note}" for note in summary_notes(summary))}
 
 ## Benchmark
 

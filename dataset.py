@@ -48,6 +48,7 @@ from gemma_lora.prompts import (
     render_prompt,
     sql_prompt,
 )
+from gemma_lora.report import track_rows
 from gemma_lora.sandbox import verify_gold
 from gemma_lora.sources import READERS, read_local
 from gemma_lora.splits import SPLITS, balanced_order, similar_schemas, split_groups
@@ -593,17 +594,6 @@ def show_preview(rows: Sequence[Row]) -> None:
             )
         console.rule(f"example {number}: dim = read, green = trained", style="dim")
         console.print(text)
-
-
-def track_rows(items: Iterable[Row], label: str, total: int | None = None) -> Iterator[Row]:
-    """Pass items through, with a progress bar when a person is watching."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, label, total=total, console=Console(stderr=True), transient=True)
 
 
 # --- The whole of it ----------------------------------------------------------------------------

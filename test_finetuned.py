@@ -16,7 +16,6 @@ import importlib
 import json
 import math
 import random
-import re
 import sys
 import time
 from collections import Counter
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dataset
 from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
-from gemma_lora.cli import UserError, check, optional, parse_config, run_script
+from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.database import dump_database
 from gemma_lora.device import use_openblas
 from gemma_lora.figures import TUNED, score_text, summarize
@@ -45,6 +44,15 @@ from gemma_lora.files import (
 )
 from gemma_lora.generation import Generation, generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat, sql_prompt
+from gemma_lora.report import (
+    WIDE,
+    count_answers,
+    evaluation_markdown,
+    make_console,
+    rank_sample,
+    rows_text,
+    show_report,
+)
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import read_split
 from gemma_lora.sql_text import extract_sql, schema_of
@@ -55,7 +63,6 @@ if TYPE_CHECKING:
 DEFAULT_SPLIT = "test"
 MAX_TOKENS = {"sql": 96, "alpaca": 256}
 CHAT_TOKENS = 512
-WIDE = 120  # terminal columns from which answers stand side by side
 MAX_SCHEMA_BYTES = 1_000_000
 
 SHOP = """CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, city TEXT);
@@ -205,266 +212,6 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     scored = given.get("split") or given.get("use_validation")
     return {"max_tokens": 64, "examples": 2} | ({"num_samples": 8} if scored else {})
-
-
-# --- The report ---------------------------------------------------------------------------------
-
-SQL_COLUMNS = {
-    "valid_sql_rate": "valid SQL",
-    "executes_rate": "executes",
-    "exact_match": "exact",
-    "execution_accuracy": "exec. accuracy",
-    "execution_accuracy_strict": "strict",
-}
-TEXT_COLUMNS = {
-    "perplexity": "ppl",
-    "rouge_l": "ROUGE-L",
-    "chrf": "chrF",
-    "length_ratio": "length",
-    "repetition_rate": "repeats",
-    "stopped": "stopped",
-}
-
-
-def summary_cells(summary: Row) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the summary table."""
-    sql = summary["type"] == "sql"
-    columns = SQL_COLUMNS if sql else TEXT_COLUMNS
-    lines = []
-    for name, figures in summary["models"].items():
-        n = (
-            figures["execution_accuracy"]["n"]
-            if summary["headline"] == "execution_accuracy"
-            else summary["n"]
-        )
-        cells = [name, str(n)]
-        for key in columns:
-            value, ci = figures[key]["value"], figures[key]["ci"]
-            percent = sql or key in ("repetition_rate", "stopped")
-            text = "-" if value is None else f"{100 * value:.1f}%" if percent else f"{value:.2f}"
-            if key == summary["headline"] and ci:
-                text += f" [{100 * ci[0]:.0f}-{100 * ci[1]:.0f}]"
-            cells.append(text)
-        lines.append(cells)
-    return ["model", "n", *columns.values()], lines
-
-
-def breakdown_cells(summary: Row) -> list[list[list[str]]]:
-    """For each breakdown a table: a header row, then one row a value."""
-    found = []
-    for column, values in summary.get("breakdown", {}).items():
-        rows = [[column, "n", *summary["models"]]]
-        for value, hits in values.items():
-            shares = [f"{100 * k / n:.0f}%" for k, n in hits.values()]
-            rows.append([value, str(next(iter(hits.values()))[1]), *shares])
-        found.append(rows)
-    return found
-
-
-def summary_notes(summary: Row) -> list[str]:
-    """What a reader of the table must know: the verdicts first, then what was left out."""
-    lines = [p["sentence"] for p in summary["paired"]]
-    scored = next(iter(summary["models"].values())).get("execution_accuracy", {}).get("n")
-    if summary["headline"] == "execution_accuracy" and scored != summary["n"]:
-        lines.append(
-            f"n is what execution can judge; valid SQL and exact match are over all {summary['n']}."
-        )
-    if summary["headline"] == "exact_match":
-        lines.append("These rows have no database to run on: exact_match is the headline instead.")
-    if summary["excluded"]:
-        counts = ", ".join(f"{reason}: {n}" for reason, n in summary["excluded"].items())
-        lines.append(f"Not scored by execution ({counts}).")
-    if summary["type"] == "sql":
-        empty = next(iter(summary["models"].values()))["empty_results"]["n"]
-        if empty:
-            by = (f"{k} {v['empty_results']['matches']}" for k, v in summary["models"].items())
-            lines.append(
-                f"Gold shows nothing on {empty} rows, counted apart; matched: {', '.join(by)}."
-            )
-        for name, figures in summary["models"].items():
-            if figures["errors"]:
-                errors = ", ".join(f"{k} {v}" for k, v in figures["errors"].items())
-                lines.append(f"What went wrong, {name}: {errors}.")
-    return lines
-
-
-def rank_sample(sample: Row) -> int:
-    """Order of the rows shown: won, lost, right by both, wrong by both."""
-    outputs = sample["outputs"]
-    if TUNED not in outputs or sample["type"] != "sql":
-        return 0
-    base = next(iter(outputs.values()))
-    return {(True, False): 0, (False, True): 1, (True, True): 2}.get(
-        (bool(outputs[TUNED]["match"]), bool(base["match"])), 3
-    )
-
-
-def outcome(out: Row) -> str:
-    """One line under an answer: right or wrong, and how it ended."""
-    ending = f"{out['generation_tokens']} tokens, ended by {out['finish_reason']}"
-    if "match" not in out:
-        scores = {"ROUGE-L": out["rouge_l"], "chrF": out["chrf"]}
-        return ", ".join([f"{k} {v:.2f}" for k, v in scores.items() if v is not None] + [ending])
-    said = "right" if out["match"] else f"wrong: {out['error']}" if out["error"] else "not scored"
-    return f"{said} ({ending})"
-
-
-def clip(text: str, lines: int = 14, width: int = 900) -> str:
-    """The beginning of a text, marked when it goes on."""
-    short = "\n".join(text.strip().split("\n")[:lines])[:width]
-    return short + (" ..." if len(short) < len(text.strip()) else "")
-
-
-def rows_text(rows: Sequence[Sequence[Any]] | None) -> str:
-    """Result rows on one line each, values separated by bars."""
-    return "\n".join(" | ".join("NULL" if v is None else str(v) for v in row) for row in rows or [])
-
-
-def answer_text(out: Row) -> str:
-    """An answer, its verdict and the first rows of its result."""
-    rows = rows_text(out.get("rows"))
-    return clip(out["text"] or "(empty)") + f"\n-> {outcome(out)}" + (f"\n{rows}" if rows else "")
-
-
-def sample_parts(sample: Row) -> list[tuple[str, str]]:
-    """(title, text) pairs of a row: question, reference, then an answer for each model."""
-    gold = clip(sample["gold"] or "")
-    if rows := rows_text(sample.get("gold_rows")):
-        gold += f"\n-> its first rows\n{rows}"
-    question = sample["question"]
-    if sample["type"] == "alpaca" and sample["context"]:
-        question += f"\n{clip(sample['context'])}"
-    head = [("question", question)] + ([("reference", gold)] if gold else [])
-    return head + [(name, answer_text(out)) for name, out in sample["outputs"].items()]
-
-
-def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with numbers to the right."""
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
-
-
-def evaluation_markdown(title: str, summary: Row | None, samples: Sequence[Row]) -> str:
-    """The report as Markdown: evaluation.md, and the terminal's text where rich is missing."""
-    lines = [f"# {title}", ""]
-    if summary:
-        header, cells = summary_cells(summary)
-        lines += [markdown_table(header, cells), ""]
-        lines += [*(f"- {note}" for note in summary_notes(summary)), ""]
-        for rows in breakdown_cells(summary):
-            lines += [markdown_table(rows[0], rows[1:]), ""]
-    for number, sample in enumerate(samples, 1):
-        lines += [f"## Example {number}", ""]
-        for name, text in sample_parts(sample):
-            fence = "`" * max(3, max((len(m) + 1 for m in re.findall(r"`{3,}", text)), default=3))
-            lines += [f"{name}:", "", fence, text, fence, ""]
-    return "\n".join(lines)
-
-
-def make_console() -> Console | None:
-    """rich's console, or None when rich is missing."""
-    rich = optional("rich.console", "rich", "coloured report and no progress bar")
-    return rich.Console(highlight=False) if rich else None
-
-
-def show_sample(console: Console, sample: Row, title: str) -> None:
-    """Print one row with its answers: side by side on wide terminals, stacked on narrow ones."""
-    from rich.table import Table
-    from rich.text import Text
-
-    parts = sample_parts(sample)
-    answers = [(n, t) for n, t in parts if n in sample["outputs"]]
-    console.rule(title, style="dim")
-    for name, text in parts[: len(parts) - len(answers)]:
-        console.print(Text.assemble((f"{name}: ", "bold"), text))
-    side_by_side = console.width >= WIDE and len(answers) > 1
-    grid = Table(show_header=side_by_side, expand=True, box=None, padding=(0, 2, 0, 0))
-    if side_by_side:
-        for name, _ in answers:
-            grid.add_column(name, ratio=1, header_style="bold")
-        grid.add_row(*(painted(text) for _, text in answers))
-        console.print(grid)
-        return
-    for name, text in answers:
-        console.print(Text.assemble((f"{name}: ", "bold"), painted(text)))
-
-
-def painted(text: str) -> Any:
-    """An answer with its verdict line in green or red."""
-    from rich.text import Text
-
-    shown = Text(text)
-    shown.highlight_regex(r"(?m)^-> right.*$", "green")
-    shown.highlight_regex(r"(?m)^-> wrong.*$", "red")
-    return shown
-
-
-def show_report(title: str, summary: Row | None, samples: Sequence[Row], examples: int) -> None:
-    """Print one answer before and after, the table with its verdict, then more examples."""
-    ranked = sorted(samples, key=rank_sample)
-    console = make_console()
-    if console is None:
-        print(evaluation_markdown(title, summary, ranked[: max(1, examples)]))
-        return
-    if summary is None:
-        console.print(f"\n[bold]{title}[/bold]")
-        for number, sample in enumerate(samples, 1):
-            show_sample(console, sample, f"prompt {number}")
-        return
-    show_sample(console, ranked[0], "an answer before and after")
-    console.print()
-    header, cells = summary_cells(summary)
-    print_table(console, header, cells, title)
-    for index, note in enumerate(summary_notes(summary)):
-        console.print(note, style="bold" if index < len(summary["paired"]) else None, markup=False)
-    for rows in breakdown_cells(summary):
-        print_table(console, rows[0], rows[1:], f"{summary['headline']} by {rows[0][0]}")
-    for number, sample in enumerate(ranked[1:examples], 2):
-        show_sample(console, sample, f"example {number}")
-
-
-def print_table(
-    console: Console, header: Sequence[str], cells: Sequence[Sequence[str]], title: str
-) -> None:
-    """Print a table whose first column holds names; the fine-tuned model's row is green."""
-    from rich.table import Table
-
-    table = Table(title=title, title_style="bold", header_style="bold")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", no_wrap=not index)
-    for row in cells:
-        table.add_row(*row, style="green" if row[0] == TUNED else None)
-    console.print(table)
-
-
-# --- A whole run --------------------------------------------------------------------------------
-
-
-@contextmanager
-def count_answers(total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Yields a function that counts finished rows: a bar with the time left, or plain lines."""
-    rich = optional("rich.progress", "rich", "coloured report and no progress bar")
-    if rich and sys.stderr.isatty():
-        console = importlib.import_module("rich.console").Console(stderr=True)
-        with rich.Progress(
-            *rich.Progress.get_default_columns(), console=console, transient=True
-        ) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda n: bar.advance(task, n)
-        return
-    start, done, shown = time.monotonic(), 0, 0
-
-    def advance(n: int) -> None:
-        nonlocal done, shown
-        done += n
-        if done * 4 // total > shown:
-            shown = done * 4 // total
-            left = (time.monotonic() - start) / done * (total - done)
-            print(
-                f"{label}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True
-            )
-
-    yield advance
 
 
 def default_rows(kind: str, quick: bool) -> list[Row]:

@@ -39,6 +39,7 @@ from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED, chrf, repetition_rate, rouge_l, summarize
 from gemma_lora.generation import Generation
 from gemma_lora.prompts import encode, render_chat, render_prompt
+from gemma_lora.report import show_report, summary_notes
 
 settings.register_profile("no deadline", deadline=None)  # first calls import libraries
 settings.load_profile("no deadline")
@@ -508,7 +509,7 @@ def test_without_databases_exact_match_leads_and_says_so() -> None:
         sample |= {"context": None, "excluded": "no database"}
     summary = summarize(samples)
     assert summary["headline"] == "exact_match"
-    assert any("exact_match is the headline" in line for line in evaluation.summary_notes(summary))
+    assert any("exact_match is the headline" in line for line in summary_notes(summary))
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -517,10 +518,10 @@ def test_report_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -
 
     screen = io.StringIO()
     console = Console(file=screen, width=width, highlight=False)
-    monkeypatch.setattr(evaluation, "make_console", lambda: console)
+    monkeypatch.setattr("gemma_lora.report.make_console", lambda: console)
     samples = fake_samples([(False, True), (True, False), (True, True)])
     samples[0]["outputs"][TUNED]["sql"] = "SELECT " + ", ".join(f"column_{i}" for i in range(60))
-    evaluation.show_report("title", summarize(samples), samples, 3)
+    show_report("title", summarize(samples), samples, 3)
     shown = screen.getvalue()
     assert max(map(len, shown.splitlines())) <= width
     assert shown.index("an answer before and after") < shown.index("exec. accuracy")
@@ -537,7 +538,7 @@ def test_missing_optional_package_costs_one_line(
     samples = fake_samples([(False, True)] * 4)
     summary = summarize(samples)
     assert sql_text.normal_sql("SELECT  1") == "select 1"
-    evaluation.show_report("title", summary, samples, 1)
+    show_report("title", summary, samples, 1)
     shown = capsys.readouterr()
     assert summary["models"][TUNED]["execution_accuracy"] == {"value": 1.0, "n": 4, "ci": None}
     assert sorted(line.split(": ")[1] for line in shown.err.splitlines()) == [

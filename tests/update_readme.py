@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import test_finetuned as evaluation  # noqa: E402
 from gemma_lora import device  # noqa: E402
+from gemma_lora.report import rank_sample, summary_cells  # noqa: E402
 
 FIGURES = ROOT / "tests/readme_figures.json"
 README = ROOT / "README.md"
@@ -69,7 +70,7 @@ def draw_example(figures: Figures) -> str:
 
 def draw_evaluation(figures: Figures) -> str:
     """The summary table and the paired tests."""
-    head, cells = evaluation.summary_cells(figures["summary"])
+    head, cells = summary_cells(figures["summary"])
     sentences = " ".join(p["sentence"] for p in figures["summary"]["paired"])
     run = figures["run"]
     split = run["split"].capitalize()
@@ -141,7 +142,7 @@ def keep_evaluation(path: Path) -> dict[str, Figures]:
     """From evaluation.json and the samples beside it: the blocks evaluation and example."""
     report = json.loads(path.read_text())
     lines = path.with_name("evaluation_samples.jsonl").read_text().splitlines()
-    best = min(map(json.loads, lines), key=evaluation.rank_sample)
+    best = min(map(json.loads, lines), key=rank_sample)
     outputs = {
         name: {k: out[k] for k in ("text", "match", "error")}
         for name, out in best["outputs"].items()
