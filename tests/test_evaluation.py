@@ -35,6 +35,7 @@ from gemma_lora import (
     statistics,
     verdicts,
 )
+from gemma_lora.chat import Chat, ChatSettings, run_answer, stream_answer, take_line, use_db
 from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED, chrf, repetition_rate, rouge_l, summarize
 from gemma_lora.generation import Generation
@@ -835,15 +836,15 @@ def test_chat_from_a_pipe(home: Path, pets_file: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def chat(tuned: Any, home: Path, worker: sandbox.SqlWorker) -> Any:
-    settings = evaluation.ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=2.0)
-    return evaluation.Chat(tuned, settings, None, worker, dict)
+    settings = ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=2.0)
+    return Chat(tuned, settings, None, worker, dict)
 
 
 def test_answers_run_on_a_copy(chat: Any, pets_file: Path) -> None:
     before = pets_file.read_bytes()
-    evaluation.use_db(chat, str(pets_file))
+    use_db(chat, str(pets_file))
     assert chat.schema.startswith("CREATE TABLE pets")
-    shown = evaluation.run_answer(chat, CATS, chat.database)
+    shown = run_answer(chat, CATS, chat.database)
     assert shown.split() == ["name", "Tom", "Odd"]
     attacks = [
         "DROP TABLE pets", "DELETE FROM pets", f"ATTACH '{pets_file}' AS x",
@@ -852,7 +853,7 @@ def test_answers_run_on_a_copy(chat: Any, pets_file: Path) -> None:
         "UPDATE pets SET age = 0", "SELECT writefile('x', 'y')", "CREATE TABLE more (a)",
     ]  # fmt: skip
     for sql in attacks:
-        assert evaluation.run_answer(chat, sql, chat.database).strip()
+        assert run_answer(chat, sql, chat.database).strip()
         assert pets_file.read_bytes() == before
     assert [path.name for path in pets_file.parent.iterdir()] == ["pets.sqlite"]
 
@@ -863,7 +864,7 @@ def test_both_models_answer_side_by_side_on_a_wide_terminal(chat: Any) -> None:
     screen = io.StringIO()
     chat.console = Console(file=screen, force_terminal=True, width=160)
     chat.settings = dataclasses.replace(chat.settings, show_base=True)
-    evaluation.take_line(chat, "Hi")
+    take_line(chat, "Hi")
     header = next(line for line in screen.getvalue().splitlines() if TUNED in line)
     assert "base" in header
     assert list(chat.history) == ["base", TUNED]
@@ -877,7 +878,7 @@ def test_ctrl_c_keeps_what_was_said(chat: Any) -> None:
         if len(pieces) == 3:
             raise KeyboardInterrupt
 
-    answer, facts = evaluation.stream_answer(chat, "finetuned", [("user", "Hi")], show)
+    answer, facts = stream_answer(chat, "finetuned", [("user", "Hi")], show)
     assert answer == "".join(pieces) and facts.endswith("interrupted")
 
 
@@ -890,9 +891,9 @@ def test_the_whole_history_is_rendered_each_turn(
         seen.append(list(turns))
         return "SELECT 1", "facts"
 
-    monkeypatch.setattr(evaluation, "stream_answer", answer)
+    monkeypatch.setattr("gemma_lora.chat.stream_answer", answer)
     for line in ("one", "two", "/reset", "three"):
-        evaluation.take_line(chat, line)
+        take_line(chat, line)
     assert [[role for role, _ in turns] for turns in seen] == [
         ["user"], ["user", "model", "user"], ["user"],
     ]  # fmt: skip
@@ -958,7 +959,7 @@ def test_bad_databases_are_one_line(
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    evaluation.take_line(chat, f"{command} {path}")
+    take_line(chat, f"{command} {path}")
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
     assert chat.schema is None

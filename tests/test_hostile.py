@@ -27,7 +27,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dataset
-import test_finetuned as evaluation
 import train
 from gemma_lora import (
     adapters,
@@ -42,6 +41,7 @@ from gemma_lora import (
     sql_text,
     verdicts,
 )
+from gemma_lora.chat import Chat, ChatSettings, run_answer, use_schema
 from gemma_lora.cli import UserError
 from gemma_lora.database import dump_database
 
@@ -114,12 +114,12 @@ def test_a_users_database_survives_its_chat(watched: Path) -> None:
     database, _ = dump_database(path)
     wanted = ("attach", "vacuum", "files", "hidden", "schema write", "edge", "transaction")
     with sandbox.SqlWorker() as worker, chdir(watched):
-        settings = evaluation.ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=0.2)
+        settings = ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=0.2)
         tuned: Any = None
-        chat = evaluation.Chat(tuned, settings, None, worker, dict)
+        chat = Chat(tuned, settings, None, worker, dict)
         for attack in hostile.attacks():
             if attack.kind in wanted:
-                assert evaluation.run_answer(chat, attack.sql, database).strip()
+                assert run_answer(chat, attack.sql, database).strip()
     assert hostile.files_in(watched) == before
 
 
@@ -506,7 +506,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, capsys: Any) -> None:
     for name in ("pipe.jsonl", "zero.jsonl"):
         path = tmp_path / name
         failure(capsys, lambda path=path: dump_database(path))
-        failure(capsys, lambda path=path: evaluation.use_schema(nobody, str(path)))
+        failure(capsys, lambda path=path: use_schema(nobody, str(path)))
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
