@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gemma_lora import device, models  # noqa: E402
+from gemma_lora import device, models, timing  # noqa: E402
 
 SIDES = ("mlx_lm.benchmark", "benchmark.py")
 KEYS = ("prompt_tps", "generation_tps")
@@ -54,13 +54,12 @@ def run_mlx_lm(args: argparse.Namespace) -> None:
 
 def run_ours(args: argparse.Namespace) -> None:
     """benchmark.py's timing of the same shape, told in the same words."""
-    import benchmark
 
     model, _, _ = models.load_base(args.model)
     size, length = args.prompt_tokens, args.generation_tokens
-    work = benchmark.shape_work(size, length, 1, model.args.vocab_size, 0)
+    work = timing.shape_work(size, length, 1, model.args.vocab_size, 0)
     for trial in range(args.trials + 1):
-        told = benchmark.time_once(model, work, 0, True)
+        told = timing.time_once(model, work, 0, True)
         if trial:  # the first one warms up
             print(f"Trial {trial}:  " + ", ".join(f"{k}={told[k]:.3f}" for k in KEYS))
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import benchmark
 from benchmark import BASE, TUNED, BenchmarkConfig
-from gemma_lora import adapters, cli, models
+from gemma_lora import adapters, cli, models, timing
 from gemma_lora.statistics import describe_values, paired_ratio
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
@@ -113,9 +113,9 @@ def test_busy_machine_is_named_by_its_spread() -> None:
 
 
 def test_batched_shape_shares_out_the_prompt_tokens() -> None:
-    work = benchmark.shape_work(64, 8, 4, 300, seed=1)
+    work = timing.shape_work(64, 8, 4, 300, seed=1)
     assert work.name == "pp16+tg8 x4" and [len(p) for p in work.prompts] == [16] * 4
-    assert work == benchmark.shape_work(64, 8, 4, 300, seed=1)
+    assert work == timing.shape_work(64, 8, 4, 300, seed=1)
     assert all(2 <= token < 300 for row in work.prompts for token in row)
 
 
@@ -126,8 +126,8 @@ def test_limits_of_the_270m() -> None:
         "gemma3_text", hidden_size=640, num_hidden_layers=18, intermediate_size=2048,
         num_attention_heads=4, head_dim=256, num_key_value_heads=1, sliding_window=512,
     )  # fmt: skip
-    assert benchmark.layer_products(args) == 18 * (640 * (2 * 1024 + 2 * 256) + 3 * 640 * 2048)
-    short, long = (benchmark.cache_bytes(args, n, 4) for n in (100, 10_000))
+    assert timing.layer_products(args) == 18 * (640 * (2 * 1024 + 2 * 256) + 3 * 640 * 2048)
+    short, long = (timing.cache_bytes(args, n, 4) for n in (100, 10_000))
     assert short == 18 * 2 * 256 * 100 * 4
     assert long == 2 * 256 * 4 * (3 * 10_000 + 15 * 512)
 
@@ -144,7 +144,7 @@ def test_result_holds_what_another_machine_needs(compared: Any) -> None:
         "variants", "figures", "comparisons", "quality", "notes", "baseline", "samples",
     }  # fmt: skip
     assert {"chip", "cores", "memory_gb", "os", "versions", "git_commit"} <= set(result["machine"])
-    assert set(benchmark.METRICS) <= set(result["definitions"])
+    assert set(timing.METRICS) <= set(result["definitions"])
     assert list(result["figures"]) == [BASE, TUNED, "fused", "4bit"]
 
 
@@ -327,11 +327,11 @@ def test_agrees_with_the_benchmark_of_mlx_lm(
     monkeypatch.setattr(theirs, "load", lambda *_, **__: (model, tokenizer, settings))
     flags = ["-p", str(prompt), "-g", str(generated), "-n", "1"]
     monkeypatch.setattr(sys, "argv", ["mlx_lm.benchmark", "--model", folder, *flags])
-    work = benchmark.shape_work(prompt, generated, 1, model.args.vocab_size, seed=0)
+    work = timing.shape_work(prompt, generated, 1, model.args.vocab_size, seed=0)
     ours = []
     for _ in range(5):
         theirs.main()
-        ours.append(benchmark.time_once(model, work, 0, True))
+        ours.append(timing.time_once(model, work, 0, True))
     said = capsys.readouterr().out
     for key in ("prompt_tps", "generation_tps"):
         told = [float(x) for x in re.findall(rf"Trial .*{key}=([\d.]+)", said)]
