@@ -41,7 +41,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-from gemma_lora import adapters, checkpoints, device, figures, files, splits  # noqa: E402
+from gemma_lora import adapters, benchmark_report, checkpoints, device, figures, files, splits  # noqa: E402
 
 IMPORTS = (
     "mlx.core", "mlx.nn", "mlx.optimizers", "mlx_lm.tuner.trainer", "mlx_lm.cli_ui", "transformers",
@@ -445,12 +445,11 @@ class Measuring(Reporting):
     """benchmark.py: benchmark.md is the table of benchmark.json."""
 
     def examine_report(self, folder: Path) -> str:
-        import benchmark
 
         if not (folder / "benchmark.json").exists():
             return "no report"
         result = json.loads((folder / "benchmark.json").read_text())
-        assert benchmark.benchmark_markdown(result) == (folder / "benchmark.md").read_text()
+        assert benchmark_report.benchmark_markdown(result) == (folder / "benchmark.md").read_text()
         reference = json.loads((self.reference / "checkpoints" / "benchmark.json").read_text())
         ours = result["settings"]["seed"] == reference["settings"]["seed"]
         return "new report" if ours else "earlier report"

@@ -21,8 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import benchmark
-from benchmark import BASE, TUNED, BenchmarkConfig
-from gemma_lora import adapters, cli, models, timing
+from benchmark import TUNED, BenchmarkConfig
+from gemma_lora import adapters, benchmark_report, cli, models, timing
+from gemma_lora.benchmark_report import BASE
 from gemma_lora.statistics import describe_values, paired_ratio
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
@@ -88,7 +89,7 @@ def test_ratio_says_when_a_difference_is_noise_and_when_runs_are_too_few() -> No
     (1234.4, "1,234"), (99.6, "100"), (12.34, "12.3"), (0.5, "0.500"), (0.001, "0.0010"), (0, "0"),
 ])  # fmt: skip
 def test_compact_shows_three_figures(value: float, text: str) -> None:
-    assert benchmark.compact(value) == text
+    assert benchmark_report.compact(value) == text
 
 
 def result_with(speed: float, std: float = 0.1) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def test_picture_and_tables(compared: Any, capsys: pytest.CaptureFixture[str]) -
             figures["tpot_sec"] |= {"p50": 0.256, "p90": 0.991, "p99": 1.595}
             figures["ttft_sec"] |= {"mean": 11.249, "std": 1.1249}
     for told in (result, slow):
-        benchmark.show_benchmark(told, "Benchmark")
+        benchmark_report.show_benchmark(told, "Benchmark")
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= 80 and not any("…" in line for line in lines)
 
