@@ -16,8 +16,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +34,7 @@ from gemma_lora.benchmark_report import (
     draw_benchmark,
     show_benchmark,
 )
+from gemma_lora.card import CARD_MARK, make_card
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.device import (
     describe_machine,
@@ -47,14 +46,7 @@ from gemma_lora.device import (
 from gemma_lora.figures import TUNED, summarize
 from gemma_lora.files import Row, jsonable, remove_leftovers, require_writable, write_together
 from gemma_lora.generation import generate_batch, prompt_ids, reference_losses, stop_ids
-from gemma_lora.prompts import render_prompt, sql_prompt
-from gemma_lora.report import (
-    SQL_COLUMNS,
-    TEXT_COLUMNS,
-    markdown_table,
-    summary_cells,
-    summary_notes,
-)
+from gemma_lora.prompts import render_prompt
 from gemma_lora.splits import read_manifest
 from gemma_lora.statistics import paired_ratio
 from gemma_lora.timing import (
@@ -82,10 +74,6 @@ SIZES = {
 QUALITY_TOKENS = 64  # enough for nearly all queries; the evaluation allows 96
 WIDE_SPREAD = 0.10  # standard deviation over mean from which a machine counts as busy
 REGRESSION_STATUS = 3
-CARD_MARK = "<!-- written by benchmark.py; without this line the file is left alone -->"
-# What the packaged GGUF was made from; the card names models by their place on the hub.
-PACKAGED_MODEL = "google/gemma-3-270m"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -357,189 +345,6 @@ def measure_quality(
         "batched_generation_tps": speed,
         "evaluation": summary | {"paired": paired},
     }
-
-
-# --- The model card -----------------------------------------------------------------------------
-
-
-def hub_model(config: Row) -> str | None:
-    """The base model's name on the hub, None for a folder or file of one's own."""
-    name = config["model"]
-    if name == "packaged":
-        return PACKAGED_MODEL
-    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
-
-
-def read_evaluation(folder: Path, config: Row) -> Row | None:
-    """evaluation.json when it is there and was made with this very adapter."""
-    try:
-        report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        same = report["run"]["adapter"].get("best_val_loss") == config.get("best_val_loss")
-        return report if same and report["summary"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def card_metrics(result: Row, config: Row, scored: Row | None, source: str | None) -> list[Any]:
-    """The card's metrics as the hub's own class holds them."""
-    from huggingface_hub import EvalResult
-
-    kind = config["dataset_type"]
-    about: Row = {
-        "task_type": "text-generation",
-        "task_name": "text to SQL" if kind == "sql" else "instruction following",
-        "dataset_type": source or "custom",
-        "dataset_name": source or f"{kind} rows prepared by dataset.py",
-    }
-    summary = scored["summary"] if scored else result["quality"]["evaluation"]
-    split = scored["run"]["split"] if scored else result["quality"]["split"]
-    keys = ("execution_accuracy", "exact_match", "valid_sql_rate", "perplexity", "rouge_l")
-    columns = {**SQL_COLUMNS, **TEXT_COLUMNS}
-    found = [
-        EvalResult(
-            **about, dataset_split=split, metric_type=key, metric_value=round(share["value"], 4),
-            metric_name=f"{columns[key]} (n = {share['n']})",
-        )
-        for key in keys
-        if (share := summary["models"].get(TUNED, {}).get(key)) and share["value"] is not None
-    ]  # fmt: skip
-    loss, n = config.get("best_val_loss"), ""
-    if loss is None:
-        loss, n = result["quality"]["val_loss"][TUNED], f" (n = {result['quality']['n']})"
-    found.append(
-        EvalResult(
-            **about, dataset_split="valid", metric_type="loss", metric_value=round(loss, 4),
-            metric_name=f"validation loss{n}",
-        )
-    )  # fmt: skip
-    return found
-
-
-def training_section(config: Row, folder: Path) -> str:
-    """How the adapter was trained, from adapter_config.json."""
-    lora = config.get("lora_parameters") or {}
-    how = f"{config['fine_tune_type']} adapter, rank {lora.get('rank')}, scale {lora.get('scale')}"
-    if config["fine_tune_type"] == "full":
-        how = "all weights"
-    losses = [
-        f"{label} {config[key]:.4f}"
-        for key, label in (("base_val_loss", "before"), ("best_val_loss", "at the best step"))
-        if isinstance(config.get(key), float)
-    ]
-    lines = [
-        f"{how}, on {config['num_layers']} layers",
-        f"{config.get('trained_steps', '?')} steps, best at step {config.get('best_step', '?')}; "
-        f"sequences of at most {config.get('max_seq_length', '?')} tokens; "
-        f"seed {config.get('seed', '?')}",
-        f"validation loss in nats per token: {', '.join(losses) or 'not recorded'}",
-        f"versions: {', '.join(f'{k} {v}' for k, v in config.get('versions', {}).items())}",
-    ]
-    if config["model"] == "packaged":
-        lines.append("the base's weights were restored from a Q4_K_M quantization of it")
-    curve = "\n\n![loss curve](loss_curve.png)" if (folder / "loss_curve.png").exists() else ""
-    return (
-        "\n".join(f"- {line}" for line in lines) + "\n\nEvery setting and the data's hashes are in "
-        "`training_config.txt`, each step in `metrics.jsonl`." + curve
-    )
-
-
-def usage_section(sql: bool, base: str | None) -> str:
-    """Commands that answer a prompt with the adapter."""
-    pets = "CREATE TABLE pets (name TEXT, age INT);"
-    prompt = sql_prompt("How many pets are there?", pets) if sql else "Name three plants."
-    return f"""In the folder of this card:
-
-```sh
-pip install mlx-lm
-mlx_lm.generate --model {base or "PATH_OF_THE_BASE_MODEL"} --adapter-path . \\
-  --extra-eos-token "<end_of_turn>" --prompt {shlex.quote(prompt)}
-```
-
-An answer ends at `<end_of_turn>` or `<eos>`. The prompt is one user turn, written as above."""
-
-
-def card_text(result: Row, config: Row, scored: Row | None, base: str | None, folder: Path) -> str:
-    """The card's text below its YAML head."""
-    sql, quality = config["dataset_type"] == "sql", result["quality"]
-    name = base or "Gemma 3"
-    summary = scored["summary"] if scored else quality["evaluation"]
-    rows = f"only {quality['n']} rows of the validation split, which chose the checkpoint"
-    if scored:
-        run = scored["run"]
-        rows = f"{run['n']} rows of the {run['split']} split, seed {run['seed']}"
-    task = "writes SQLite queries from a question and a schema" if sql else "follows instructions"
-    care = "Try a query read-only before it runs on data that matter." if sql else "Check facts."
-    return f"""# {name} fine-tuned to {"write SQL" if sql else "follow instructions"}
-
-An MLX adapter for {name} that {task}.
-
-## How it was trained
-
-{training_section(config, folder)}
-
-## Evaluation
-
-On {rows}; 95% intervals in brackets.
-
-{markdown_table(*summary_cells(summary))}
-
-{chr(10).join(f"- {note}" for note in summary_notes(summary))}
-
-## Benchmark
-
-{benchmark_markdown(result)}
-![benchmark](benchmark.png)
-
-## How to use
-
-{usage_section(sql, base)}
-
-## Limits
-
-- A model of 270 million parameters: it makes mistakes that larger ones do not.
-- {care}
-- Speeds hold for the machine named above; scores hold for rows like those scored.
-- Use is subject to the Gemma terms of use (https://ai.google.dev/gemma/terms).
-
-{CARD_MARK}
-"""
-
-
-def make_card(result: Row, config: Row, manifest: Row, folder: Path) -> str:
-    """The model card, read back through huggingface_hub's classes; raises UserError."""
-    from huggingface_hub import ModelCard, ModelCardData
-
-    base = hub_model(config)
-    name = str((manifest.get("source") or {}).get("name") or "")
-    source = name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
-    scored = read_evaluation(folder, config)
-    sql = config["dataset_type"] == "sql"
-    data = ModelCardData(
-        model_name=f"{(base or 'gemma-3').split('/')[-1]}-{config['dataset_type']}",
-        language="en",
-        license="gemma",
-        library_name="mlx",
-        pipeline_tag="text-generation",
-        base_model=base,
-        base_model_relation="adapter" if base else None,
-        datasets=[source] if source else None,
-        tags=[
-            "mlx",
-            config["fine_tune_type"],
-            "gemma3",
-            "text-to-sql" if sql else "instruction-following",
-        ],
-        eval_results=card_metrics(result, config, scored, source),
-        ignore_metadata_errors=False,
-    )
-    content = f"---\n{data.to_yaml()}\n---\n\n{card_text(result, config, scored, base, folder)}"
-    try:
-        again: Any = ModelCard(content).data
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the model card is not valid ({error}); please report it") from None
-    if len(again.eval_results or []) != len(data.eval_results or []):
-        raise UserError("the model card lost metrics when read back; please report it")
-    return content
 
 
 # --- A whole run --------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ import benchmark
 from benchmark import TUNED, BenchmarkConfig
 from gemma_lora import adapters, benchmark_report, cli, models, timing
 from gemma_lora.benchmark_report import BASE
+from gemma_lora.card import PACKAGED_MODEL, hub_model, make_card, read_evaluation
 from gemma_lora.statistics import describe_values, paired_ratio
 
 positive = st.floats(min_value=1e-3, max_value=1e6)
@@ -215,11 +216,11 @@ def test_card_is_valid_and_complete(compared: Any) -> None:
 
 
 @pytest.mark.parametrize(("model", "hub"), [
-    ("packaged", benchmark.PACKAGED_MODEL), ("google/gemma-3-270m-it", "google/gemma-3-270m-it"),
+    ("packaged", PACKAGED_MODEL), ("google/gemma-3-270m-it", "google/gemma-3-270m-it"),
     ("/some/folder", None), ("model.gguf", None),
 ])  # fmt: skip
 def test_card_names_the_base_by_its_place_on_the_hub(model: str, hub: str | None) -> None:
-    assert benchmark.hub_model({"model": model}) == hub
+    assert hub_model({"model": model}) == hub
 
 
 def test_card_shows_the_evaluation_only_of_this_very_adapter(compared: Any, tmp_path: Path) -> None:
@@ -228,10 +229,10 @@ def test_card_shows_the_evaluation_only_of_this_very_adapter(compared: Any, tmp_
     summary = result["quality"]["evaluation"]
     run = {"split": "test", "n": 60, "seed": 1, "adapter": {"best_val_loss": -1.0}}
     (tmp_path / "evaluation.json").write_text(json.dumps({"summary": summary, "run": run}))
-    assert benchmark.read_evaluation(tmp_path, config) is None
+    assert read_evaluation(tmp_path, config) is None
     run["adapter"] = {"best_val_loss": config["best_val_loss"]}
     (tmp_path / "evaluation.json").write_text(json.dumps({"summary": summary, "run": run}))
-    assert "60 rows of the test split" in benchmark.make_card(result, config, {}, tmp_path)
+    assert "60 rows of the test split" in make_card(result, config, {}, tmp_path)
 
 
 # --- The command --------------------------------------------------------------------------------
