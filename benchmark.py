@@ -40,8 +40,8 @@ from gemma_lora.device import (
     describe_machine,
     measure_limits,
     on_gpu,
+    prepare_process,
     process_peak_gb,
-    use_openblas,
 )
 from gemma_lora.figures import TUNED, summarize
 from gemma_lora.files import Row, jsonable, remove_leftovers, require_writable, write_together
@@ -464,10 +464,15 @@ def benchmark(config: BenchmarkConfig) -> Row:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and measure; status 3 when asked to fail on a regression and there is one."""
     config = parse_config(BenchmarkConfig, argv, __doc__, preset)
-    use_openblas()
-    result: Row = {}
-    status = run_script(lambda: result.update(benchmark(config)))
-    worse = any(f["regression"] for f in (result.get("baseline") or {}).get("figures", []))
+    worse = False
+
+    def work() -> None:
+        nonlocal worse
+        prepare_process()
+        compared = benchmark(config)["baseline"]
+        worse = compared is not None and any(f["regression"] for f in compared["figures"])
+
+    status = run_script(work)
     return REGRESSION_STATUS if not status and worse and config.fail_on_regression else status
 
 

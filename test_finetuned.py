@@ -29,7 +29,7 @@ import dataset
 from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
 from gemma_lora.chat import Chat, ChatSettings, converse, use_db, use_schema
 from gemma_lora.cli import UserError, check, parse_config, run_script
-from gemma_lora.device import use_openblas
+from gemma_lora.device import prepare_process
 from gemma_lora.figures import TUNED, score_text, summarize
 from gemma_lora.files import (
     Row,
@@ -378,6 +378,7 @@ def run_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> Row:
             versions[name] = metadata.version(name)
     path = config.data / f"{config.rows_from}.jsonl"
     keys = "model base_fingerprint dataset_type best_step best_val_loss fine_tune_type quantize"
+    adapter: dict[str, Any] = {**tuned.config}
     return {
         "split": config.rows_from,
         "rows_chose_the_checkpoint": config.rows_from == "valid",
@@ -386,7 +387,7 @@ def run_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> Row:
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
         "shots_as": "earlier turns of the chat, drawn from train.jsonl" if config.shots else None,
         "data_sha256": sha256_of(path),
-        "adapter": {k: tuned.config[k] for k in keys.split() if k in tuned.config},
+        "adapter": {k: adapter[k] for k in keys.split() if k in adapter},
         "number_tolerance": {"relative": REL_TOL, "absolute": ABS_TOL},
         "versions": versions,
         "device": str(mx.default_device()),
@@ -410,7 +411,6 @@ def evaluate(config: EvaluationConfig) -> Row:
 
     For the default prompts nothing is written and "summary" is None.
     """
-    use_openblas()
     tuned = load_finetuned(config.adapter_path, config.model)
     folder = config.output_dir or config.adapter_path
     if config.rows_from:
@@ -455,7 +455,6 @@ def evaluate(config: EvaluationConfig) -> Row:
 
 def open_chat(config: EvaluationConfig) -> None:
     """Talk with the fine-tuned model, and with the base next to it, until the input ends."""
-    use_openblas()
     tuned = load_finetuned(config.adapter_path, config.model)
     typing = sys.stdin.isatty()
     if typing:
@@ -481,7 +480,12 @@ def open_chat(config: EvaluationConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags, then evaluate or chat."""
     config = parse_config(EvaluationConfig, argv, __doc__, preset)
-    return run_script(lambda: open_chat(config) if config.interactive else evaluate(config))
+
+    def work() -> None:
+        prepare_process()
+        open_chat(config) if config.interactive else evaluate(config)
+
+    return run_script(work)
 
 
 if __name__ == "__main__":

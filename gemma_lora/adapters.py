@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 
 from gemma_lora.cli import UserError
-from gemma_lora.files import DAMAGE, Row, load_tensors, save_tensors, write_atomic
+from gemma_lora.files import DAMAGE, load_tensors, save_tensors, write_atomic
 from gemma_lora.models import base_fingerprint, load_base, named_arrays, resolve_model
 
 if TYPE_CHECKING:
@@ -26,7 +26,37 @@ LORA_KEYS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + (
 )
 
 
-def add_adapter(model: nn.Module, settings: Mapping[str, Any]) -> None:
+class LoraParameters(TypedDict):
+    """mlx-lm's keys for what an adapter is."""
+
+    rank: int
+    scale: float  # multiplies the adapter; PEFT's alpha is scale x rank
+    dropout: float
+    keys: list[str]
+
+
+class AdapterConfig(TypedDict, total=False):
+    """adapter_config.json: mlx-lm's keys, where the adapter comes from, and how it went."""
+
+    fine_tune_type: Required[Literal["lora", "dora", "full"]]
+    num_layers: Required[int]  # the last so many
+    lora_parameters: Required[LoraParameters]
+    model: Required[str]  # as it was asked for
+    base_model_path: str
+    base_fingerprint: str
+    quantize: int | None  # bits
+    total_layers: int
+    dataset_type: str
+    max_seq_length: int
+    seed: int
+    versions: dict[str, str]
+    best_step: int | None
+    best_val_loss: float | None
+    base_val_loss: float | None
+    trained_steps: int
+
+
+def add_adapter(model: nn.Module, settings: AdapterConfig) -> None:
     """Freeze the model and make trainable what `settings` (adapter_config.json's keys) ask for."""
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
@@ -38,7 +68,7 @@ def add_adapter(model: nn.Module, settings: Mapping[str, Any]) -> None:
         linear_to_lora_layers(
             model,
             settings["num_layers"],
-            settings["lora_parameters"],
+            dict(settings["lora_parameters"]),
             use_dora=settings["fine_tune_type"] == "dora",
         )
 
@@ -49,7 +79,7 @@ class Finetuned:
 
     model: nn.Module
     tokenizer: TokenizerWrapper
-    config: Row  # adapter_config.json
+    config: AdapterConfig
     folder: Path  # of the base model
     swaps: dict[str, list[tuple[str, Any]]]  # per variant: modules, or weights after `full`
 
@@ -69,7 +99,7 @@ class Finetuned:
         return self.model
 
 
-def describes_adapter(config: Row) -> bool:
+def describes_adapter(config: Any) -> bool:
     """Whether adapter_config.json holds what train.py writes, by type and range."""
 
     def counts(value: Any) -> bool:
@@ -93,7 +123,7 @@ def describes_adapter(config: Row) -> bool:
     )
 
 
-def read_adapter_config(adapter_path: Path) -> Row:
+def read_adapter_config(adapter_path: Path) -> AdapterConfig:
     """Read and check adapter_config.json; raises UserError."""
     path = adapter_path / "adapter_config.json"
     weights = adapter_path / "adapters.safetensors"
@@ -182,7 +212,7 @@ def load_finetuned(adapter_path: Path, model: str | None = None) -> Finetuned:
     return tuned
 
 
-def peft_settings(config: Row) -> Row:
+def peft_settings(config: AdapterConfig) -> dict[str, Any]:
     """PEFT's adapter_config.json for what adapter_config.json says."""
     lora, base, total = config["lora_parameters"], config["model"], config["total_layers"]
     if base == "packaged" or Path(base).expanduser().exists():  # else a hub id, which PEFT knows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,15 @@ def epoch_batches(
     order = np.lexsort((draw.random(len(lengths)), bucket))
     batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
     return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def padded_tokens(lengths: Sequence[int], batch_size: int, seed: int) -> int:
+    """Tokens of the first epoch's batches as they are laid out, padding included."""
+    widths = bucket_widths(lengths)
+    return sum(
+        len(batch) * widths[bisect_left(widths, max(lengths[i] for i in batch))]
+        for batch in epoch_batches(lengths, widths, batch_size, seed, 0)
+    )
 
 
 def pack(

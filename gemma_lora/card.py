@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from gemma_lora.adapters import AdapterConfig
 from gemma_lora.benchmark_report import benchmark_markdown
 from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED
@@ -27,7 +28,7 @@ PACKAGED_MODEL = "google/gemma-3-270m"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def hub_model(config: Row) -> str | None:
+def hub_model(config: AdapterConfig) -> str | None:
     """The base model's name on the hub, None for a folder or file of one's own."""
     name = config["model"]
     if name == "packaged":
@@ -35,7 +36,7 @@ def hub_model(config: Row) -> str | None:
     return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
-def read_evaluation(folder: Path, config: Row) -> Row | None:
+def read_evaluation(folder: Path, config: AdapterConfig) -> Row | None:
     """evaluation.json when it is there and was made with this very adapter."""
     try:
         report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -45,7 +46,9 @@ def read_evaluation(folder: Path, config: Row) -> Row | None:
         return None
 
 
-def card_metrics(result: Row, config: Row, scored: Row | None, source: str | None) -> list[Any]:
+def card_metrics(
+    result: Row, config: AdapterConfig, scored: Row | None, source: str | None
+) -> list[Any]:
     """The card's metrics as the hub's own class holds them."""
     from huggingface_hub import EvalResult
 
@@ -80,16 +83,19 @@ def card_metrics(result: Row, config: Row, scored: Row | None, source: str | Non
     return found
 
 
-def training_section(config: Row, folder: Path) -> str:
+def training_section(config: AdapterConfig, folder: Path) -> str:
     """How the adapter was trained, from adapter_config.json."""
     lora = config.get("lora_parameters") or {}
     how = f"{config['fine_tune_type']} adapter, rank {lora.get('rank')}, scale {lora.get('scale')}"
     if config["fine_tune_type"] == "full":
         how = "all weights"
     losses = [
-        f"{label} {config[key]:.4f}"
-        for key, label in (("base_val_loss", "before"), ("best_val_loss", "at the best step"))
-        if isinstance(config.get(key), float)
+        f"{label} {loss:.4f}"
+        for loss, label in (
+            (config.get("base_val_loss"), "before"),
+            (config.get("best_val_loss"), "at the best step"),
+        )
+        if isinstance(loss, float)
     ]
     lines = [
         f"{how}, on {config['num_layers']} layers",
@@ -123,7 +129,9 @@ mlx_lm.generate --model {base or "PATH_OF_THE_BASE_MODEL"} --adapter-path . \\
 An answer ends at `<end_of_turn>` or `<eos>`. The prompt is one user turn, written as above."""
 
 
-def card_text(result: Row, config: Row, scored: Row | None, base: str | None, folder: Path) -> str:
+def card_text(
+    result: Row, config: AdapterConfig, scored: Row | None, base: str | None, folder: Path
+) -> str:
     """The card's text below its YAML head."""
     sql, quality = config["dataset_type"] == "sql", result["quality"]
     name = base or "Gemma 3"
@@ -170,7 +178,7 @@ On {rows}; 95% intervals in brackets.
 """
 
 
-def make_card(result: Row, config: Row, manifest: Row, folder: Path) -> str:
+def make_card(result: Row, config: AdapterConfig, manifest: Row, folder: Path) -> str:
     """The model card, read back through huggingface_hub's classes; raises UserError."""
     from huggingface_hub import ModelCard, ModelCardData
 

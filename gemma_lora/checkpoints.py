@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from gemma_lora.adapters import AdapterConfig, check_shapes
 from gemma_lora.cli import UserError
-from gemma_lora.files import DAMAGE, Row, load_tensors
+from gemma_lora.files import DAMAGE, load_tensors, save_tensors, write_atomic
+from gemma_lora.models import named_arrays
 
 if TYPE_CHECKING:
     import mlx.core as mx
+    import mlx.nn as nn
 
 
 # What may differ between a run and its resumption; all else must stay as it was.
@@ -46,9 +51,154 @@ class Progress:
     last_val_loss: float | None = None
 
 
-def read_resume(adapter_path: Path, config_class: type) -> tuple[dict[str, mx.array], Row]:
-    """Read resume.safetensors: (tensors, {"config", "progress", "data", "base", "versions"})."""
+class ResumeRecord(TypedDict):
+    """What resume.safetensors says of its run, beside the tensors."""
 
+    config: dict[str, Any]  # settings, paths as text
+    progress: dict[str, Any]  # the fields of Progress
+    data_sha256: dict[str, str]
+    base_fingerprint: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is written about a run besides its progress."""
+
+    settings: dict[str, Any]  # of TrainingConfig, paths as text
+    adapter_config: AdapterConfig  # without what the run has yet to find out
+    data_sha256: dict[str, str]  # of train and valid
+
+    @property
+    def base_fingerprint(self) -> str:
+        """What tells the base model from another."""
+        return self.adapter_config["base_fingerprint"]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of what decides the numbers."""
+        return self.adapter_config["versions"]
+
+
+@dataclass(frozen=True)
+class Checkpointer:
+    """Writes what a run leaves in its folder, and goes back to it."""
+
+    folder: Path
+    model: nn.Module
+    optimizer: Any
+    record: RunRecord
+    keep: Literal["best", "last"]
+    save_total_limit: int | None
+
+    def weights(self) -> dict[str, mx.array]:
+        """The trained weights as they are now."""
+        return named_arrays(self.model.trainable_parameters())
+
+    def save_adapter(self, name: str, step: int) -> None:
+        """Write the trained weights as a file of this name."""
+        save_tensors(self.folder / name, self.weights(), {"format": "mlx", "step": str(step)})
+
+    def save(self, progress: Progress, numbered: bool) -> None:
+        """Write a checkpoint. resume.safetensors comes last: it alone says how far the run is."""
+        if numbered:
+            self.save_adapter(f"{progress.step:07d}_adapters.safetensors", progress.step)
+            history = sorted(self.folder.glob(NUMBERED))
+            if self.save_total_limit is not None:
+                for path in history[: len(history) - self.save_total_limit]:
+                    path.unlink(missing_ok=True)
+        self.save_adapter("last_adapters.safetensors", progress.step)
+        if self.keep == "last" or progress.best_step is None:
+            self.save_adapter("adapters.safetensors", progress.step)
+        state = {f"optimizer.{k}": v for k, v in named_arrays(self.optimizer.state).items()}
+        weights = {f"model.{k}": v for k, v in self.weights().items()}
+        run = {
+            "config": self.record.settings,
+            "progress": asdict(progress),
+            "data_sha256": self.record.data_sha256,
+            "base_fingerprint": self.record.base_fingerprint,
+            "versions": self.record.versions,
+        }
+        self.write_adapter_config(progress)
+        save_tensors(self.folder / "resume.safetensors", weights | state, {"run": json.dumps(run)})
+
+    def write_adapter_config(self, progress: Progress) -> None:
+        """Write adapter_config.json: mlx-lm's keys, and where the adapter comes from."""
+        found = {
+            "best_step": progress.best_step,
+            "best_val_loss": progress.best_val_loss,
+            "base_val_loss": progress.first_val_loss,
+            "trained_steps": progress.step,
+        }
+        write_atomic(
+            self.folder / "adapter_config.json",
+            json.dumps({**self.record.adapter_config, **found}, indent=2) + "\n",
+        )
+
+    def write_description(self, header: Sequence[str]) -> None:
+        """Write training_config.txt: every setting, the data's hashes, the versions."""
+        record = self.record
+        lines = [*header, "", "settings", *(f"  {k} = {v}" for k, v in record.settings.items())]
+        lines += ["", "data (sha256)"]
+        lines += [f"  {k}.jsonl {v}" for k, v in record.data_sha256.items()]
+        lines += ["", "versions", *(f"  {k} {v}" for k, v in record.versions.items())]
+        lines += [f"  machine {platform.platform()}"]
+        write_atomic(self.folder / "training_config.txt", "\n".join(lines) + "\n")
+
+    def restore(self, config_class: type, say: Callable[[str], None]) -> Progress:
+        """Go back to the state in resume.safetensors; refuses when what matters has changed."""
+        from mlx.utils import tree_unflatten
+
+        tensors, run = read_resume(self.folder, config_class)
+        if changed := self.changes_since(run):
+            raise UserError(f"cannot resume, because {changed[0]}: undo that, or start anew")
+        if run["versions"] != self.record.versions:
+            say("note: other library versions than before; the result may differ a little")
+        path = self.folder / "resume.safetensors"
+        weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+        check_shapes(path, weights, {n: w.shape for n, w in self.weights().items()})
+        self.model.load_weights(list(weights.items()), strict=False)
+        state = {k[10:]: v for k, v in tensors.items() if k.startswith("optimizer.")}
+        self.optimizer.init(self.model.trainable_parameters())
+        fresh = {n: w.shape for n, w in named_arrays(self.optimizer.state).items()}
+        check_shapes(path, state, fresh)
+        self.optimizer.state = tree_unflatten(list(state.items()))
+        return Progress(**run["progress"])
+
+    def changes_since(self, run: ResumeRecord) -> list[str]:
+        """What differs from the run in a checkpoint though it should not, in words."""
+        changed = [
+            f"--{name.replace('_', '-')} was {run['config'].get(name)!r}, is {value!r}"
+            for name, value in self.record.settings.items()
+            if name not in FREE_ON_RESUME and run["config"].get(name, value) != value
+        ]
+        if run["data_sha256"] != self.record.data_sha256:
+            changed.append("the data changed since")
+        if run["base_fingerprint"] != self.record.base_fingerprint:
+            changed.append("the base changed since")
+        return changed
+
+
+def weights_of_all_ranks(
+    folder: Path, weights: Mapping[str, mx.array], world: Any
+) -> dict[str, mx.array]:
+    """The weights in adapters.safetensors, which is on rank 0's disk, for every rank.
+
+    `weights` tells the other ranks which arrays there are, and of which shapes.
+    """
+    import mlx.core as mx
+
+    if world.rank() == 0:
+        found = load_tensors(folder / "adapters.safetensors")[0]
+    else:
+        found = {n: mx.zeros_like(w) for n, w in weights.items()}
+    if world.size() == 1:
+        return found
+    return {n: mx.distributed.all_sum(found[n], stream=mx.cpu) for n in sorted(found)}
+
+
+def read_resume(adapter_path: Path, config_class: type) -> tuple[dict[str, mx.array], ResumeRecord]:
+    """Read resume.safetensors: (tensors, what it says of its run); raises UserError."""
     path = adapter_path / "resume.safetensors"
     if not path.is_file():
         raise UserError(f"{path} is not there: nothing to resume; start without --resume")
@@ -62,23 +212,22 @@ def read_resume(adapter_path: Path, config_class: type) -> tuple[dict[str, mx.ar
         raise UserError(f"{path} is damaged ({error}): start without --resume") from None
 
 
-def saved_settings(adapter_path: Path, config_class: type) -> Row:
+def saved_settings(adapter_path: Path, config_class: type) -> dict[str, Any]:
     """The flags of the run in `adapter_path`, for --resume; {} when they cannot be read."""
-    import struct
+    from safetensors import SafetensorError, safe_open
 
     path = adapter_path / "resume.safetensors"
-    with suppress(*DAMAGE, AttributeError, struct.error), path.open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        if path.is_file() and size < 10**8:  # no longer one is read by MLX, which is not needed
-            run = json.loads(json.loads(file.read(size))["__metadata__"]["run"])
-            return settings_of(run, config_class)
+    with suppress(*DAMAGE, AttributeError, SafetensorError):
+        if path.is_file():  # a device or a pipe has no end
+            with safe_open(path, "numpy") as file:
+                return settings_of(json.loads(file.metadata()["run"]), config_class)
     return {}
 
 
-def settings_of(run: Row, config_class: type) -> Row:
+def settings_of(run: ResumeRecord, config_class: type) -> dict[str, Any]:
     """The flags in a checkpoint's "run"; TypeError, ValueError and the like when they are none."""
     known = {f.name: str(f.type) for f in fields(config_class)}
-    settings: Row = {
+    settings = {
         name: Path(value) if "Path" in known[name] and value is not None else value
         for name, value in run["config"].items()
         if name in known

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # A shared beginning of the prompts (the worked examples) is read once from this length on.
 SHARED_PREFIX = 48
-CACHE_STEP = 32
 # Keys and values of all rows of a batch, in tokens: with more, long prompts outgrow the model.
 CACHE_TOKENS = 2048
 # The same for what reads references: tokens at one time, and positions whose logits exist at once.
@@ -112,11 +111,8 @@ def batch_generator(
 ) -> BatchGenerator:
     """mlx-lm's continuous batching, set up for our stop tokens and little memory."""
     from mlx_lm.generate import BatchGenerator
-    from mlx_lm.models.cache import BatchKVCache
     from mlx_lm.sample_utils import make_sampler
 
-    # The cache grows by this many positions at a time: 256 for answers of 96 would be mostly air.
-    BatchKVCache.step = CACHE_STEP
     return BatchGenerator(
         model if temp else GreedyHead(model),  # type: ignore[arg-type]  # it is called, no more
         stop_tokens=[[i] for i in stop_ids(tokenizer)],

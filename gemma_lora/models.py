@@ -9,13 +9,14 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_lora.cli import UserError
-from gemma_lora.device import Dtype, compute_dtype, on_gpu, use_fast_gelu
+from gemma_lora.device import Dtype, compute_dtype, is_prepared
 from gemma_lora.files import DAMAGE, Row, model_cache, partial_folder, sha256_of
 from gemma_lora.gguf_models import GEMMA_NOTICE, PACKAGED_INSTALL, convert_gguf
 from gemma_lora.hub import bound_hub_waits, explain_hub_error
@@ -193,15 +194,17 @@ def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, Token
     Weights are bfloat16 on a GPU and float32 on a CPU. With `quantize` the model is quantized
     once, kept in the cache, and that folder is what is loaded and returned.
     """
-    import mlx.core as mx
 
     folder = resolve_model(model)
     require_gemma(folder)
     if quantize:
         folder = quantized_folder(folder, quantize)
-    if not on_gpu():
-        mx.disable_compile()  # measured: no gain on the CPU, and a first compilation of seconds
-        use_fast_gelu()
+    if sys.platform == "linux" and not is_prepared():
+        warnings.warn(
+            "MLX computes with its slow BLAS here: call gemma_lora.device.prepare_process() before "
+            "anything imports mlx.core",
+            stacklevel=2,
+        )
     loaded, tokenizer, _ = load_folder(folder, compute_dtype())
     if not loaded.tie_word_embeddings:
         raise UserError(
@@ -257,3 +260,21 @@ def base_fingerprint(model: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(np.array(value.astype(mx.bfloat16).view(mx.uint16)).tobytes())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def recomputed_layers(model: nn.Module) -> Iterator[None]:
+    """Recompute the layers' activations in the backward pass instead of keeping them.
+
+    mlx-lm's function patches the layers' class for good: a second run in this process would nest
+    the patch, and one without the flag would recompute too.
+    """
+    from mlx_lm.tuner.trainer import grad_checkpoint
+
+    block: Any = type(model.layers[0])
+    plain = block.__call__
+    grad_checkpoint(model.layers[0])
+    try:
+        yield
+    finally:
+        block.__call__ = plain

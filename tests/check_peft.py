@@ -39,7 +39,7 @@ for switch in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
 from gemma_lora import adapters, device, files, generation, sql_text  # noqa: E402
 from gemma_lora.prompts import alpaca_prompt, encode, render_example, render_prompt, sql_prompt  # noqa: E402
 
-device.use_openblas()  # before anything imports mlx.core
+device.prepare_process()  # before anything imports mlx.core
 
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402

@@ -29,7 +29,7 @@ import train  # noqa: E402
 from gemma_lora import device, prompts  # noqa: E402
 from gemma_lora.models import named_arrays  # noqa: E402
 
-device.use_openblas()  # before anything imports mlx.core
+device.prepare_process()  # before anything imports mlx.core
 
 import dataset  # noqa: E402
 

@@ -42,9 +42,6 @@ def run_mlx_lm(args: argparse.Namespace) -> None:
 
     theirs.stream_generate = after_the_last  # type: ignore[assignment]
     folder = models.resolve_model(args.model)
-    if not device.on_gpu():
-        mx.disable_compile()
-        device.use_fast_gelu()
     sys.argv = [
         "mlx_lm.benchmark", "--model", str(folder), "-p", str(args.prompt_tokens),
         "-g", str(args.generation_tokens), "-n", str(args.trials),
@@ -96,7 +93,7 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES)
     args = parser.parse_args()
     if args.side:
-        device.use_openblas()
+        device.prepare_process()
         return run_mlx_lm(args) if args.side == SIDES[0] else run_ours(args)
     runs: dict[str, dict[str, list[float]]] = {side: {k: [] for k in KEYS} for side in SIDES}
     for number in range(args.rounds):

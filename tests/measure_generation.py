@@ -41,7 +41,7 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
 
 def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
     """Answer every prompt: texts, tokens, seconds, and memory before and at the peak."""
-    device.use_openblas()  # before MLX is imported
+    device.prepare_process()  # before MLX is imported
     import mlx.core as mx
     from mlx_lm.generate import stream_generate
 
@@ -74,7 +74,7 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def gaps(args: argparse.Namespace, one: list[str], other: list[str]) -> list[dict[str, float]]:
     """Where two answers part: the difference of the two tokens' logits, and the best logit."""
-    device.use_openblas()
+    device.prepare_process()
     import mlx.core as mx
 
     tuned = adapters.load_finetuned(args.adapter_path)

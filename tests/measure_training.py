@@ -33,7 +33,7 @@ RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
 
 def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
     """Train with mlx-lm's own functions, as its command line calls them."""
-    device.use_openblas()
+    device.use_openblas()  # nothing else of ours: mlx-lm as it ships
     import numpy as np
     from mlx_lm import lora
     from mlx_lm.cli_ui import make_console
@@ -83,7 +83,7 @@ def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_ours(args: argparse.Namespace) -> dict[str, Any]:
     """Train with train.py and read its metrics."""
-    device.use_openblas()
+    device.prepare_process()
     config = train.TrainingConfig(
         model=args.model, data=args.data, adapter_path=Path(args.scratch) / "ours",
         iters=args.steps, batch_size=BATCH, num_layers=-1, learning_rate=RATE, rank=RANK,

@@ -26,7 +26,7 @@ import train  # noqa: E402
 from gemma_lora import adapters, device, loss, models  # noqa: E402
 from gemma_lora.batches import Example, batch_iterator, bucket_widths, epoch_batches, tokenize  # noqa: E402
 
-device.use_openblas()
+device.prepare_process()
 
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
@@ -67,7 +67,7 @@ def whole_logits(
 @contextmanager
 def recomputed_layers(model: Any) -> Iterator[None]:
     """What --grad-checkpoint does."""
-    with train.recomputed_layers(model):
+    with models.recomputed_layers(model):
         yield
 
 

@@ -208,7 +208,7 @@ def draw_once() -> None:
 def serve() -> None:
     """Answer runs, one JSON line each, until stdin ends."""
 
-    device.use_openblas()
+    device.prepare_process()
     for name in IMPORTS:
         importlib.import_module(name)
     draw_once()

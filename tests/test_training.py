@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import combinations, islice
 from pathlib import Path
@@ -49,7 +50,9 @@ from gemma_lora.batches import (
 )
 from gemma_lora.cli import UserError
 from gemma_lora.loss import chunk_loss, chunk_loss_and_gradient, supervised_loss
-from train import TrainingConfig, TrainingRun
+from gemma_lora.optimizers import learning_rate_schedule
+from gemma_lora.validation import Validator
+from train import AfterStep, TrainingConfig
 
 KINDS = ("lora", "dora", "full")
 UNSTEADY = {"tokens_per_second", "peak_memory_gb", "val_seconds"}  # clock and memory
@@ -156,7 +159,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
 def scripted_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let validations return these losses, in this order (the first is that of step 0)."""
     waiting = iter(losses)
-    monkeypatch.setattr(TrainingRun, "loss_on", lambda run, examples: next(waiting))
+    monkeypatch.setattr(Validator, "loss_on", lambda validator, examples: next(waiting))
 
 
 # --- Loss ---------------------------------------------------------------------------------------
@@ -226,7 +229,7 @@ def test_gradients_are_those_of_the_plain_loss(
     wanted = arrays(expected)
     if compiled:
         mx.enable_compile()
-    with train.recomputed_layers(model) if recompute else train.nullcontext():
+    with models.recomputed_layers(model) if recompute else nullcontext():
         differentiate = nn.value_and_grad(model, supervised_loss)
 
         def step(*batch: mx.array) -> Any:
@@ -524,7 +527,7 @@ RESUMABLE = {
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let a run be asked to stop, as Ctrl-C does, while it is in this step."""
-    monkeypatch.setattr(TrainingRun, "agree_to_stop", lambda run: run.progress.step >= step)
+    monkeypatch.setattr(AfterStep, "asked_to_stop", lambda after: after.run.progress.step >= step)
 
 
 @pytest.mark.parametrize("changes", RESUMABLE.values(), ids=RESUMABLE)
@@ -857,7 +860,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
 
 def test_an_update_that_is_not_finite_changes_no_weight(tiny_model: Path) -> None:
     model, _ = adapted_model(tiny_model, "lora")
-    optimizer = train.make_optimizer(TrainingConfig(warmup=0), model)
+    optimizer = train.optimizer_for(TrainingConfig(warmup=0), model)
     before = arrays(model.trainable_parameters())
     gradients = tree_map(mx.ones_like, model.trainable_parameters())
     broken = tree_map(lambda g: g * math.nan, gradients)
@@ -865,7 +868,7 @@ def test_an_update_that_is_not_finite_changes_no_weight(tiny_model: Path) -> Non
     assert not math.isfinite(optimizer.state["grad_norm"].item())
     after = arrays(model.trainable_parameters())
     assert all((before[n] == after[n]).all() for n in before)
-    healthy = train.make_optimizer(TrainingConfig(warmup=0), model)
+    healthy = train.optimizer_for(TrainingConfig(warmup=0), model)
     healthy.update(model, gradients)
     assert healthy.state["grad_norm"].item() == pytest.approx(
         math.sqrt(sum(w.size for w in before.values())), rel=1e-5
@@ -886,7 +889,7 @@ def test_a_validation_loss_that_is_not_finite_is_no_best(
 def test_clipping_bounds_the_gradient(tiny_model: Path, clip: float) -> None:
     model, _ = adapted_model(tiny_model, "lora")
     seen: list[Any] = []
-    optimizer = train.make_optimizer(
+    optimizer = train.optimizer_for(
         TrainingConfig(grad_clip=clip, warmup=0, optimizer="adam"), model
     )
     apply_single = optimizer.apply_single
@@ -904,7 +907,11 @@ def test_learning_rate_schedule(schedule: Any) -> None:
     config = TrainingConfig(
         iters=200, grad_accumulation_steps=2, warmup=10, learning_rate=1e-3, lr_schedule=schedule
     )
-    rates = [train.learning_rate_schedule(config)(mx.array(i)).item() for i in range(100)]
+    updates = config.total_iters // config.grad_accumulation_steps
+    rate_at = learning_rate_schedule(
+        config.lr_schedule, config.learning_rate, config.warmup, updates
+    )
+    rates = [rate_at(mx.array(i)).item() for i in range(100)]
     assert 0 < rates[0] < 2e-4  # counted in updates, and never an update of rate zero
     assert rates[:10] == sorted(rates[:10]) and rates[10] == pytest.approx(1e-3, rel=1e-3)
     assert rates[10:] == sorted(rates[10:], reverse=True)

@@ -186,7 +186,7 @@ def keep(name: str, path: Path) -> dict[str, Figures]:
 def machine() -> str:
     """Chip, cores, system, dtype and versions in one line."""
 
-    device.use_openblas()
+    device.prepare_process()
     told = device.describe_machine()
     versions = told["versions"]
     return (
