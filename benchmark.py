@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import test_finetuned as evaluation
 from gemma_lora.adapters import Finetuned, load_finetuned
@@ -30,6 +30,13 @@ from gemma_lora.benchmark_report import (
     BASE,
     FOUR_BIT,
     FUSED,
+    Baseline,
+    BaselineFigure,
+    BenchmarkResult,
+    Load,
+    Quality,
+    SpeedRatio,
+    VariantFacts,
     benchmark_markdown,
     draw_benchmark,
     show_benchmark,
@@ -44,15 +51,24 @@ from gemma_lora.device import (
     process_peak_gb,
 )
 from gemma_lora.figures import TUNED, summarize
-from gemma_lora.files import Row, jsonable, remove_leftovers, require_writable, write_together
-from gemma_lora.generation import generate_batch, prompt_ids, reference_losses, stop_ids
+from gemma_lora.files import (
+    JsonObject,
+    jsonable,
+    remove_leftovers,
+    require_writable,
+    write_together,
+)
+from gemma_lora.generation import Answer, generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.prompts import render_prompt
-from gemma_lora.splits import read_manifest
+from gemma_lora.splits import Row, read_manifest
 from gemma_lora.statistics import paired_ratio
 from gemma_lora.timing import (
     METRICS,
     OTHER_DEFINITIONS,
+    Figures,
+    TimedSample,
     Work,
+    metric_of,
     shape_work,
     shares_of_limit,
     time_once,
@@ -170,33 +186,41 @@ def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"runs": 3} if given.get("quick") else {}
 
 
-def compare_variants(samples: Sequence[Row], reference: str) -> list[Row]:
+def compare_variants(samples: Sequence[TimedSample], reference: str) -> list[SpeedRatio]:
     """Paired ratios of every variant to `reference`, for each workload and speed."""
     timed = {(s["variant"], s["work"], s["run"], s["row"]): s for s in samples}
     names = dict.fromkeys(s["variant"] for s in samples if s["variant"] != reference)
-    found = []
+    found: list[SpeedRatio] = []
     for name in names:
         for work in dict.fromkeys(s["work"] for s in samples):
-            for metric in ("prompt_tps", "generation_tps"):
-                pairs = [
-                    (sample[metric], timed[(reference, *key[1:])][metric])
-                    for key, sample in timed.items()
-                    if key[:2] == (name, work)
-                ]
-                new, old = ([p[i] for p in pairs if all(p)] for i in (0, 1))
-                if new:
-                    told = {"variant": name, "reference": reference, "work": work, "metric": metric}
-                    found.append(told | paired_ratio(new, old, True))
+            pairs = [
+                (sample, timed[(reference, *key[1:])])
+                for key, sample in timed.items()
+                if key[:2] == (name, work)
+            ]
+            prefill = [(new["prompt_tps"], old["prompt_tps"]) for new, old in pairs]
+            decode = [
+                (fast, slow)
+                for new, old in pairs
+                if (fast := new["generation_tps"]) and (slow := old["generation_tps"])
+            ]
+            for metric, speeds in (("prompt_tps", prefill), ("generation_tps", decode)):
+                if speeds:
+                    news, olds = zip(*speeds, strict=True)
+                    found.append({
+                        "variant": name, "reference": reference, "work": work, "metric": metric,
+                        **paired_ratio(news, olds, True),
+                    })  # fmt: skip
     return found
 
 
-def busy_notes(figures: Row, load_average: float | None) -> list[str]:
+def busy_notes(figures: Figures, load_average: float | None) -> list[str]:
     """What says that other programs (or heat) disturbed the run. Prompts differ by themselves."""
     wide = []
     for variant, works in figures.items():
         for work, measured in works.items():
             for metric in ("prompt_tps", "generation_tps"):
-                stats = measured.get(metric)
+                stats = metric_of(measured, metric)
                 spread = stats["std"] / stats["mean"] if stats else 0.0
                 if work != "prompts" and spread > WIDE_SPREAD:
                     wide.append((spread, f"{variant}, {work} {METRICS[metric][0]}"))
@@ -210,17 +234,17 @@ def busy_notes(figures: Row, load_average: float | None) -> list[str]:
     ]
 
 
-def compare_with_baseline(now: Row, before: Row, tolerance: float) -> list[Row]:
+def compare_with_baseline(now: Figures, before: Figures, tolerance: float) -> list[BaselineFigure]:
     """Every figure both runs have: median now over median before, and whether it is worse.
 
     Worse means beyond `tolerance` and beyond twice the two runs' spread together.
     """
-    found = []
-    for variant, works in now["figures"].items():
+    found: list[BaselineFigure] = []
+    for variant, works in now.items():
         for work, figures in works.items():
-            then_figures = before["figures"].get(variant, {}).get(work, {})
+            then_figures = before.get(variant, {}).get(work)
             for metric, (_, _, more_is_better, _) in METRICS.items():
-                new, old = figures.get(metric), then_figures.get(metric)
+                new, old = metric_of(figures, metric), metric_of(then_figures, metric)
                 if more_is_better is None or not new or not old or not old["median"]:
                     continue
                 ratio = new["median"] / old["median"]
@@ -235,8 +259,17 @@ def compare_with_baseline(now: Row, before: Row, tolerance: float) -> list[Row]:
     return found
 
 
-def make_works(config: BenchmarkConfig, tuned: Finetuned, rows: Sequence[Row]) -> list[Row]:
-    """What every run times: [{"work": Work, "run": number or None for every run}]."""
+class ScheduledWork(NamedTuple):
+    """A piece of work and the number of the run that times it; None for every run."""
+
+    work: Work
+    run: int | None
+
+
+def make_works(
+    config: BenchmarkConfig, tuned: Finetuned, rows: Sequence[Row]
+) -> list[ScheduledWork]:
+    """What is timed, and in which runs."""
     size = ("gpu" if on_gpu() else "cpu") + (", quick" if config.quick else "")
     prompt, generated, answer, per_run = SIZES[size]
     prompt, generated = config.prompt_tokens or prompt, config.generation_tokens or generated
@@ -245,16 +278,13 @@ def make_works(config: BenchmarkConfig, tuned: Finetuned, rows: Sequence[Row]) -
     if config.batch_size > 1:
         shorter = max(2, generated // 2)
         shapes.append(shape_work(prompt, shorter, config.batch_size, vocabulary, config.seed))
-    works: list[Row] = [{"work": shape, "run": None} for shape in shapes]
+    works = [ScheduledWork(shape, None) for shape in shapes]
     longest, stops = config.max_tokens or answer, frozenset(stop_ids(tuned.tokenizer))
     for index, row in enumerate(rows[: config.runs * per_run]):
         text = render_prompt(row["prompt"])
         ids = prompt_ids(tuned.model, tuned.tokenizer, text, longest)
-        name = str(row.get("id", index))
-        works.append({
-            "work": Work("prompts", (tuple(ids),), longest, stops, name),
-            "run": index % config.runs,
-        })  # fmt: skip
+        prompt_work = Work("prompts", (tuple(ids),), longest, stops, str(row.get("id", index)))
+        works.append(ScheduledWork(prompt_work, index % config.runs))
     return works
 
 
@@ -290,15 +320,16 @@ def make_variants(config: BenchmarkConfig, tuned: Finetuned) -> dict[str, Callab
 
 
 def run_trials(
-    config: BenchmarkConfig, variants: Mapping[str, Callable[[], nn.Module]], works: Sequence[Row]
-) -> list[Row]:
+    config: BenchmarkConfig,
+    variants: Mapping[str, Callable[[], nn.Module]],
+    works: Sequence[ScheduledWork],
+) -> list[TimedSample]:
     """Time all work for all variants; the order turns round from run to run, against drift."""
-    samples = []
+    samples: list[TimedSample] = []
     for run in range(-config.warmup, config.runs):
         label = f"run {run + 1} of {config.runs}" if run >= 0 else "warm-up"
         print(f"{label} ...", file=sys.stderr, flush=True)
-        todo = [w["work"] for w in works if w["run"] is None or w["run"] == run]
-        for work in todo:
+        for work in (w.work for w in works if w.run in (None, run)):
             for name in list(variants)[:: 1 if run % 2 == 0 else -1]:
                 model = variants[name]()
                 sample = time_once(model, work, weights_bytes(model), config.memory)
@@ -315,7 +346,7 @@ def measure_quality(
     tuned: Finetuned,
     variants: Mapping[str, Callable[[], nn.Module]],
     rows: Sequence[Row],
-) -> Row:
+) -> Quality:
     """Validation loss and, for SQL, execution accuracy, by the evaluation's own functions."""
     settings = evaluation.EvaluationConfig(
         adapter_path=config.adapter_path, data=config.data, split="valid", seed=config.seed
@@ -332,10 +363,9 @@ def measure_quality(
         speed[name] = sum(a.generation_tokens for a in made) / (time.perf_counter() - start)
         told = reference_losses(model, tuned.tokenizer, prompts, references)
         losses[name] = sum(nats for nats, _ in told) / sum(n for _, n in told)
-        pairs = zip(made, told, strict=True)
-        answers[name] = [{"answer": a, "loss": loss} for a, loss in pairs]
+        answers[name] = [Answer(*pair) for pair in zip(made, told, strict=True)]
     summary = summarize(evaluation.make_samples(rows, answers, settings))
-    paired = [p for p in summary["paired"] if p["against"] == BASE]
+    summary["paired"] = [p for p in summary["paired"] if p["against"] == BASE]
     return {
         "split": "valid",
         "n": len(rows),
@@ -343,14 +373,14 @@ def measure_quality(
         "val_loss": losses,
         "val_ppl": {name: math.exp(loss) for name, loss in losses.items()},
         "batched_generation_tps": speed,
-        "evaluation": summary | {"paired": paired},
+        "evaluation": summary,
     }
 
 
 # --- A whole run --------------------------------------------------------------------------------
 
 
-def read_baseline(path: Path) -> Row:
+def read_baseline(path: Path) -> JsonObject:
     """An earlier benchmark.json; raises UserError when it is not one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -363,52 +393,51 @@ def read_baseline(path: Path) -> Row:
         ) from None
 
 
-def judge_baseline(result: Row, before: Row, config: BenchmarkConfig) -> Row:
+def judge_baseline(
+    result: BenchmarkResult, before: JsonObject, config: BenchmarkConfig
+) -> Baseline:
     """The comparison with an earlier run; raises UserError when they share no figure."""
-    figures = compare_with_baseline(result, before, config.tolerance)
+    figures = compare_with_baseline(result["figures"], before["figures"], config.tolerance)
     if not figures:
         raise UserError(
             f"--baseline {config.baseline} has no figure of the same variant and shape: measure "
             "both with the same --quick, --prompt-tokens, --generation-tokens and --batch-size"
         )
-    keys = ("chip", "device", "dtype")
-    other = [k for k in keys if result["machine"][k] != before["machine"].get(k)]
-    notes = [f"The baseline is of another {k}: {before['machine'].get(k)}." for k in other]
+    machine, earlier = {**result["machine"]}, before["machine"]
+    other = [k for k in ("chip", "device", "dtype") if machine[k] != earlier.get(k)]
+    notes = [f"The baseline is of another {k}: {earlier.get(k)}." for k in other]
     return {
         "file": str(config.baseline), "tolerance": config.tolerance,
         "figures": figures, "notes": notes,
     }  # fmt: skip
 
 
-def measure(config: BenchmarkConfig) -> tuple[Row, Finetuned]:
+def measure(config: BenchmarkConfig) -> tuple[BenchmarkResult, Finetuned]:
     """Everything that needs the model: (result, model with adapter)."""
     import mlx.core as mx
 
     start = time.perf_counter()
     tuned = load_finetuned(config.adapter_path, config.model)
-    load_sec = time.perf_counter() - start
+    load_sec, active = time.perf_counter() - start, mx.get_active_memory()
     kind = tuned.config.setdefault("dataset_type", "sql")
     settings = evaluation.EvaluationConfig(
         adapter_path=config.adapter_path, data=config.data, split="valid",
         num_samples=config.num_samples, seed=config.seed,
     )  # fmt: skip
     rows = evaluation.evaluation_rows(settings, kind)
-    active = mx.get_active_memory()
     works = make_works(config, tuned, rows)
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     limits = measure_limits()
     variants = make_variants(config, tuned)
     samples = run_trials(config, variants, works)
-    figures, shape = timing_figures(samples), works[0]["work"]
-    about = {}
+    figures, shape = timing_figures(samples), works[0].work
+    about: dict[str, VariantFacts] = {}
     for name, install in variants.items():
         size = weights_bytes(install())
         share = shares_of_limit(figures[name], shape, size, tuned.model.args, limits)
         about[name] = {"weights_gb": size / 1e9, **share}
-    adapter = config.adapter_path / "adapters.safetensors"
     quality = measure_quality(config, tuned, variants, rows) if config.compare else None
-    reference = BASE if config.compare else TUNED
-    result = {
+    return {
         "format": 1,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
@@ -416,23 +445,30 @@ def measure(config: BenchmarkConfig) -> tuple[Row, Finetuned]:
         "shape": shape.name,
         "model": {k: tuned.config.get(k) for k in ("model", "base_fingerprint", "best_step")},
         "definitions": {k: v[3] for k, v in METRICS.items()} | OTHER_DEFINITIONS,
-        "load": {
-            "load_sec": load_sec, "active_memory_gb": active / 1e9,
-            "adapter_mb": adapter.stat().st_size / 1e6, "process_peak_gb": process_peak_gb(),
-        },
+        "load": load_facts(config, load_sec, active),
         "limits": limits,
         "variants": about,
         "figures": figures,
-        "comparisons": compare_variants(samples, reference),
+        "comparisons": compare_variants(samples, BASE if config.compare else TUNED),
         "quality": quality,
         "notes": busy_notes(figures, load_average),
         "baseline": None,
         "samples": samples,
-    }  # fmt: skip
-    return result, tuned
+    }, tuned
 
 
-def benchmark(config: BenchmarkConfig) -> Row:
+def load_facts(config: BenchmarkConfig, load_sec: float, active_bytes: int) -> Load:
+    """What loading took, and what the process held at most until now."""
+    adapter = config.adapter_path / "adapters.safetensors"
+    return {
+        "load_sec": load_sec,
+        "active_memory_gb": active_bytes / 1e9,
+        "adapter_mb": adapter.stat().st_size / 1e6,
+        "process_peak_gb": process_peak_gb(),
+    }
+
+
+def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
     """Measure as configured, write the reports and return what benchmark.json holds."""
     before = read_baseline(config.baseline) if config.baseline else None
     if config.adapter_path.is_dir():  # else loading says what is missing
@@ -451,11 +487,14 @@ def benchmark(config: BenchmarkConfig) -> Row:
         else:
             manifest = read_manifest(config.data)
             files[card] = make_card(result, tuned.config, manifest, config.adapter_path)
-    files[folder / "benchmark.json"] = json.dumps(result, indent=2) + "\n"
+    record = folder / "benchmark.json"
     remove_leftovers(folder, ["benchmark.*", card.name])
-    write_together(files)
+    write_together(files, record, json.dumps(result, indent=2) + "\n")
     show_benchmark(result, f"Benchmark of {config.adapter_path} on {result['machine']['device']}")
-    print(f"written to {folder}: {', '.join(sorted(p.name for p in files))}", file=sys.stderr)
+    print(
+        f"written to {folder}: {', '.join(sorted(p.name for p in (*files, record)))}",
+        file=sys.stderr,
+    )
     if config.json:
         print(json.dumps(result))
     return result

@@ -25,21 +25,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.files import (
     ROOT,
-    Row,
+    JsonObject,
     json_lines,
+    jsonable,
     remove_leftovers,
     require_writable,
     sha256_of,
     write_atomic,
     write_together,
 )
-from gemma_lora.hub import bound_hub_waits, explain_hub_error
 from gemma_lora.models import DEFAULT_MODEL, load_tokenizer, token_lengths
+from gemma_lora.pictures import new_figure, png_of
 from gemma_lora.prompts import (
     CONTROL_CHARACTERS,
     alpaca_prompt,
@@ -50,10 +51,29 @@ from gemma_lora.prompts import (
 )
 from gemma_lora.report import track_rows
 from gemma_lora.sandbox import verify_gold
-from gemma_lora.sources import READERS, read_local
-from gemma_lora.splits import SPLITS, balanced_order, similar_schemas, split_groups
+from gemma_lora.sources import (
+    READERS,
+    REQUIRED_COLUMNS,
+    match_columns,
+    read_hub,
+    read_local,
+)
+from gemma_lora.splits import (
+    SPLITS,
+    Manifest,
+    Origin,
+    Rendered,
+    Row,
+    SplitFile,
+    balanced_order,
+    similar_schemas,
+    split_groups,
+)
 from gemma_lora.sql_text import schema_key, schema_of
 from gemma_lora.statistics import percentiles
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
 MAX_SEQ_LENGTH = 512
@@ -63,22 +83,11 @@ PUNCTUATION = {ord(c): " " for c in ".,:;!?'\"`"} | {
 }
 EMPTY_INPUTS = {"noinput", "no input", "<noinput>", "n/a", "none", "null"}
 
-# For each field: the canonical column, then the names it goes by elsewhere, best first.
-COLUMN_ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
-    "sql": {
-        "sql_prompt": ("question", "instruction", "prompt", "utterance", "nl"),
-        "sql": ("query", "response", "answer", "output", "completion", "SQL"),
-        "sql_context": ("context", "input", "schema", "create_table"),
-        "sql_explanation": ("explanation",),
-    },
-    "alpaca": {
-        "instruction": ("question", "prompt", "query"),
-        "output": ("response", "answer", "completion"),
-        "input": ("context",),
-    },
-}
-REQUIRED_COLUMNS = {"sql": ("sql_prompt", "sql"), "alpaca": ("instruction", "output")}
 EXTRA_COLUMNS = {"complexity": "sql_complexity", "task": "sql_task_type", "domain": "domain"}
+
+
+Item = TypeVar("Item")
+CleanFields = dict[str, str | None]  # a source's row under our column names
 
 
 @dataclass(frozen=True)
@@ -173,40 +182,8 @@ class DatasetConfig:
         return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
-def read_hub(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
-    """Download (or find in the cache) a hub data set: its train split's rows, and where from."""
-    import datasets
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # httpx's: also that of a broken connection
-
-    datasets.disable_progress_bars() if not sys.stderr.isatty() else None
-    print(f"loading {config.source} from the hub ...", file=sys.stderr)
-    bound_hub_waits()
-    offline = "use --dataset-name sample, or a local .json, .jsonl, .csv or .parquet file"
-    revision, card, refusal = config.revision, None, None
-    try:
-        info = HfApi().dataset_info(config.source, revision=revision)
-        revision, card = info.sha, info.card_data
-    except Exception as error:  # whatever the transport raises; the next call says what is wrong
-        refusal = error
-        if not isinstance(error, ValueError) and getattr(error, "response", None) is None:
-            datasets.config.HF_HUB_OFFLINE = True  # no answer: the cache, without 20 s of retries
-    try:
-        data = datasets.load_dataset(config.source, split="train", revision=revision)
-    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
-        error.__cause__ = error.__cause__ or refusal  # load_dataset drops it
-        raise explain_hub_error(error, config.source, offline) from None
-    blocks = data.iter(batch_size=1000)
-    rows = (dict(zip(b, values, strict=True)) for b in blocks for values in zip(*b.values()))  # noqa: B905
-    return rows, {
-        "name": config.source,
-        "revision": revision,
-        "licence": (card.get("license") if card else None) or data.info.license or None,
-    }
-
-
-def open_source(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
-    """Find the rows: (iterator, {"name", "revision", "licence"})."""
+def open_source(config: DatasetConfig) -> tuple[Iterator[JsonObject], Origin]:
+    """Find the rows: (iterator, where they come from)."""
     if config.source == "sample":
         path = ROOT / "data" / f"sample_{config.type}.jsonl"
         return read_local(path), {
@@ -220,31 +197,7 @@ def open_source(config: DatasetConfig) -> tuple[Iterator[Row], Row]:
         return read_local(path), {"name": config.source_name, "revision": revision, "licence": None}
     if path.suffix in READERS or config.source.startswith((".", "/", "~")):
         raise UserError(f"there is no file {config.source}: check the path in --dataset-name")
-    return read_hub(config)
-
-
-def match_columns(columns: Sequence[str], kind: str, given: Mapping[str, str]) -> dict[str, str]:
-    """{our column: theirs} for the columns of a set; raises UserError when one is missing."""
-    there = ", ".join(sorted(columns))
-    unknown = sorted(set(given) - set(COLUMN_ALIASES[kind]))
-    absent = sorted(set(given.values()) - set(columns))
-    if unknown:
-        ours = ", ".join(COLUMN_ALIASES[kind])
-        raise UserError(f"--columns names '{unknown[0]}', which is none of {ours}")
-    if absent:
-        raise UserError(f"--columns points at '{absent[0]}', but the columns are: {there}")
-    found = dict(given)
-    for ours, aliases in COLUMN_ALIASES[kind].items():
-        free = [c for c in (ours, *aliases) if c in columns and c not in found.values()]
-        if ours not in found and free:
-            found[ours] = free[0]
-    missing = [ours for ours in REQUIRED_COLUMNS[kind] if ours not in found]
-    if missing:
-        raise UserError(
-            f"no column for '{missing[0]}' of --type {kind}: the columns are: {there}; "
-            f"say which with --columns {missing[0]}=NAME"
-        )
-    return found
+    return read_hub(config.source, config.revision)
 
 
 # --- Cleaning -----------------------------------------------------------------------------------
@@ -269,9 +222,9 @@ def clean_text(text: str) -> tuple[str, list[str]]:
 
 def clean_row(
     row: Mapping[str, Any], columns: Mapping[str, str], config: DatasetConfig
-) -> tuple[Row | None, str | None, list[str]]:
+) -> tuple[CleanFields | None, str | None, list[str]]:
     """Clean one raw row: (fields by our names or None, reason of a drop, repairs)."""
-    clean: Row = {}
+    clean: CleanFields = {}
     repairs: list[str] = []
     for ours, theirs in columns.items():
         value = row.get(theirs)
@@ -296,7 +249,9 @@ def clean_row(
     return clean, None, sorted(set(repairs))
 
 
-def rendered(question: str, completion: str, context: str | None, config: DatasetConfig) -> Row:
+def rendered(
+    question: str, completion: str, context: str | None, config: DatasetConfig
+) -> Rendered:
     """The parts of a row that follow from question, answer and context."""
     if config.type == "sql":
         shown = schema_of(context) if context and config.prompt_context == "schema" else context
@@ -316,19 +271,19 @@ def rendered(question: str, completion: str, context: str | None, config: Datase
     }
 
 
-def make_row(clean: Row, config: DatasetConfig) -> Row:
+def make_row(clean: Mapping[str, str | None], config: DatasetConfig) -> Row:
     """Build the row that is written: rendered text, and what it was made from."""
     question, answer, context = (
         ("sql_prompt", "sql", "sql_context")
         if config.type == "sql"
         else ("instruction", "output", "input")
     )
-    row = rendered(clean[question], clean[answer], clean.get(context), config)
-    row["source"] = config.source_name
-    row |= {k: clean[k] for k in EXTRA_COLUMNS if k in clean}
+    parts = rendered(clean[question] or "", clean[answer] or "", clean.get(context), config)
+    row: Row = {**parts, "source": config.source_name}
+    more = {k: clean[k] for k in EXTRA_COLUMNS if k in clean}
     if clean.get("sql_explanation"):
-        row["explanation"] = clean["sql_explanation"]
-    return row
+        more["explanation"] = clean["sql_explanation"]
+    return cast(Row, {**row, **more})
 
 
 def normalized(text: str) -> str:
@@ -339,7 +294,7 @@ def normalized(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).lower().translate(PUNCTUATION).split())
 
 
-def prompt_key(row: Row) -> bytes:
+def prompt_key(row: Rendered) -> bytes:
     """A short key of the normalised prompt."""
     return hashlib.md5(normalized(row["prompt"]).encode()).digest()
 
@@ -377,7 +332,7 @@ def clean_rows(
 # --- Choosing, proving, measuring ---------------------------------------------------------------
 
 
-def batched(items: Iterable[Row], size: int) -> Iterator[list[Row]]:
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Consecutive lists of at most `size` items (itertools.batched comes with Python 3.12)."""
     source = iter(items)
     while block := list(itertools.islice(source, size)):
@@ -392,17 +347,21 @@ def stratum(rows: Sequence[Row]) -> str | None:
     return None
 
 
+class Proven(NamedTuple):
+    """A row after its gold query was run."""
+
+    row: Row
+    moved_to: bytes | None  # the key of its prompt, where translating its context changed that
+
+
 def verify_rows(
     rows: Iterable[Row],
     config: DatasetConfig,
     counts: Mapping[str, Counter[str]],
-) -> Iterator[Row]:
-    """Run the gold query of each row that has a context; note in the row how that went.
-
-    A row whose prompt changed with its context holds "moved_to" for `without_collisions`.
-    """
+) -> Iterator[Proven]:
+    """Run the gold query of each row that has a context; note in the row how that went."""
     if config.type != "sql" or not config.verify_sql:
-        yield from rows
+        yield from (Proven(row, None) for row in rows)
         return
     waiting: deque[Row] = deque()
 
@@ -411,28 +370,30 @@ def verify_rows(
             waiting.append(row)
             yield row["context"] or "", row["completion"]
 
-    for verdict in verify_gold(pairs(), config.workers, config.sql_timeout):
+    for facts in verify_gold(pairs(), config.workers, config.sql_timeout):
         row = waiting.popleft()
         if not row["context"]:
-            yield row  # nothing to run it on: neither proven nor refuted
+            yield Proven(row, None)  # nothing to run it on: neither proven nor refuted
             continue
-        facts = ("gold_runs", "gold_returns_rows", "gold_kind", "uses_clock")
-        row |= {name: verdict[name] for name in facts}
-        if not row["gold_runs"] and not config.keep_unverified:
+        row["gold_runs"] = facts["gold_runs"]
+        row["gold_returns_rows"] = facts["gold_returns_rows"]
+        row["gold_kind"], row["uses_clock"] = facts["gold_kind"], facts["uses_clock"]
+        if not facts["gold_runs"] and not config.keep_unverified:
             counts["dropped"]["gold does not run"] += 1
             continue
-        ran = (verdict["gold"] or row["completion"], verdict["context"])
+        moved_to = None
+        ran = (facts["gold"] or row["completion"], facts["context"])
         if ran != (row["completion"], row["context"]):  # train on the SQL that runs on SQLite
             before = prompt_key(row)
-            row |= rendered(row["question"], *ran, config)
-            if (after := prompt_key(row)) != before:
-                row["moved_to"] = after
+            row = {**row, **rendered(row["question"], *ran, config)}
+            after = prompt_key(row)
+            moved_to = after if after != before else None
             counts["repaired"]["SQL translated to SQLite"] += 1
-        yield row
+        yield Proven(row, moved_to)
 
 
 def without_collisions(
-    rows: Iterable[tuple[Row, tuple[int, int]]],
+    found: Iterable[tuple[Proven, tuple[int, int]]],
     prompts: Mapping[bytes, bytes],
     counts: Mapping[str, Counter[str]],
 ) -> Iterator[tuple[Row, tuple[int, int]]]:
@@ -441,12 +402,12 @@ def without_collisions(
     Done after all rows are read: sooner, it would depend on how far the SQL has got by then.
     """
     taken = set(prompts)
-    for row, size in rows:
-        key = row.pop("moved_to", None)
-        if key is not None and key in taken:
-            counts["dropped"]["duplicate"] += 1
-            continue
-        taken.add(key)
+    for (row, moved_to), size in found:
+        if moved_to is not None:
+            if moved_to in taken:
+                counts["dropped"]["duplicate"] += 1
+                continue
+            taken.add(moved_to)
         yield row, size
 
 
@@ -474,17 +435,10 @@ def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row
 
 def plot_lengths(lengths: Sequence[tuple[int, int]], config: DatasetConfig, unit: str) -> None:
     """Write lengths.png: histograms of prompt and whole-example lengths."""
-    try:
-        import matplotlib
-    except ImportError:
+    if (drawing := new_figure(8, 4.5)) is None:
         print("no lengths.png: pip install matplotlib", file=sys.stderr)
         return
-    matplotlib.use("Agg")
-    import io
-
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = drawing
     totals = [p + c for p, c in lengths]
     bins = [i * max(totals) / 60 for i in range(61)]
     axes.hist(totals, bins, label="whole example", color="#4c78a8", alpha=0.55)
@@ -498,47 +452,46 @@ def plot_lengths(lengths: Sequence[tuple[int, int]], config: DatasetConfig, unit
         xlabel=f"length ({unit})", ylabel="rows", title=f"{len(lengths):,} rows, {config.type}"
     )
     axes.legend()
-    buffer = io.BytesIO()
-    # No creation date and no library version inside: the same data give the same bytes.
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    write_atomic(config.output_dir / "lengths.png", buffer.getvalue())
+    write_atomic(config.output_dir / "lengths.png", png_of(figure))
 
 
 def build_manifest(
     config: DatasetConfig,
-    origin: Row,
-    columns: Mapping[str, str],
+    found: UsableRows,
     counts: Mapping[str, Counter[str]],
-    lengths: Sequence[tuple[int, int]],
-    facts: Row,
-) -> Row:
+    similar: int,
+    files: dict[str, SplitFile],
+) -> Manifest:
     """What was done, from what, with which result; no clock in it, so that runs can be compared."""
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    settings = jsonable(asdict(config))
     for local in ("output_dir", "preview", "workers"):  # change nothing in the data
         del settings[local]
     parts = {
-        "prompt": [p for p, _ in lengths],
-        "completion": [c for _, c in lengths],
-        "whole": [p + c for p, c in lengths],
+        "prompt": [p for p, _ in found.lengths],
+        "completion": [c for _, c in found.lengths],
+        "whole": [p + c for p, c in found.lengths],
     }
     return {
         "format": 1,
         "type": config.type,
-        "source": origin,
-        "columns": dict(columns),
+        "source": found.origin,
+        "columns": found.columns,
         "seed": config.seed,
         "settings": settings,
         "counts": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
         "token_lengths": {name: percentiles(values) for name, values in parts.items()},
-        **facts,
+        "lengths_by": found.lengths_by,
+        "max_seq_length_99": found.max_seq_length_99,
+        "balanced_by": found.balanced_by,
+        "similar_schemas": similar,
+        "files": files,
     }
 
 
 # --- What a person sees -------------------------------------------------------------------------
 
 
-def show_summary(config: DatasetConfig, manifest: Row) -> None:
+def show_summary(config: DatasetConfig, manifest: Manifest) -> None:
     """Print the manifest's counts as a table that fits 80 columns."""
     from rich.console import Console
     from rich.table import Table
@@ -613,12 +566,26 @@ def draw_rows(clean: Iterator[Row], config: DatasetConfig) -> tuple[Iterable[Row
             f"{config.source}: ask for fewer, or leave it out to keep all"
         )
     label = stratum(rows)
-    order = balanced_order([r.get(label or "", "") for r in rows], config.seed)
+    labels = [str(dict(r).get(label or "", "")) for r in rows]
+    order = balanced_order(labels, config.seed)
     return track_rows([rows[i] for i in order], "running gold SQL", len(rows)), label
 
 
-def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tuple[list[Row], Row]:
-    """Read, clean, verify, sample and measure: (rows, {"origin", "columns", "lengths", facts})."""
+@dataclass(frozen=True)
+class UsableRows:
+    """Rows that can be trained on, and what was found out on the way to them."""
+
+    rows: list[Row]
+    lengths: list[tuple[int, int]]  # (prompt, completion) of each row in tokens
+    origin: Origin
+    columns: dict[str, str]  # {ours: theirs}
+    lengths_by: str
+    max_seq_length_99: int  # would keep 99% of all rows
+    balanced_by: str | None
+
+
+def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> UsableRows:
+    """Read, clean, verify, sample and measure; raises UserError when nothing is left."""
     raw, origin = open_source(config)
     head = list(itertools.islice(raw, 1000))  # a row of JSON may lack what the next one has
     if not head:
@@ -630,41 +597,56 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> tu
         print(f"columns: {renamed}", file=sys.stderr)
     prompts: dict[bytes, bytes] = {}
     everything = track_rows(itertools.chain(head, raw), "reading the rows")
-    clean = clean_rows(everything, columns, config, counts, prompts)
-    rows, label = draw_rows(clean, config)
-    tokenizer, wanted = load_tokenizer(config.model), config.sample_size
-    fitting: list[tuple[Row, tuple[int, int]]] = []
-    every_length: list[int] = []
-    for block in batched(verify_rows(rows, config, counts), 1000):
-        for row, size in zip(block, token_lengths(block, tokenizer), strict=True):
-            every_length.append(sum(size))
-            if sum(size) > config.max_seq_length:
-                counts["dropped"]["over --max-seq-length"] += 1
-            elif not wanted or len(fitting) < wanted:
-                fitting.append((row, size))
-        if wanted and len(fitting) >= wanted:
-            break
-    fitting = list(without_collisions(fitting, prompts, counts))
-    kept, lengths = [row for row, _ in fitting], [size for _, size in fitting]
+    rows, label = draw_rows(clean_rows(everything, columns, config, counts, prompts), config)
+    tokenizer = load_tokenizer(config.model)
+    fitting, whole = fitting_rows(verify_rows(rows, config, counts), tokenizer, config, counts)
+    kept = list(without_collisions(fitting, prompts, counts))
     if not kept:
         why = ", ".join(f"{reason}: {n}" for reason, n in counts["dropped"].items())
         raise UserError(f"no usable row in {config.source} ({why})")
+    wanted = config.sample_size
     if wanted and len(kept) < wanted:
         print(f"--sample-size {wanted}: only {len(kept)} rows can be used", file=sys.stderr)
-    facts = {
-        "lengths_by": f"tokenizer of {config.model}" if tokenizer else "estimate from characters",
-        "max_seq_length_99": percentiles(every_length)["p99"],
-        "balanced_by": label,
-    }
-    return kept, {"origin": origin, "columns": columns, "lengths": lengths, "facts": facts}
+    return UsableRows(
+        [row for row, _ in kept],
+        [size for _, size in kept],
+        origin,
+        columns,
+        f"tokenizer of {config.model}" if tokenizer else "estimate from characters",
+        percentiles(whole)["p99"],
+        label,
+    )
 
 
-def prepare(config: DatasetConfig) -> Row:
-    """Prepare the data of `config`, write the files and return the manifest."""
-    require_writable(config.output_dir)
-    counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired", "gold", "split")}
-    rows, found = usable_rows(config, counts)
-    splits = split_rows(rows, config)
+def fitting_rows(
+    proven: Iterable[Proven],
+    tokenizer: Tokenizer | None,
+    config: DatasetConfig,
+    counts: Mapping[str, Counter[str]],
+) -> tuple[list[tuple[Proven, tuple[int, int]]], list[int]]:
+    """(rows short enough with their lengths, the lengths of all); --sample-size at most."""
+    fitting: list[tuple[Proven, tuple[int, int]]] = []
+    whole: list[int] = []
+    wanted = config.sample_size
+    for block in batched(proven, 1000):
+        sizes = token_lengths([one.row for one in block], tokenizer)
+        for one, size in zip(block, sizes, strict=True):
+            whole.append(sum(size))
+            if sum(size) > config.max_seq_length:
+                counts["dropped"]["over --max-seq-length"] += 1
+            elif not wanted or len(fitting) < wanted:
+                fitting.append((one, size))
+        if wanted and len(fitting) >= wanted:
+            break
+    return fitting, whole
+
+
+def count_splits(
+    rows: Sequence[Row],
+    splits: Mapping[str, Sequence[Row]],
+    counts: Mapping[str, Counter[str]],
+) -> None:
+    """Add to `counts` what the gold queries did and how many rows each split got."""
     for row in rows:
         if "gold_runs" in row:
             counts["gold"]["runs on SQLite"] += row["gold_runs"]
@@ -676,25 +658,30 @@ def prepare(config: DatasetConfig) -> Row:
     counts["rows"]["kept"] = sum(counts["split"].values())
     if failing := len(rows) - counts["rows"]["kept"]:
         counts["dropped"]["gold does not run, drawn for valid or test"] = failing
-    files = {f"{name}.jsonl": "".join(json_lines(splits[name])).encode() for name in SPLITS}
-    facts = {
-        **found["facts"],
-        "similar_schemas": similar_schemas(splits) if config.type == "sql" else 0,
-    }
-    facts["files"] = {
+
+
+def prepare(config: DatasetConfig) -> Manifest:
+    """Prepare the data of `config`, write the files and return the manifest."""
+    require_writable(config.output_dir)
+    counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired", "gold", "split")}
+    found = usable_rows(config, counts)
+    splits = split_rows(found.rows, config)
+    count_splits(found.rows, splits, counts)
+    lines = {f"{name}.jsonl": "".join(json_lines(splits[name])).encode() for name in SPLITS}
+    files: dict[str, SplitFile] = {
         name: {"rows": counts["split"][name[:-6]], "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in files.items()
+        for name, data in lines.items()
     }
-    manifest = build_manifest(
-        config, found["origin"], found["columns"], counts, found["lengths"], facts
-    )
-    remove_leftovers(config.output_dir, (*files, "manifest.json", "lengths.png"))
+    similar = similar_schemas(splits) if config.type == "sql" else 0
+    manifest = build_manifest(config, found, counts, similar, files)
+    remove_leftovers(config.output_dir, (*lines, "manifest.json", "lengths.png"))
     write_together(
-        {config.output_dir / name: data for name, data in files.items()}
-        | {config.output_dir / "manifest.json": json.dumps(manifest, indent=2) + "\n"}
+        {config.output_dir / name: data for name, data in lines.items()},
+        config.output_dir / "manifest.json",
+        json.dumps(manifest, indent=2) + "\n",
     )
-    unit = "tokens" if "tokenizer" in facts["lengths_by"] else "tokens, estimated"
-    plot_lengths(found["lengths"], config, unit)
+    unit = "tokens" if "tokenizer" in found.lengths_by else "tokens, estimated"
+    plot_lengths(found.lengths, config, unit)
     show_summary(config, manifest)
     if config.preview:
         show_preview(splits["train"][: config.preview])

@@ -23,23 +23,22 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
 
 import dataset
 from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
 from gemma_lora.chat import Chat, ChatSettings, converse, use_db, use_schema
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.device import prepare_process
-from gemma_lora.figures import TUNED, score_text, summarize
+from gemma_lora.figures import TUNED, Output, Sample, score_text, summarize
 from gemma_lora.files import (
-    Row,
     json_lines,
     remove_leftovers,
     require_writable,
     sha256_of,
     write_together,
 )
-from gemma_lora.generation import Generation, generate_batch, reference_losses
+from gemma_lora.generation import Answer, generate_batch, reference_losses
 from gemma_lora.prompts import render_chat
 from gemma_lora.report import (
     count_answers,
@@ -49,7 +48,7 @@ from gemma_lora.report import (
     show_report,
 )
 from gemma_lora.sandbox import SqlWorker
-from gemma_lora.splits import read_split
+from gemma_lora.splits import Row, read_split
 from gemma_lora.verdicts import ABS_TOL, REL_TOL, first_rows, prepare_gold, score_sql
 
 if TYPE_CHECKING:
@@ -256,16 +255,20 @@ def shot_turns(config: EvaluationConfig, kind: str) -> list[tuple[str, str]]:
     return [turn for r in drawn for turn in (("user", r["prompt"]), ("model", r["completion"]))]
 
 
+class Speed(TypedDict):
+    """How fast a model answered all rows together."""
+
+    generation_tps: float
+    seconds: float
+
+
 def run_models(
     tuned: Finetuned,
     rows: Sequence[Row],
     turns: list[tuple[str, str]],
     config: EvaluationConfig,
-) -> tuple[dict[str, list[Row]], Row]:
-    """Let every model answer all rows: ({model: answers}, {model: speed}).
-
-    An answer is {"answer": Generation, "loss": (nats, tokens) of the reference or None}.
-    """
+) -> tuple[dict[str, list[Answer]], dict[str, Speed]]:
+    """Let every model answer all rows: ({model: answers}, {model: speed})."""
     kind = rows[0]["type"]
     runs: dict[str, tuple[Literal["base", "finetuned"], list[tuple[str, str]]]] = {
         "base": ("base", [])
@@ -274,8 +277,8 @@ def run_models(
         runs = {"base, 0 shots": ("base", []), f"base, {config.shots} shots": ("base", turns)}
     runs[TUNED] = ("finetuned", [])
     max_tokens = config.max_tokens or MAX_TOKENS[kind]
-    found: dict[str, list[Row]] = {}
-    speed: Row = {}
+    found: dict[str, list[Answer]] = {}
+    speed: dict[str, Speed] = {}
     with count_answers(len(runs) * len(rows), "answers") as advance:
         for name, (which, earlier) in runs.items():
             model = tuned.use(which)
@@ -290,40 +293,37 @@ def run_models(
             known = [r["completion"] for r in rows if kind == "alpaca" and r["completion"]]
             losses = reference_losses(model, tuned.tokenizer, prompts[: len(known)], known)
             pairs = zip_longest(answers, losses)
-            found[name] = [{"answer": a, "loss": loss} for a, loss in pairs]
+            found[name] = [Answer(said, loss) for said, loss in pairs]
     return found, speed
 
 
 def make_samples(
-    rows: Sequence[Row], found: Mapping[str, Sequence[Row]], config: EvaluationConfig
-) -> list[Row]:
+    rows: Sequence[Row], found: Mapping[str, Sequence[Answer]], config: EvaluationConfig
+) -> list[Sample]:
     """Score every answer: the rows of evaluation_samples.jsonl."""
     samples = []
     with SqlWorker() as worker:
         for index, row in enumerate(rows):
-            sample = {
-                k: row.get(k)
-                for k in ("id", "type", "source", "complexity", "question", "context", "prompt")
-            }
+            known: dict[str, Any] = {**row}
+            kept = ("id", "type", "source", "complexity", "question", "context", "prompt")
             answers = {name: made[index] for name, made in found.items()}
             if row["type"] == "sql":
-                sample |= sql_scores(row, answers, worker, config)
+                scores = sql_scores(row, answers, worker, config)
             else:
-                sample |= text_scores(row, answers)
-            samples.append(sample)
+                scores = text_scores(row, answers)
+            samples.append(cast(Sample, {k: known.get(k) for k in kept} | {**scores}))
     return samples
 
 
 def sql_scores(
-    row: Row, answers: Mapping[str, Row], worker: SqlWorker, config: EvaluationConfig
-) -> Row:
+    row: Row, answers: Mapping[str, Answer], worker: SqlWorker, config: EvaluationConfig
+) -> Sample:
     """A SQL row's gold and every model's verdict: fields of a sample."""
     gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
     outputs = {}
-    for name, made in answers.items():
-        said: Generation = made["answer"]
+    for name, (said, _) in answers.items():
         verdict = score_sql(said.text, said.finish_reason, gold, row, worker, config.sql_timeout)
-        outputs[name] = asdict(said) | verdict
+        outputs[name] = cast(Output, {**asdict(said), **verdict})
     return {
         "gold": gold.sql,
         "kind": gold.kind,
@@ -334,14 +334,13 @@ def sql_scores(
     }
 
 
-def text_scores(row: Row, answers: Mapping[str, Row]) -> Row:
+def text_scores(row: Row, answers: Mapping[str, Answer]) -> Sample:
     """An instruction row's reference and every model's scores: fields of a sample."""
     outputs = {}
-    for name, made in answers.items():
-        said: Generation = made["answer"]
-        loss = made["loss"] and made["loss"][0]
-        outputs[name] = asdict(said) | score_text(said.text, row["completion"], loss)
-    counted = next(iter(answers.values()))["loss"]
+    for name, (said, loss) in answers.items():
+        scores = score_text(said.text, row["completion"], loss and loss[0])
+        outputs[name] = cast(Output, {**asdict(said), **scores})
+    counted = next(iter(answers.values())).loss
     return {
         "gold": row["completion"],
         "reference_tokens": counted[1] if counted else None,
@@ -351,7 +350,7 @@ def text_scores(row: Row, answers: Mapping[str, Row]) -> Row:
 
 def forgetting_samples(
     tuned: Finetuned, kind: str, config: EvaluationConfig
-) -> tuple[str, list[Row]]:
+) -> tuple[str, list[Sample]]:
     """(title, samples) of both models on the other task's bundled sample."""
     other = "alpaca" if kind == "sql" else "sql"
     settings = dataset.DatasetConfig(type=other, dataset_name="sample")  # type: ignore[arg-type]
@@ -366,7 +365,7 @@ def forgetting_samples(
     return title, make_samples(rows, found, config)
 
 
-def run_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> Row:
+def run_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> dict[str, Any]:
     """With what a run was made: everything that is not computed from its samples."""
     from importlib import metadata
 
@@ -406,7 +405,26 @@ def run_title(config: EvaluationConfig, n: int) -> str:
     )
 
 
-def evaluate(config: EvaluationConfig) -> Row:
+def write_report(
+    folder: Path, samples: Sequence[Sample], text: str, report: Mapping[str, Any]
+) -> None:
+    """Write the three files of a scored run; evaluation.json vouches for the others."""
+    remove_leftovers(folder, ["evaluation*"])
+    write_together(
+        {
+            folder / "evaluation_samples.jsonl": "".join(json_lines(samples)),
+            folder / "evaluation.md": text,
+        },
+        folder / "evaluation.json",
+        json.dumps(report, indent=2) + "\n",
+    )
+    print(
+        f"written: {folder}/evaluation.json, evaluation_samples.jsonl and evaluation.md",
+        file=sys.stderr,
+    )
+
+
+def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     """Compare base and fine-tuned model as configured; returns what evaluation.json holds.
 
     For the default prompts nothing is written and "summary" is None.
@@ -425,7 +443,7 @@ def evaluate(config: EvaluationConfig) -> Row:
         show_report(title, None, samples, len(samples))
         return {"summary": None, "samples": samples}
     summary = summarize(samples)
-    report: Row = {
+    report: dict[str, Any] = {
         "summary": summary,
         "run": run_record(tuned, config, len(rows)) | {"speed": speed},
     }
@@ -437,19 +455,12 @@ def evaluate(config: EvaluationConfig) -> Row:
         report["forgetting"] = summarize(made)
         show_report(name, report["forgetting"], made, 1)
         text += "\n" + evaluation_markdown(name.capitalize(), report["forgetting"], [])
-        samples = [s | {"set": "main"} for s in samples] + [s | {"set": "forgetting"} for s in made]
-    remove_leftovers(folder, ["evaluation*"])
-    write_together(
-        {
-            folder / "evaluation_samples.jsonl": "".join(json_lines(samples)),
-            folder / "evaluation.md": text,
-            folder / "evaluation.json": json.dumps(report, indent=2) + "\n",
-        }
-    )
-    print(
-        f"written: {folder}/evaluation.json, evaluation_samples.jsonl and evaluation.md",
-        file=sys.stderr,
-    )
+        samples = [
+            cast(Sample, {**one, "set": label})
+            for label, group in (("main", samples), ("forgetting", made))
+            for one in group
+        ]
+    write_report(folder, samples, text, report)
     return report
 
 

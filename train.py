@@ -48,7 +48,7 @@ from gemma_lora.device import (
     on_gpu,
     prepare_process,
 )
-from gemma_lora.files import Row, jsonable, locked, remove_leftovers, sha256_of
+from gemma_lora.files import jsonable, locked, remove_leftovers, sha256_of
 from gemma_lora.interruption import StopRequest
 from gemma_lora.loss import HEAD_CHUNK, supervised_loss
 from gemma_lora.models import (
@@ -61,7 +61,7 @@ from gemma_lora.models import (
 from gemma_lora.optimizers import learning_rate_schedule, make_optimizer
 from gemma_lora.prompts import encode, render_prompt
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses
-from gemma_lora.splits import edited_files, read_manifest, read_split
+from gemma_lora.splits import Row, edited_files, read_manifest, read_split
 from gemma_lora.validation import MAX_VALID_ROWS, Validator, validation_subset
 
 if TYPE_CHECKING:

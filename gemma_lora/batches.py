@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_lora.cli import UserError
 from gemma_lora.device import on_gpu
-from gemma_lora.files import Row
 from gemma_lora.loss import HEAD_CHUNK
 from gemma_lora.prompts import render_prompt
+from gemma_lora.splits import Row
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -124,6 +124,22 @@ def rank_share(
     return rows[rank::size]
 
 
+def batches_from(
+    data: Sequence[Example], batch_size: int, seed: int, start: int, loop: bool
+) -> Iterator[list[int]]:
+    """Batches of indices: epochs without end beginning at batch `start`, or all rows once."""
+    lengths = [len(row.ids) - 1 for row in data]
+    if not loop:
+        by_length = sorted(range(len(data)), key=lengths.__getitem__)
+        yield from (by_length[i : i + batch_size] for i in range(0, len(data), batch_size))
+        return
+    widths = bucket_widths(lengths)
+    epoch, skip = divmod(start, math.ceil(len(data) / batch_size))
+    while True:
+        yield from epoch_batches(lengths, widths, batch_size, seed, epoch)[skip:]
+        epoch, skip = epoch + 1, 0
+
+
 def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., Iterator[tuple]]:
     """Make the function that mlx-lm calls for batches, beginning at micro-step `start`.
 
@@ -132,23 +148,6 @@ def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., 
     the average over the window's trained tokens. Validation: every row once, in a fixed order.
     """
     import mlx.core as mx
-
-    def batches(data: Sequence[Example], batch_size: int, loop: bool) -> Iterator[list[int]]:
-        lengths = [len(row.ids) - 1 for row in data]
-        widths = bucket_widths(lengths)
-        per_epoch = math.ceil(len(data) / batch_size)
-        epoch = start // per_epoch if loop else 0
-        skip = start % per_epoch if loop else 0
-        while True:
-            if loop:
-                order = epoch_batches(lengths, widths, batch_size, seed, epoch)
-            else:
-                by_length = sorted(range(len(data)), key=lengths.__getitem__)
-                order = [by_length[i : i + batch_size] for i in range(0, len(data), batch_size)]
-            yield from order[skip:]
-            if not loop:
-                return
-            epoch, skip = epoch + 1, 0
 
     def iterate(
         dataset: Sequence[Example],
@@ -163,7 +162,7 @@ def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., 
         # A GPU compiles the step anew for each shape: fewer shapes there, less padding elsewhere.
         multiple = HEAD_CHUNK if on_gpu() else 16
         step = start
-        source = batches(dataset, batch_size, loop)
+        source = batches_from(dataset, batch_size, seed, start, loop)
         while group := [b for _, b in zip(range(together), source)]:  # noqa: B905
             total = sum(len(dataset[i].ids) - dataset[i].offset for b in group for i in b)
             for batch in group:

@@ -4,16 +4,96 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from gemma_lora.cli import optional
-from gemma_lora.figures import TUNED
-from gemma_lora.files import Row
+from gemma_lora.device import Limits, Machine
+from gemma_lora.figures import TUNED, Summary
+from gemma_lora.pictures import new_figure, png_of
 from gemma_lora.report import make_console, markdown_table
-from gemma_lora.timing import METRICS
+from gemma_lora.statistics import Distribution, Figure, PairedRatio
+from gemma_lora.timing import METRICS, Figures, LimitShares, TimedSample, metric_of
 
 BASE, FUSED, FOUR_BIT = "base", "fused", "4bit"
 SMALL_N = 100
+
+
+class SpeedRatio(PairedRatio):
+    """How much faster a variant is than the reference, on one piece of work."""
+
+    variant: str
+    reference: str
+    work: str
+    metric: str
+
+
+class VariantFacts(LimitShares):
+    """A variant's size, and its speeds as shares of the machine's limits."""
+
+    weights_gb: float
+
+
+class Load(TypedDict):
+    """What loading took."""
+
+    load_sec: float
+    active_memory_gb: float
+    adapter_mb: float
+    process_peak_gb: float
+
+
+class Quality(TypedDict):
+    """Losses and answers of every variant on the same rows."""
+
+    split: str
+    n: int
+    max_tokens: int
+    val_loss: dict[str, float]
+    val_ppl: dict[str, float]
+    batched_generation_tps: dict[str, float]
+    evaluation: Summary
+
+
+class BaselineFigure(TypedDict):
+    """A figure now and in the earlier run."""
+
+    variant: str
+    work: str
+    metric: str
+    ratio: float
+    before: float
+    now: float
+    regression: bool
+
+
+class Baseline(TypedDict):
+    """The comparison with an earlier run."""
+
+    file: str
+    tolerance: float
+    figures: list[BaselineFigure]
+    notes: list[str]
+
+
+class BenchmarkResult(TypedDict):
+    """benchmark.json."""
+
+    format: int
+    made: str
+    machine: Machine
+    settings: dict[str, Any]
+    shape: str  # name of the single-row work
+    model: dict[str, Any]
+    definitions: dict[str, str]
+    load: Load
+    limits: Limits
+    variants: dict[str, VariantFacts]
+    figures: Figures
+    comparisons: list[SpeedRatio]
+    quality: Quality | None
+    notes: list[str]
+    baseline: Baseline | None
+    samples: list[TimedSample]
 
 
 def compact(value: float) -> str:
@@ -25,19 +105,19 @@ def compact(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:#.3g}".rstrip(".")
 
 
-def metric_text(stats: Row | None, metric: str) -> str:
+def metric_text(stats: Distribution | None, metric: str) -> str:
     """A figure of the table: mean and spread; percentiles of token times; the largest peak."""
     if not stats:
         return "-"
     scale = METRICS[metric][1]
     if metric == "tpot_sec":
-        return "/".join(f"{stats[k] * scale:.0f}" for k in ("p50", "p90", "p99"))
+        return "/".join(f"{v * scale:.0f}" for v in (stats["p50"], stats["p90"], stats["p99"]))
     if metric.endswith("peak_gb"):
         return compact(stats["max"])
     return f"{compact(stats['mean'] * scale)} ±{stats['std'] / stats['mean']:.0%}"
 
 
-def figure_cells(result: Row) -> tuple[list[str], list[list[str]]]:
+def figure_cells(result: BenchmarkResult) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table: a figure a line, a variant a column."""
     names = list(result["figures"])
     lines: list[list[str]] = []
@@ -54,7 +134,7 @@ def figure_cells(result: Row) -> tuple[list[str], list[list[str]]]:
             {"generation_tokens"} if work != "prompts" else {"prefill_peak_gb", "decode_peak_gb"}
         )
         for metric in (m for m in METRICS if m not in left_out):
-            figures = [result["figures"][n].get(work, {}).get(metric) for n in names]
+            figures = [metric_of(result["figures"][n].get(work), metric) for n in names]
             add(METRICS[metric][0], (metric_text(f, metric) for f in figures))
     lines.append(["in all:", *[""] * len(names)])
     variants = [result["variants"][n] for n in names]
@@ -69,12 +149,14 @@ def figure_cells(result: Row) -> tuple[list[str], list[list[str]]]:
     return ["", *names], lines
 
 
-def share_text(share: Row | None) -> str:
+def share_text(share: Figure | None) -> str:
     """A share as '40% of 10', '-' when there is none."""
-    return f"{share['value']:.0%} of {share['n']}" if share and share["n"] else "-"
+    if share is None or share["value"] is None:
+        return "-"
+    return f"{share['value']:.0%} of {share['n']}"
 
 
-def ratio_cells(comparisons: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def ratio_cells(comparisons: Sequence[SpeedRatio]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the paired ratios: a speed a line, a variant a column."""
     names = list(dict.fromkeys(c["variant"] for c in comparisons))
     lines: dict[tuple[str, str], list[str]] = {}
@@ -90,7 +172,7 @@ def ratio_cells(comparisons: Sequence[Row]) -> tuple[list[str], list[list[str]]]
     return [f"speed over {comparisons[0]['reference']}", *names], rows
 
 
-def comparison_lines(result: Row) -> list[str]:
+def comparison_lines(result: BenchmarkResult) -> list[str]:
     """A sentence on the decode speed of each variant, and how to read the ratios."""
     lines = []
     for c in result["comparisons"]:
@@ -107,7 +189,7 @@ def comparison_lines(result: Row) -> list[str]:
     return lines
 
 
-def note_lines(result: Row) -> list[str]:
+def note_lines(result: BenchmarkResult) -> list[str]:
     """What a reader must know beside the table."""
     machine, limits, load = result["machine"], result["limits"], result["load"]
     lines = [
@@ -128,7 +210,7 @@ def note_lines(result: Row) -> list[str]:
     return lines + result["notes"]
 
 
-def baseline_lines(result: Row) -> list[str]:
+def baseline_lines(result: BenchmarkResult) -> list[str]:
     """What the comparison with the earlier run found."""
     found = result["baseline"]
     if found is None:
@@ -147,7 +229,7 @@ def baseline_lines(result: Row) -> list[str]:
     return lines + found["notes"]
 
 
-def benchmark_markdown(result: Row) -> str:
+def benchmark_markdown(result: BenchmarkResult) -> str:
     """The report for pasting into an issue."""
     parts = [markdown_table(*figure_cells(result)), ""]
     if result["comparisons"]:
@@ -156,11 +238,9 @@ def benchmark_markdown(result: Row) -> str:
     return "\n".join([*parts, *(f"- {line}" for line in lines)]) + "\n"
 
 
-def show_benchmark(result: Row, title: str) -> None:
-    """Print the report; without rich as Markdown."""
+def show_benchmark(result: BenchmarkResult, title: str) -> None:
+    """Print the report."""
     console = make_console()
-    if console is None:
-        return print(benchmark_markdown(result))
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -186,13 +266,16 @@ def show_benchmark(result: Row, title: str) -> None:
         console.print(line, markup=False, style="dim")
 
 
-def plot_panels(result: Row) -> list[tuple[str, str, list[tuple[float, Any]]]]:
+def plot_panels(result: BenchmarkResult) -> list[tuple[str, str, list[tuple[float, Any]]]]:
     """(title, unit, (value, error) of each variant) of every panel of the picture."""
     names, shape = list(result["figures"]), result["shape"]
     figures = [result["figures"][n][shape] for n in names]
     panels = [
-        (f"{label}, {shape}", "tokens/s", [(f[key]["mean"], f[key]["std"]) for f in figures])
-        for label, key in (("prefill", "prompt_tps"), ("decode", "generation_tps"))
+        (f"{label}, {shape}", "tokens/s", [(told["mean"], told["std"]) for told in measured])
+        for label, measured in (
+            ("prefill", [f["prompt_tps"] for f in figures]),
+            ("decode", [f["generation_tps"] for f in figures]),
+        )
     ]
     if result["settings"]["memory"]:
         peaks = [max(f["prefill_peak_gb"]["max"], f["decode_peak_gb"]["max"]) for f in figures]
@@ -200,48 +283,44 @@ def plot_panels(result: Row) -> list[tuple[str, str, list[tuple[float, Any]]]]:
     if quality := result["quality"]:
         losses = [(quality["val_loss"][n], 0.0) for n in names]
         panels.append((f"validation loss, n = {quality['n']}", "nats per token", losses))
-        accuracy = [quality["evaluation"]["models"][n].get("execution_accuracy") for n in names]
-        if all(a and a["n"] for a in accuracy):
-            title = f"execution accuracy, n = {accuracy[0]['n']}"
-            panels.append((title, "%", [(100 * a["value"], accuracy_error(a)) for a in accuracy]))
+        models = [quality["evaluation"]["models"][n] for n in names]
+        shares = [m["execution_accuracy"] for m in models if "execution_accuracy" in m]
+        bars = [
+            (100 * a["value"], accuracy_error(a["value"], a["ci"]))
+            for a in shares
+            if a["value"] is not None
+        ]
+        if len(bars) == len(names):
+            panels.append((f"execution accuracy, n = {shares[0]['n']}", "%", bars))
     return panels
 
 
-def draw_benchmark(result: Row) -> bytes | None:
+def draw_benchmark(result: BenchmarkResult) -> bytes | None:
     """Speed with error bars, memory and quality, a bar a variant; None without matplotlib."""
     if optional("matplotlib", "matplotlib", "benchmark.png") is None:
         return None
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     names, panels = list(result["figures"]), plot_panels(result)
     colours = [f"C{(BASE, TUNED, FUSED, FOUR_BIT).index(name)}" for name in names]
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
-    figure, grid = plt.subplots(
-        down, across, figsize=(3.4 * across, 3.1 * down), squeeze=False, layout="constrained"
-    )
+    drawing = new_figure(3.4 * across, 3.1 * down, nrows=down, ncols=across, squeeze=False)
+    if drawing is None:
+        return None
+    figure, grid = drawing
     for axes, panel in zip(grid.flat, panels, strict=False):
         draw_panel(axes, panel, names, colours)
     for axes in list(grid.flat)[len(panels) :]:
         axes.axis("off")
     figure.suptitle(f"{result['machine']['chip']}, {result['machine']['dtype']}", fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    plt.close(figure)
-    return buffer.getvalue()
+    return png_of(figure)
 
 
-def accuracy_error(share: Row) -> Any:
+def accuracy_error(value: float, ci: Sequence[float] | None) -> Any:
     """How far the interval reaches below and above, in points."""
-    if not share["ci"]:
+    if not ci:
         return 0.0
-    low, high = share["ci"]
-    return [[100 * (share["value"] - low)], [100 * (high - share["value"])]]
+    low, high = ci
+    return [[100 * (value - low)], [100 * (high - value)]]
 
 
 def draw_panel(

@@ -6,13 +6,13 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from gemma_lora.adapters import AdapterConfig
-from gemma_lora.benchmark_report import benchmark_markdown
+from gemma_lora.benchmark_report import BenchmarkResult, Quality, benchmark_markdown
 from gemma_lora.cli import UserError
-from gemma_lora.figures import TUNED
-from gemma_lora.files import Row
+from gemma_lora.figures import TUNED, Summary
+from gemma_lora.files import JsonObject
 from gemma_lora.prompts import sql_prompt
 from gemma_lora.report import (
     SQL_COLUMNS,
@@ -21,7 +21,18 @@ from gemma_lora.report import (
     summary_cells,
     summary_notes,
 )
+from gemma_lora.splits import Manifest
+from gemma_lora.statistics import Figure
 
+# By type of data: what the adapter is for, what it does, what its reader should mind.
+CARD_WORDS = {
+    "sql": (
+        "write SQL",
+        "writes SQLite queries from a question and a schema",
+        "Try a query read-only before it runs on data that matter.",
+    ),
+    "alpaca": ("follow instructions", "follows instructions", "Check facts."),
+}
 CARD_MARK = "<!-- written by benchmark.py; without this line the file is left alone -->"
 # What the packaged GGUF was made from; the card names models by their place on the hub.
 PACKAGED_MODEL = "google/gemma-3-270m"
@@ -36,7 +47,7 @@ def hub_model(config: AdapterConfig) -> str | None:
     return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
-def read_evaluation(folder: Path, config: AdapterConfig) -> Row | None:
+def read_evaluation(folder: Path, config: AdapterConfig) -> JsonObject | None:
     """evaluation.json when it is there and was made with this very adapter."""
     try:
         report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -46,34 +57,51 @@ def read_evaluation(folder: Path, config: AdapterConfig) -> Row | None:
         return None
 
 
+class CardScores(NamedTuple):
+    """The scores that the card shows, and of which rows they are."""
+
+    summary: Summary
+    split: str
+    rows: str  # in words
+
+
+def card_scores(quality: Quality, scored: JsonObject | None) -> CardScores:
+    """The evaluation's scores where there are some, else those of the benchmark's few rows."""
+    if scored is None:
+        rows = f"only {quality['n']} rows of the validation split, which chose the checkpoint"
+        return CardScores(quality["evaluation"], quality["split"], rows)
+    run = scored["run"]
+    rows = f"{run['n']} rows of the {run['split']} split, seed {run['seed']}"
+    return CardScores(scored["summary"], run["split"], rows)
+
+
 def card_metrics(
-    result: Row, config: AdapterConfig, scored: Row | None, source: str | None
+    quality: Quality, config: AdapterConfig, scores: CardScores, source: str | None
 ) -> list[Any]:
     """The card's metrics as the hub's own class holds them."""
     from huggingface_hub import EvalResult
 
     kind = config["dataset_type"]
-    about: Row = {
+    about: JsonObject = {
         "task_type": "text-generation",
         "task_name": "text to SQL" if kind == "sql" else "instruction following",
         "dataset_type": source or "custom",
         "dataset_name": source or f"{kind} rows prepared by dataset.py",
     }
-    summary = scored["summary"] if scored else result["quality"]["evaluation"]
-    split = scored["run"]["split"] if scored else result["quality"]["split"]
+    figures = cast("dict[str, Figure]", scores.summary["models"].get(TUNED, {}))
     keys = ("execution_accuracy", "exact_match", "valid_sql_rate", "perplexity", "rouge_l")
     columns = {**SQL_COLUMNS, **TEXT_COLUMNS}
     found = [
         EvalResult(
-            **about, dataset_split=split, metric_type=key, metric_value=round(share["value"], 4),
-            metric_name=f"{columns[key]} (n = {share['n']})",
+            **about, dataset_split=scores.split, metric_type=key,
+            metric_value=round(share["value"], 4), metric_name=f"{columns[key]} (n = {share['n']})",
         )
         for key in keys
-        if (share := summary["models"].get(TUNED, {}).get(key)) and share["value"] is not None
+        if (share := figures.get(key)) and share["value"] is not None
     ]  # fmt: skip
     loss, n = config.get("best_val_loss"), ""
     if loss is None:
-        loss, n = result["quality"]["val_loss"][TUNED], f" (n = {result['quality']['n']})"
+        loss, n = quality["val_loss"][TUNED], f" (n = {quality['n']})"
     found.append(
         EvalResult(
             **about, dataset_split="valid", metric_type="loss", metric_value=round(loss, 4),
@@ -130,19 +158,16 @@ An answer ends at `<end_of_turn>` or `<eos>`. The prompt is one user turn, writt
 
 
 def card_text(
-    result: Row, config: AdapterConfig, scored: Row | None, base: str | None, folder: Path
+    result: BenchmarkResult,
+    config: AdapterConfig,
+    scores: CardScores,
+    base: str | None,
+    folder: Path,
 ) -> str:
     """The card's text below its YAML head."""
-    sql, quality = config["dataset_type"] == "sql", result["quality"]
     name = base or "Gemma 3"
-    summary = scored["summary"] if scored else quality["evaluation"]
-    rows = f"only {quality['n']} rows of the validation split, which chose the checkpoint"
-    if scored:
-        run = scored["run"]
-        rows = f"{run['n']} rows of the {run['split']} split, seed {run['seed']}"
-    task = "writes SQLite queries from a question and a schema" if sql else "follows instructions"
-    care = "Try a query read-only before it runs on data that matter." if sql else "Check facts."
-    return f"""# {name} fine-tuned to {"write SQL" if sql else "follow instructions"}
+    purpose, task, care = CARD_WORDS["sql" if config["dataset_type"] == "sql" else "alpaca"]
+    return f"""# {name} fine-tuned to {purpose}
 
 An MLX adapter for {name} that {task}.
 
@@ -152,11 +177,11 @@ An MLX adapter for {name} that {task}.
 
 ## Evaluation
 
-On {rows}; 95% intervals in brackets.
+On {scores.rows}; 95% intervals in brackets.
 
-{markdown_table(*summary_cells(summary))}
+{markdown_table(*summary_cells(scores.summary))}
 
-{chr(10).join(f"- {note}" for note in summary_notes(summary))}
+{chr(10).join(f"- {note}" for note in summary_notes(scores.summary))}
 
 ## Benchmark
 
@@ -165,7 +190,7 @@ On {rows}; 95% intervals in brackets.
 
 ## How to use
 
-{usage_section(sql, base)}
+{usage_section(config["dataset_type"] == "sql", base)}
 
 ## Limits
 
@@ -178,14 +203,20 @@ On {rows}; 95% intervals in brackets.
 """
 
 
-def make_card(result: Row, config: AdapterConfig, manifest: Row, folder: Path) -> str:
-    """The model card, read back through huggingface_hub's classes; raises UserError."""
+def make_card(
+    result: BenchmarkResult, config: AdapterConfig, manifest: Manifest, folder: Path
+) -> str:
+    """The model card, read back through huggingface_hub's classes; raises UserError.
+
+    `result` must be of a comparison, for the card shows its quality.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
-    base = hub_model(config)
-    name = str((manifest.get("source") or {}).get("name") or "")
+    base, quality = hub_model(config), result["quality"]
+    assert quality is not None, "only a comparison measures quality"
+    name = manifest["source"]["name"] if "source" in manifest else ""
     source = name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
-    scored = read_evaluation(folder, config)
+    scores = card_scores(quality, read_evaluation(folder, config))
     sql = config["dataset_type"] == "sql"
     data = ModelCardData(
         model_name=f"{(base or 'gemma-3').split('/')[-1]}-{config['dataset_type']}",
@@ -202,10 +233,10 @@ def make_card(result: Row, config: AdapterConfig, manifest: Row, folder: Path) -
             "gemma3",
             "text-to-sql" if sql else "instruction-following",
         ],
-        eval_results=card_metrics(result, config, scored, source),
+        eval_results=card_metrics(quality, config, scores, source),
         ignore_metadata_errors=False,
     )
-    content = f"---\n{data.to_yaml()}\n---\n\n{card_text(result, config, scored, base, folder)}"
+    content = f"---\n{data.to_yaml()}\n---\n\n{card_text(result, config, scores, base, folder)}"
     try:
         again: Any = ModelCard(content).data
     except (ValueError, KeyError, TypeError) as error:

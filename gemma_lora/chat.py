@@ -16,11 +16,12 @@ from gemma_lora.adapters import Finetuned, adapter_kind
 from gemma_lora.cli import UserError
 from gemma_lora.database import dump_database
 from gemma_lora.figures import TUNED
-from gemma_lora.files import Row, write_atomic
+from gemma_lora.files import write_atomic
 from gemma_lora.generation import prompt_ids, stop_ids
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat, sql_prompt
 from gemma_lora.report import WIDE, rows_text
 from gemma_lora.sandbox import SqlWorker
+from gemma_lora.splits import Row
 from gemma_lora.sql_text import extract_sql, schema_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Chat:
 
     tuned: Finetuned
     settings: ChatSettings
-    console: Console | None
+    console: Console
     worker: SqlWorker
     draw_example: Callable[[], Row]  # a row of the validation split, for /example
     system: str | None = None
@@ -214,7 +215,7 @@ def answer_turn(chat: Chat, text: str, database: str | None) -> None:
     """Stream the answer of each model to one user turn, and run its SQL where there is data."""
     names = {"base": "base"} if chat.settings.show_base else {}
     names |= {TUNED: "finetuned"}
-    wide = chat.console is not None and chat.console.is_terminal and chat.console.width >= WIDE
+    wide = chat.console.is_terminal and chat.console.width >= WIDE
     with stacked(chat) if len(names) == 1 or not wide else side_by_side(chat, list(names)) as show:
         for name, which in names.items():
             turns = [*chat.history.get(name, []), ("user", text)]

@@ -37,7 +37,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemma_lora.sql_text import is_empty_statement, sql_tokens, statement_kind, translate_to_sqlite
 
@@ -83,7 +83,22 @@ _FOREIGN = ("syntax error", "no such function", "unknown database", "unrecognize
 _DEFINITIONS = """SELECT 'main', type, name, sql FROM sqlite_master UNION ALL
     SELECT 'temp', type, name, sql FROM sqlite_temp_master ORDER BY 1, 2, 3 COLLATE NOCASE"""
 _as_text = functools.partial(str, encoding="utf-8", errors="replace")
-_Payload = tuple[Any, ...]  # SqlResult's fields in order: cheaper to pickle than the class
+
+
+class WorkerReply(NamedTuple):
+    """What became of one job; crosses to the parent, who makes a SqlResult of it."""
+
+    status: str
+    rows: list[tuple[Any, ...]]
+    columns: list[str]
+    truncated: bool
+    error: str | None
+    stage: str
+    kind: str
+    state: str | None
+    seconds: float
+    context_used: str | None = None
+    sql_used: str | None = None
 
 
 def _confine() -> int:
@@ -196,7 +211,9 @@ def _arm(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds + KILL_GRACE_SEC if seconds else 0)
 
 
-def _execute(context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int) -> _Payload:
+def _execute(
+    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int
+) -> WorkerReply:
     start, guard, kind = time.perf_counter(), _Guard(timeout_sec, max_bytes), "other"
     rows: list[tuple[Any, ...]] = []
     columns: list[str] = []
@@ -219,33 +236,36 @@ def _execute(context: str, sql: str, timeout_sec: float, max_rows: int, max_byte
         status, error = guard.classify(problem)
     seconds = time.perf_counter() - start
     truncated = len(rows) > max_rows
-    return status, rows[:max_rows], columns, truncated, error, guard.stage, kind, state, seconds
+    return WorkerReply(
+        status, rows[:max_rows], columns, truncated, error, guard.stage, kind, state, seconds
+    )
 
 
 def _execute_translated(
     context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int
-) -> _Payload:
+) -> WorkerReply:
     """As _execute; text that SQLite cannot read is tried again as sqlglot translates it."""
     first = result = _execute(context, sql, timeout_sec, max_rows, max_bytes)
     used = context
-    if _is_foreign(first) and first[5] == "context":
+    if _is_foreign(first) and first.stage == "context":
         for used in _readings(context):
             result = _execute(used, sql, timeout_sec, max_rows, max_bytes)
-            if result[5] == "query":
+            if result.stage == "query":
                 break
     context_used = used if used != context else None
-    renamed = context_used and result[0] == "error"  # its tables have lost their prefix
-    if result[5] == "query" and (renamed or _is_foreign(result)):
+    renamed = context_used and result.status == "error"  # its tables have lost their prefix
+    if result.stage == "query" and (renamed or _is_foreign(result)):
         for statement in _readings(sql):
             result = _execute(used, statement, timeout_sec, max_rows, max_bytes)
-            if result[0] == "ok":
-                return (*result, context_used, statement)
-    return (*result, context_used, None) if result[0] == "ok" else first
+            if result.status == "ok":
+                return result._replace(context_used=context_used, sql_used=statement)
+    return result._replace(context_used=context_used) if result.status == "ok" else first
 
 
-def _is_foreign(result: _Payload) -> bool:
+def _is_foreign(result: WorkerReply) -> bool:
     """Whether the failure can be one of dialect; a missing column stays missing when translated."""
-    return result[0] == "error" and any(text in result[4] for text in _FOREIGN)
+    message = result.error or ""
+    return result.status == "error" and any(text in message for text in _FOREIGN)
 
 
 def _readings(sql: str) -> Iterator[str]:
@@ -260,7 +280,7 @@ def _readings(sql: str) -> Iterator[str]:
 
 
 def _worker_main(pipe: Connection, translate: bool) -> None:
-    """Answer lists of jobs, in lists, until the parent's end of the pipe closes."""
+    """WorkerReply lists of jobs, in lists, until the parent's end of the pipe closes."""
     if translate:  # import sqlglot while files can still be opened
         translate_to_sqlite("SELECT 1", "mysql")
         translate_to_sqlite("SELECT 1", "postgres")
@@ -268,14 +288,14 @@ def _worker_main(pipe: Connection, translate: bool) -> None:
         gc.set_threshold(100_000)
     execute = _execute_translated if translate else _execute
     max_bytes = _confine()
-    answers: list[_Payload] = []
+    answers: list[WorkerReply] = []
     with contextlib.suppress(EOFError, OSError):
         pipe.send(answers)
         while True:
             jobs, sent_at = pipe.recv(), time.monotonic()
             for number, (context, sql, timeout_sec, max_rows) in enumerate(jobs, start=1):
                 answers.append(execute(context, sql, timeout_sec, max_rows, max_bytes))
-                large = answers[-1][0] == "too_large"
+                large = answers[-1].status == "too_large"
                 if number == len(jobs) or large or time.monotonic() - sent_at > ANSWER_SEC:
                     _arm(0)
                     pipe.send(answers)

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from gemma_lora.files import ROOT, Row, model_cache, write_atomic
+from gemma_lora.files import ROOT, model_cache, write_atomic
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -173,6 +173,26 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
+class Limits(TypedDict):
+    """What the machine can do at most."""
+
+    bandwidth_gb_per_sec: float
+    matmul_gflops: float
+
+
+class Machine(TypedDict):
+    """With what figures were made."""
+
+    chip: str
+    device: str
+    dtype: str
+    cores: int | None
+    memory_gb: float
+    os: str
+    versions: dict[str, str]
+    git_commit: str | None
+
+
 def best_seconds(action: Callable[[], Any], times: int = 5) -> float:
     """The shortest of several executions of `action`, after one that does not count."""
     action()
@@ -184,7 +204,7 @@ def best_seconds(action: Callable[[], Any], times: int = 5) -> float:
     return min(found)
 
 
-def measure_limits() -> Row:
+def measure_limits() -> Limits:
     """What the machine can do at most: memory bandwidth and matmul speed."""
     import mlx.core as mx
 
@@ -220,7 +240,7 @@ def process_peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def describe_machine() -> Row:
+def describe_machine() -> Machine:
     """Chip, cores, memory, system, versions and commit."""
     import mlx.core as mx
 

@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any, NotRequired, TypedDict
 
 from gemma_lora.cli import optional
-from gemma_lora.files import Row
 from gemma_lora.statistics import (
     CONFIDENCE,
+    Figure,
     average,
     bootstrap_mean,
     mcnemar,
@@ -21,6 +22,109 @@ from gemma_lora.statistics import (
 from gemma_lora.verdicts import BAD_CONTEXT
 
 TUNED = "fine-tuned"
+
+
+class TextScores(TypedDict):
+    """What is measured of one reply to an instruction; None where a reference is missing."""
+
+    nll: float | None  # summed loss of the reference, in nats
+    rouge_l: float | None  # 0 to 1
+    chrf: float | None  # 0 to 100
+    length_ratio: float | None  # words over the reference's words
+    repetition_rate: float
+
+
+class Output(TypedDict, total=False):
+    """One model's answer to a row: a Generation's fields with a SqlVerdict's or TextScores'."""
+
+    text: str
+    prompt_tokens: int
+    generation_tokens: int
+    finish_reason: str
+    time_sec: float
+    sql: str
+    valid_sql: bool | None
+    executes: bool
+    exact_match: bool
+    match: bool
+    strict_match: bool | None
+    error: str | None
+    rows: list[list[Any]] | None
+    nll: float | None
+    rouge_l: float | None
+    chrf: float | None
+    length_ratio: float | None
+    repetition_rate: float
+
+
+class Sample(TypedDict, total=False):
+    """A row of evaluation_samples.jsonl."""
+
+    id: str | None
+    type: str
+    source: str | None
+    complexity: str | None
+    question: str
+    context: str | None
+    prompt: str
+    gold: str
+    kind: str  # these four of SQL rows
+    excluded: str | None
+    empty_gold: bool
+    gold_rows: list[list[Any]] | None
+    reference_tokens: int | None  # of instruction rows
+    outputs: dict[str, Output]  # by model
+    set: str  # "main" or "forgetting", when there are two
+
+
+class ModelFigures(TypedDict, total=False):
+    """One model's figures; which there are depends on the task."""
+
+    valid_sql_rate: Figure
+    executes_rate: Figure
+    exact_match: Figure
+    execution_accuracy: Figure
+    execution_accuracy_strict: Figure
+    empty_results: dict[str, int]  # {"n", "matches"}
+    errors: dict[str, int]
+    perplexity: Figure
+    rouge_l: Figure
+    chrf: Figure
+    length_ratio: Figure
+    repetition_rate: Figure
+    stopped: Figure
+    generation_tokens: int
+
+
+class Comparison(TypedDict):
+    """The fine-tuned model against another one on the same rows."""
+
+    against: str
+    metric: str
+    n: int
+    difference: float | None
+    n_needed: int | None  # rows that would show a difference of this size
+    verdict: str  # "better" | "worse" | "no difference"
+    sentence: str
+    wins: NotRequired[int]
+    losses: NotRequired[int]
+    p_value: NotRequired[float | None]  # exact McNemar
+    ci: NotRequired[list[float] | None]
+
+
+Breakdown = dict[str, dict[str, dict[str, list[int]]]]  # {column: {value: {model: [hits, n]}}}
+
+
+class Summary(TypedDict):
+    """Every figure of a run: what evaluation.json holds beside how it was made."""
+
+    type: str
+    n: int
+    headline: str  # the metric that the verdict is about
+    excluded: dict[str, int]
+    models: dict[str, ModelFigures]
+    paired: list[Comparison]
+    breakdown: NotRequired[Breakdown]
 
 
 def rouge_l(reference: str, text: str) -> float | None:
@@ -45,12 +149,8 @@ def repetition_rate(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def summarize(samples: Sequence[Row]) -> Row:
-    """Every figure of a run from its rows alone, as evaluation_samples.jsonl holds them.
-
-    Returns {"type", "n", "headline", "excluded", "models": {name: figures}, "paired": [...],
-    "breakdown": {column: {value: {name: [hits, n]}}}}.
-    """
+def summarize(samples: Sequence[Sample]) -> Summary:
+    """Every figure of a run from its rows alone, as evaluation_samples.jsonl holds them."""
     kind = samples[0]["type"]
     names = list(samples[0]["outputs"])
     scored = [s for s in samples if headline_counts(s)]
@@ -61,12 +161,13 @@ def summarize(samples: Sequence[Row]) -> Row:
         name: (sql_figures if kind == "sql" else text_figures)(samples, name) for name in names
     }
     others = [name for name in names if name != TUNED] if TUNED in names else []
-    summary: Row = {
+    summary: Summary = {
         "type": kind,
         "n": len(samples),
         "headline": metric,
-        "excluded": dict(Counter(s["excluded"] for s in samples if s.get("excluded"))),
+        "excluded": dict(Counter(why for s in samples if (why := s.get("excluded")))),
         "models": figures,
+        "paired": [],
     }
     if kind == "sql":
         summary["paired"] = [compare_hits(scored, name, metric) for name in others]
@@ -76,18 +177,18 @@ def summarize(samples: Sequence[Row]) -> Row:
     return summary
 
 
-def headline_counts(sample: Row) -> bool:
+def headline_counts(sample: Sample) -> bool:
     """Whether a SQL row counts for execution accuracy: a gold that runs and shows something."""
     return sample["type"] == "sql" and not sample["excluded"] and not sample["empty_gold"]
 
 
-def hit(sample: Row, name: str, metric: str) -> bool:
+def hit(sample: Sample, name: str, metric: str) -> bool:
     """Whether a model got a row right."""
     out = sample["outputs"][name]
     return bool(out["exact_match"] if metric == "exact_match" else out["match"])
 
 
-def shared_figures(outputs: Sequence[Row]) -> Row:
+def shared_figures(outputs: Sequence[Output]) -> ModelFigures:
     """What both tasks count: how answers ended, and their length."""
     return {
         "stopped": proportion(o["finish_reason"] == "stop" for o in outputs),
@@ -95,7 +196,7 @@ def shared_figures(outputs: Sequence[Row]) -> Row:
     }
 
 
-def sql_figures(samples: Sequence[Row], name: str) -> Row:
+def sql_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
     """One model's figures on SQL rows."""
     outputs = [s["outputs"][name] for s in samples]
     loaded = [s["outputs"][name] for s in samples if s["context"] and s["excluded"] != BAD_CONTEXT]
@@ -107,49 +208,45 @@ def sql_figures(samples: Sequence[Row], name: str) -> Row:
         "executes_rate": proportion(o["executes"] for o in loaded),
         "exact_match": proportion(o["exact_match"] for o in outputs),
         "execution_accuracy": proportion(o["match"] for o in scored),
-        "execution_accuracy_strict": proportion(o["strict_match"] for o in strict),
+        "execution_accuracy_strict": proportion(bool(o["strict_match"]) for o in strict),
         "empty_results": {"n": len(empty), "matches": sum(o["match"] for o in empty)},
         "errors": dict(Counter(o["error"] for o in scored if o["error"]).most_common()),
         **shared_figures(outputs),
     }
 
 
-def text_figures(samples: Sequence[Row], name: str) -> Row:
+def text_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
     """One model's figures on instruction rows; rows without a reference have fewer."""
     outputs = [s["outputs"][name] for s in samples]
-    known = [(s, o) for s, o in zip(samples, outputs, strict=True) if o["nll"] is not None]
-    tokens = sum(s["reference_tokens"] for s, _ in known)
-    loss = sum(o["nll"] for _, o in known) / tokens if tokens else None
-    keys = ("rouge_l", "chrf", "length_ratio", "repetition_rate")
+    known = [(s["reference_tokens"] or 0, s["outputs"][name]["nll"]) for s in samples]
+    losses = [(tokens, nll) for tokens, nll in known if nll is not None]
+    tokens = sum(n for n, _ in losses)
+    loss = sum(nll for _, nll in losses) / tokens if tokens else None
+    perplexity = math.exp(min(loss, 700)) if loss is not None else None
     return {
-        "perplexity": {
-            "value": math.exp(min(loss, 700)) if loss is not None else None,
-            "n": len(known),
-            "ci": None,
-        },
-        **{key: average(o[key] for o in outputs) for key in keys},
+        "perplexity": {"value": perplexity, "n": len(losses), "ci": None},
+        "rouge_l": average(o["rouge_l"] for o in outputs),
+        "chrf": average(o["chrf"] for o in outputs),
+        "length_ratio": average(o["length_ratio"] for o in outputs),
+        "repetition_rate": average(o["repetition_rate"] for o in outputs),
         **shared_figures(outputs),
     }
 
 
-def compare_hits(samples: Sequence[Row], base: str, metric: str) -> Row:
+def compare_hits(samples: Sequence[Sample], base: str, metric: str) -> Comparison:
     """Paired comparison of the fine-tuned model with `base` on right and wrong rows."""
     pairs = [(hit(s, TUNED, metric), hit(s, base, metric)) for s in samples]
     n, wins, losses = len(pairs), pairs.count((True, False)), pairs.count((False, True))
     p = mcnemar(wins, losses)
     needed = rows_needed(wins, losses, n)
     difference = (wins - losses) / n if n else None
-    result = {
-        "against": base, "metric": metric, "n": n, "wins": wins, "losses": losses,
-        "difference": difference, "p_value": p, "n_needed": needed,
-        "verdict": verdict(difference, p is not None and p < 1 - CONFIDENCE),
-    }  # fmt: skip
+    word = verdict(difference, p is not None and p < 1 - CONFIDENCE)
     if not n or difference is None:
         sentence = f"No row can be scored by {metric}, so nothing can be said about {base}."
     elif p is None:
         points = f"{100 * difference:+.1f} points against {base} at n = {n}"
         sentence = f"{points}; whether that is chance needs scipy."
-    elif result["verdict"] == "no difference":
+    elif word == "no difference":
         more = (
             f"about {needed:,} rows would be needed for one this size"
             if needed
@@ -161,10 +258,14 @@ def compare_hits(samples: Sequence[Row], base: str, metric: str) -> Row:
         )
     else:
         sentence = (
-            f"{TUNED.capitalize()} is {result['verdict']} than {base}: {100 * difference:+.1f} "
+            f"{TUNED.capitalize()} is {word} than {base}: {100 * difference:+.1f} "
             f"points of {metric} at n = {n} (won {wins}, lost {losses}, exact McNemar p = {p:.2g})."
         )
-    return {**result, "sentence": sentence}
+    return {
+        "against": base, "metric": metric, "n": n, "wins": wins, "losses": losses,
+        "difference": difference, "p_value": p, "n_needed": needed, "verdict": word,
+        "sentence": sentence,
+    }  # fmt: skip
 
 
 def verdict(difference: float | None, shown: bool) -> str:
@@ -172,13 +273,13 @@ def verdict(difference: float | None, shown: bool) -> str:
     return ("better" if difference > 0 else "worse") if difference and shown else "no difference"
 
 
-def compare_losses(samples: Sequence[Row], base: str) -> Row | None:
+def compare_losses(samples: Sequence[Sample], base: str) -> Comparison | None:
     """Paired comparison on the reference's loss per token; None without references."""
-    rows = [s for s in samples if s["outputs"][TUNED]["nll"] is not None and s["reference_tokens"]]
-    gains = [
-        (s["outputs"][base]["nll"] - s["outputs"][TUNED]["nll"]) / s["reference_tokens"]
-        for s in rows
-    ]
+    gains = []
+    for sample in samples:
+        tuned, other = (sample["outputs"][name]["nll"] for name in (TUNED, base))
+        if tuned is not None and other is not None and (tokens := sample["reference_tokens"]):
+            gains.append((other - tuned) / tokens)
     if not gains:
         return None
     gain, ci = fmean(gains), bootstrap_mean(gains)
@@ -200,23 +301,26 @@ def compare_losses(samples: Sequence[Row], base: str) -> Row | None:
     }  # fmt: skip
 
 
-def breakdown(samples: Sequence[Row], names: Sequence[str], metric: str) -> Row:
+def breakdown(samples: Sequence[Sample], names: Sequence[str], metric: str) -> Breakdown:
     """Hits by complexity and statement kind, for columns with more than one value."""
-    found: Row = {}
-    for column in ("complexity", "kind"):
-        values = Counter(s[column] for s in samples if s.get(column))
+    found: Breakdown = {}
+    columns = {
+        "complexity": [s.get("complexity") for s in samples],
+        "kind": [s.get("kind") for s in samples],
+    }
+    for column, labels in columns.items():
+        values = Counter(label for label in labels if label)
         if len(values) > 1:
-            found[column] = {
-                value: {
-                    name: [sum(hit(s, name, metric) for s in samples if s.get(column) == value), n]
-                    for name in names
+            found[column] = {}
+            for value, n in values.most_common():
+                rows = [s for s, label in zip(samples, labels, strict=True) if label == value]
+                found[column][value] = {
+                    name: [sum(hit(s, name, metric) for s in rows), n] for name in names
                 }
-                for value, n in values.most_common()
-            }
     return found
 
 
-def score_text(reply: str, reference: str, loss: float | None) -> Row:
+def score_text(reply: str, reference: str, loss: float | None) -> TextScores:
     """One model's scores on one instruction row; without a reference only what needs none."""
     return {
         "nll": loss,

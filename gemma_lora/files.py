@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
 
-Row = dict[str, Any]
+Content = str | bytes | Iterable[str]
+JsonObject = dict[str, Any]  # of a file from outside, whatever its keys
 ROOT = Path(__file__).resolve().parent.parent  # of the four scripts
 LINE_LENGTH = 2**26  # a line of a data file with so many characters is no row
 PARTIAL = ".partial"  # ends the names of temporary files
@@ -42,7 +43,7 @@ def bounded_lines(lines: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def read_json_lines(path: Path) -> Iterator[Row]:
+def read_json_lines(path: Path) -> Iterator[JsonObject]:
     """Yield the objects of a .jsonl file; bytes that are not UTF-8 become U+FFFD."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
         for number, line in enumerate(bounded_lines(lines, path), 1):
@@ -72,43 +73,56 @@ def sha256_of(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def write_atomic(path: Path, content: str | bytes | Iterable[str]) -> None:
+def write_atomic(path: Path, content: Content) -> None:
     """Write a file so that it is there whole or not at all; see `write_together`."""
     write_together({path: content})
 
 
-def write_together(files: Mapping[Path, str | bytes | Iterable[str]]) -> None:
+def write_together(
+    files: Mapping[Path, Content], voucher: Path | None = None, vouching: Content = b""
+) -> None:
     """Write files whole or not at all: every one to a temporary name, flushed, then renamed.
 
-    Whatever fails before the last byte is on the disk leaves all the old files as they were. The
-    last of several files vouches for the others: it goes before they are replaced and comes after,
-    so that no reader who asks for it sees a mixture of old and new, wherever a kill lands.
+    Whatever fails before the last byte is on the disk leaves all the old files as they were. A
+    `voucher`, with its content, vouches for the others: it goes before they are replaced and comes
+    after, so that no reader who asks for it sees a mixture of old and new, wherever a kill lands.
     """
-    staged: dict[str, Path] = {}
+    staged: dict[Path, str] = {}
     left = "nothing was replaced"
+    path = voucher  # the one in work, for the error
     try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
-            staged[temporary] = path
-            with os.fdopen(handle, "wb") as file:
-                blocks = [content] if isinstance(content, (str, bytes)) else content
-                for block in blocks:
-                    file.write(block.encode() if isinstance(block, str) else block)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-        if len(staged) > 1:
-            path.unlink(missing_ok=True)
-            left = f"{path.name} was removed, for some of the files it vouches for are new"
-        for temporary, path in staged.items():
+        for path, content in [*files.items(), *([(voucher, vouching)] if voucher else [])]:
+            staged[path] = stage(path, content)
+        if voucher:
+            path = voucher
+            voucher.unlink(missing_ok=True)
+            left = f"{voucher.name} was removed, for some of the files it vouches for are new"
+        for path, temporary in staged.items():
             os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; {left}") from None
     finally:
-        for temporary in staged:
+        for temporary in staged.values():
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def stage(path: Path, content: Content) -> str:
+    """Write a file's content, flushed, to a temporary name beside it; nothing stays on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for block in [content] if isinstance(content, (str, bytes)) else content:
+                file.write(block.encode() if isinstance(block, str) else block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return temporary
 
 
 def require_writable(folder: Path) -> None:
@@ -134,7 +148,7 @@ def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
                     path.unlink()
 
 
-def json_lines(rows: Iterable[Row]) -> Iterator[str]:
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Rows as the lines of a JSONL file; keys keep their order, so equal rows give equal bytes."""
     return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -205,6 +219,6 @@ def load_tensors(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
     return tensors, metadata  # type: ignore[return-value]
 
 
-def jsonable(settings: Mapping[str, Any]) -> Row:
+def jsonable(settings: Mapping[str, Any]) -> JsonObject:
     """Settings with paths as text."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemma_lora.cli import UserError
 from gemma_lora.loss import head_loss
@@ -38,6 +38,13 @@ class Generation:
     generation_tokens: int
     finish_reason: str  # "stop" (a stop token came) | "length"
     time_sec: float  # from the answer's first token to its last
+
+
+class Answer(NamedTuple):
+    """What a model said to a row, and what it thought of the row's reference."""
+
+    said: Generation
+    loss: tuple[float, int] | None  # (summed nats, tokens) of the reference
 
 
 def stop_ids(tokenizer: TokenizerWrapper) -> set[int]:
@@ -86,8 +93,7 @@ def generate_batch(
     # Every row may be given the same cache: rows are copied out of it into the batch's own.
     caches = [prefix_cache(model, ids[0][:shared])] * len(ids)
     tokens: list[list[int]] = [[] for _ in ids]
-    began: dict[int, float] = {}
-    done: dict[int, Generation] = {}
+    began, done = dict[int, float](), dict[int, Generation]()
     mx.random.seed(seed)
     with closing(batch_generator(model, tokenizer, temp, top_p, batch_size)) as generator:
         rest = [ids[i][shared:] for i in order]

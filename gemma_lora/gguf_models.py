@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_lora.cli import UserError
 from gemma_lora.device import Dtype
-from gemma_lora.files import DAMAGE, Row, partial_folder
+from gemma_lora.files import DAMAGE, JsonObject, partial_folder
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -61,7 +61,7 @@ def open_gguf(path: Path) -> Any:
     return Reader(path)
 
 
-def gguf_pieces(metadata: Row) -> Pieces:
+def gguf_pieces(metadata: JsonObject) -> Pieces:
     """Return the vocabulary; raise ValueError when it is not one of Gemma's."""
     columns = [metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "scores", "token_type")]
     pieces = {}
@@ -74,7 +74,7 @@ def gguf_pieces(metadata: Row) -> Pieces:
     return pieces
 
 
-def gguf_config(metadata: Row, ids: dict[str, int], dtype: Dtype) -> Row:
+def gguf_config(metadata: JsonObject, ids: dict[str, int], dtype: Dtype) -> JsonObject:
     """Return mlx-lm's gemma3_text config; raise ValueError for values that cannot be."""
 
     def get(key: str, default: float | None = None, kind: type[float] = int) -> Any:
@@ -114,7 +114,7 @@ def gguf_config(metadata: Row, ids: dict[str, int], dtype: Dtype) -> Row:
     }
 
 
-def tensor_names(config: Row, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+def tensor_names(config: JsonObject, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """Return {GGUF name: MLX name}; raise ValueError when names or shapes are not the config's."""
     import gguf
     from mlx.utils import tree_flatten
@@ -135,7 +135,7 @@ def tensor_names(config: Row, shapes: dict[str, tuple[int, ...]]) -> dict[str, s
     return names
 
 
-def read_gguf(path: Path, dtype: Dtype) -> tuple[Row, Pieces, dict[str, mx.array]]:
+def read_gguf(path: Path, dtype: Dtype) -> tuple[JsonObject, Pieces, dict[str, mx.array]]:
     """Return config, vocabulary and weights of a file of any Gemma 3 text model."""
     import mlx.core as mx
     from gguf import dequantize
@@ -190,7 +190,9 @@ def write_tokenizer(path: Path, pieces: Pieces) -> None:
     tokenizer.save(str(path), pretty=False)
 
 
-def write_model(folder: Path, config: Row, pieces: Pieces, weights: dict[str, mx.array]) -> None:
+def write_model(
+    folder: Path, config: JsonObject, pieces: Pieces, weights: dict[str, mx.array]
+) -> None:
     """Write an MLX model folder with the notice that Gemma's licence asks for."""
     import mlx.core as mx
 

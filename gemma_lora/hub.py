@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from typing import Any
 
 from gemma_lora.cli import UserError
@@ -22,28 +24,53 @@ def bound_hub_waits() -> None:
     session.event_hooks = {**hooks, "request": [*hooks["request"], limit]}
 
 
-def explain_hub_error(error: Exception, name: str, offline: str) -> UserError:
-    """One line for whatever the hub's libraries raised about `name`; `offline` is the way out."""
-    text = f"{type(error).__name__}: {error}"
-    responses = [getattr(e, "response", None) for e in (error, error.__cause__)]
+def explain_hub_error(
+    error: Exception, name: str, offline: str, not_found: tuple[type[Exception], ...] = ()
+) -> UserError:
+    """One line for whatever the hub's libraries raised about `name`; `offline` is the way out.
+
+    `not_found` are what other libraries raise for a name that the hub does not know.
+    """
+    from huggingface_hub import errors
+
+    # The hub's own base class tells which copy of httpx it speaks through.
+    transport = importlib.import_module(errors.HTTPError.__module__.split(".")[0])
+    causes = list(causes_of(error))
+    responses = [getattr(cause, "response", None) for cause in causes]
     status = next((r.status_code for r in responses if r is not None), None)
+
+    def raised(*classes: type[Exception]) -> bool:
+        return any(isinstance(cause, classes) for cause in causes)
+
     gate = "log in at the hub, accept the licence on its page, put HF_TOKEN in .env and try again"
-    # Not the mere word: of a missing one the hub's library says that it may be gated.
-    if "GatedRepo" in text or "gated dataset" in text or status == 403:
+    if raised(errors.GatedRepoError) or status == 403:
         return UserError(f"'{name}' is gated: {gate}; or without the hub: {offline}")
-    if any(word in text for word in ("RepositoryNotFound", "DatasetNotFound", "doesn't exist")):
+    if status == 401 and not raised(errors.RepositoryNotFoundError):
+        return UserError(f"the hub refused the token for '{name}': {gate}; or {offline}")
+    if raised(errors.RepositoryNotFoundError, *not_found) and status not in (429, 500):
         return UserError(
             f"'{name}' was not found on the hub (or is private, or needs a token): check the "
             f"spelling and HF_TOKEN in .env; or without the hub: {offline}"
         )
-    if "Unauthorized" in text or status == 401:
-        return UserError(f"the hub refused the token for '{name}': {gate}; or {offline}")
     if status == 429:
         return UserError(f"the hub is limiting requests for '{name}': wait, then try again")
     if status is not None and status >= 500:
         return UserError(f"the hub failed ({status}) for '{name}': try again later, or {offline}")
-    if any(w in text for w in ("RemoteProtocol", "ReadError", "Consistency check")):
+    # A file of another length than promised has no class of its own.
+    short = "Consistency check" in str(error)
+    if raised(transport.RemoteProtocolError, transport.ReadError) or short:
         return UserError(f"the download of '{name}' broke off: try again; or {offline}")
-    if any(w in text for w in ("Connect", "LocalEntryNotFound", "Offline", "resolve", "timed out")):
+    away = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
+    if raised(transport.TransportError, *away):
         return UserError(f"the hub cannot be reached for '{name}': {offline}")
-    return UserError(f"loading '{name}' failed ({' '.join(text.split())[:200]}): {offline}")
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return UserError(f"loading '{name}' failed ({text[:200]}): {offline}")
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_lora.cli import UserError
 from gemma_lora.device import Dtype, compute_dtype, is_prepared
-from gemma_lora.files import DAMAGE, Row, model_cache, partial_folder, sha256_of
+from gemma_lora.files import DAMAGE, JsonObject, model_cache, partial_folder, sha256_of
 from gemma_lora.gguf_models import GEMMA_NOTICE, PACKAGED_INSTALL, convert_gguf
 from gemma_lora.hub import bound_hub_waits, explain_hub_error
 from gemma_lora.prompts import STOP_TOKENS, render_prompt
+from gemma_lora.splits import Row
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -166,7 +167,7 @@ def require_gemma(folder: Path) -> None:
 
 def load_folder(
     folder: Path, dtype: Dtype | None = None
-) -> tuple[nn.Module, TokenizerWrapper, Row]:
+) -> tuple[nn.Module, TokenizerWrapper, JsonObject]:
     """mlx-lm's (model, tokenizer, config) of a folder, none of whose code is run. UserError."""
     import mlx.core as mx
     from mlx_lm.utils import load

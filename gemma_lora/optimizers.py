@@ -32,28 +32,10 @@ def learning_rate_schedule(
     return optimizers.join_schedules([rise, after], [warmup])
 
 
-def make_optimizer(
-    name: Literal["adamw", "adam", "adafactor", "muon"],
-    schedule: Callable[[mx.array], mx.array],
-    weight_decay: float,
-    grad_clip: float,
-    model: nn.Module,
-) -> Any:
-    """Build mlx's optimizer of this name, initialized for the model's trainable parameters.
-
-    Its state also holds "grad_norm", the global norm before clipping. An update whose norm is not
-    finite leaves the weights as they are: by the time anybody could look they would be spoilt.
-    """
+def clipped(base: type, grad_clip: float) -> type:
+    """A class of mlx's optimizers that clips, and keeps weights that would be spoilt."""
     import mlx.core as mx
-    import mlx.optimizers as optimizers
     from mlx.utils import tree_map
-
-    base = {
-        "adamw": optimizers.AdamW,
-        "adam": optimizers.Adam,
-        "adafactor": optimizers.Adafactor,
-        "muon": optimizers.Muon,
-    }[name]
 
     class Clipped(base):  # type: ignore[misc, valid-type]
         def apply_gradients(self, gradients: dict, parameters: dict) -> dict:
@@ -69,6 +51,31 @@ def make_optimizer(
             finite = mx.isfinite(norm)
             return tree_map(lambda new, old: mx.where(finite, new, old), updated, parameters)
 
+    return Clipped
+
+
+def make_optimizer(
+    name: Literal["adamw", "adam", "adafactor", "muon"],
+    schedule: Callable[[mx.array], mx.array],
+    weight_decay: float,
+    grad_clip: float,
+    model: nn.Module,
+) -> Any:
+    """Build mlx's optimizer of this name, initialized for the model's trainable parameters.
+
+    Its state also holds "grad_norm", the global norm before clipping. An update whose norm is not
+    finite leaves the weights as they are: by the time anybody could look they would be spoilt.
+    """
+    import mlx.core as mx
+    import mlx.optimizers as optimizers
+
+    base = {
+        "adamw": optimizers.AdamW,
+        "adam": optimizers.Adam,
+        "adafactor": optimizers.Adafactor,
+        "muon": optimizers.Muon,
+    }[name]
+
     extra: dict[str, Any] = {}
     if name in ("adamw", "muon"):
         extra["weight_decay"] = weight_decay
@@ -76,7 +83,7 @@ def make_optimizer(
         extra["bias_correction"] = True
     if name == "adafactor":
         extra |= {"relative_step": False, "scale_parameter": False}
-    optimizer = Clipped(learning_rate=schedule, **extra)
+    optimizer = clipped(base, grad_clip)(learning_rate=schedule, **extra)
     optimizer.init(model.trainable_parameters())
     optimizer.state["grad_norm"] = mx.array(0.0)
     return optimizer

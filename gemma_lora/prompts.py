@@ -55,16 +55,6 @@ def render_example(prompt: str, completion: str) -> str:
     return f"{render_prompt(prompt)}{neutralize(completion).strip()}{END_OF_TURN}{EOS}"
 
 
-def parse_example(text: str) -> tuple[str, str]:
-    """Undo `render_example`: (prompt, completion). Raises ValueError for any other text."""
-    head, tail = f"{BOS}{START_OF_TURN}user\n", f"{END_OF_TURN}{EOS}"
-    middle = f"{END_OF_TURN}\n{START_OF_TURN}model\n"
-    prompt, found, completion = text.removeprefix(head).removesuffix(tail).partition(middle)
-    if not (text.startswith(head) and text.endswith(tail) and found):
-        raise ValueError("not a rendered example")
-    return prompt, completion
-
-
 def sql_prompt(question: str, schema: str | None) -> str:
     """The user turn of a text-to-SQL example."""
     about = f"\n\nSchema:\n{schema.strip()}" if schema and schema.strip() else ""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from gemma_lora.cli import optional
-from gemma_lora.figures import TUNED
-from gemma_lora.files import Row
+from gemma_lora.figures import TUNED, Output, Sample, Summary
+from gemma_lora.statistics import Figure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+Item = TypeVar("Item")
 WIDE = 120  # terminal columns from which answers stand side by side
 
 SQL_COLUMNS = {
@@ -37,20 +36,17 @@ TEXT_COLUMNS = {
 }
 
 
-def summary_cells(summary: Row) -> tuple[list[str], list[list[str]]]:
+def summary_cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the summary table."""
     sql = summary["type"] == "sql"
     columns = SQL_COLUMNS if sql else TEXT_COLUMNS
     lines = []
     for name, figures in summary["models"].items():
-        n = (
-            figures["execution_accuracy"]["n"]
-            if summary["headline"] == "execution_accuracy"
-            else summary["n"]
-        )
-        cells = [name, str(n)]
+        known = cast("dict[str, Figure]", figures)
+        scored = summary["headline"] == "execution_accuracy"
+        cells = [name, str(known["execution_accuracy"]["n"] if scored else summary["n"])]
         for key in columns:
-            value, ci = figures[key]["value"], figures[key]["ci"]
+            value, ci = known[key]["value"], known[key]["ci"]
             percent = sql or key in ("repetition_rate", "stopped")
             text = "-" if value is None else f"{100 * value:.1f}%" if percent else f"{value:.2f}"
             if key == summary["headline"] and ci:
@@ -60,7 +56,7 @@ def summary_cells(summary: Row) -> tuple[list[str], list[list[str]]]:
     return ["model", "n", *columns.values()], lines
 
 
-def breakdown_cells(summary: Row) -> list[list[list[str]]]:
+def breakdown_cells(summary: Summary) -> list[list[list[str]]]:
     """For each breakdown a table: a header row, then one row a value."""
     found = []
     for column, values in summary.get("breakdown", {}).items():
@@ -72,7 +68,7 @@ def breakdown_cells(summary: Row) -> list[list[list[str]]]:
     return found
 
 
-def summary_notes(summary: Row) -> list[str]:
+def summary_notes(summary: Summary) -> list[str]:
     """What a reader of the table must know: the verdicts first, then what was left out."""
     lines = [p["sentence"] for p in summary["paired"]]
     scored = next(iter(summary["models"].values())).get("execution_accuracy", {}).get("n")
@@ -99,7 +95,7 @@ def summary_notes(summary: Row) -> list[str]:
     return lines
 
 
-def rank_sample(sample: Row) -> int:
+def rank_sample(sample: Sample) -> int:
     """Order of the rows shown: won, lost, right by both, wrong by both."""
     outputs = sample["outputs"]
     if TUNED not in outputs or sample["type"] != "sql":
@@ -110,7 +106,7 @@ def rank_sample(sample: Row) -> int:
     )
 
 
-def outcome(out: Row) -> str:
+def outcome(out: Output) -> str:
     """One line under an answer: right or wrong, and how it ended."""
     ending = f"{out['generation_tokens']} tokens, ended by {out['finish_reason']}"
     if "match" not in out:
@@ -131,13 +127,13 @@ def rows_text(rows: Sequence[Sequence[Any]] | None) -> str:
     return "\n".join(" | ".join("NULL" if v is None else str(v) for v in row) for row in rows or [])
 
 
-def answer_text(out: Row) -> str:
+def answer_text(out: Output) -> str:
     """An answer, its verdict and the first rows of its result."""
     rows = rows_text(out.get("rows"))
     return clip(out["text"] or "(empty)") + f"\n-> {outcome(out)}" + (f"\n{rows}" if rows else "")
 
 
-def sample_parts(sample: Row) -> list[tuple[str, str]]:
+def sample_parts(sample: Sample) -> list[tuple[str, str]]:
     """(title, text) pairs of a row: question, reference, then an answer for each model."""
     gold = clip(sample["gold"] or "")
     if rows := rows_text(sample.get("gold_rows")):
@@ -155,8 +151,8 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
 
 
-def evaluation_markdown(title: str, summary: Row | None, samples: Sequence[Row]) -> str:
-    """The report as Markdown: evaluation.md, and the terminal's text where rich is missing."""
+def evaluation_markdown(title: str, summary: Summary | None, samples: Sequence[Sample]) -> str:
+    """The report as Markdown: evaluation.md."""
     lines = [f"# {title}", ""]
     if summary:
         header, cells = summary_cells(summary)
@@ -172,13 +168,14 @@ def evaluation_markdown(title: str, summary: Row | None, samples: Sequence[Row])
     return "\n".join(lines)
 
 
-def make_console() -> Console | None:
-    """rich's console, or None when rich is missing."""
-    rich = optional("rich.console", "rich", "coloured report and no progress bar")
-    return rich.Console(highlight=False) if rich else None
+def make_console() -> Console:
+    """rich's console (rich comes with transformers, through typer)."""
+    from rich.console import Console
+
+    return Console(highlight=False)
 
 
-def show_sample(console: Console, sample: Row, title: str) -> None:
+def show_sample(console: Console, sample: Sample, title: str) -> None:
     """Print one row with its answers: side by side on wide terminals, stacked on narrow ones."""
     from rich.table import Table
     from rich.text import Text
@@ -210,13 +207,12 @@ def painted(text: str) -> Any:
     return shown
 
 
-def show_report(title: str, summary: Row | None, samples: Sequence[Row], examples: int) -> None:
+def show_report(
+    title: str, summary: Summary | None, samples: Sequence[Sample], examples: int
+) -> None:
     """Print one answer before and after, the table with its verdict, then more examples."""
     ranked = sorted(samples, key=rank_sample)
     console = make_console()
-    if console is None:
-        print(evaluation_markdown(title, summary, ranked[: max(1, examples)]))
-        return
     if summary is None:
         console.print(f"\n[bold]{title}[/bold]")
         for number, sample in enumerate(samples, 1):
@@ -251,12 +247,12 @@ def print_table(
 @contextmanager
 def count_answers(total: int, label: str) -> Iterator[Callable[[int], None]]:
     """Yields a function that counts finished rows: a bar with the time left, or plain lines."""
-    rich = optional("rich.progress", "rich", "coloured report and no progress bar")
-    if rich and sys.stderr.isatty():
-        console = importlib.import_module("rich.console").Console(stderr=True)
-        with rich.Progress(
-            *rich.Progress.get_default_columns(), console=console, transient=True
-        ) as bar:
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        columns, console = Progress.get_default_columns(), Console(stderr=True)
+        with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(label, total=total)
             yield lambda n: bar.advance(task, n)
         return
@@ -275,7 +271,7 @@ def count_answers(total: int, label: str) -> Iterator[Callable[[int], None]]:
     yield advance
 
 
-def track_rows(items: Iterable[Row], label: str, total: int | None = None) -> Iterator[Row]:
+def track_rows(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
     """Pass items through, with a progress bar when a person is watching."""
     if not sys.stderr.isatty():
         yield from items

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from gemma_lora.cli import UserError
 from gemma_lora.confinement import KILL_GRACE_SEC, SQL_LENGTH, _worker_main
@@ -52,6 +52,18 @@ class SqlResult:
     seconds: float = 0.0
     context_used: str | None = None  # the translated context; None: as given
     sql_used: str | None = None  # the translated statement; None: as given
+
+
+class GoldFacts(TypedDict):
+    """What running a gold query told of it."""
+
+    gold_runs: bool
+    gold_returns_rows: bool
+    gold_kind: str
+    uses_clock: bool
+    gold: str | None  # the statement that ran, perhaps translated; None when none did
+    context: str | None  # the one it ran on, or as given
+    error: str | None
 
 
 class SqlWorker:
@@ -201,12 +213,8 @@ def run_sql(
 
 def verify_gold(
     rows: Iterable[tuple[str | None, str]], workers: int = 1, timeout_sec: float = 2.0
-) -> Iterator[dict[str, Any]]:
-    """Run gold statements, `workers` at a time; one dict per (context, sql) pair, in order.
-
-    Keys: gold_runs, gold_returns_rows, gold_kind, uses_clock, gold (the statement that ran, or
-    None), context (the one it ran on, or as given), error.
-    """
+) -> Iterator[GoldFacts]:
+    """Run gold statements, `workers` at a time: facts on each (context, sql) pair, in order."""
     idle: queue.SimpleQueue[SqlWorker] = queue.SimpleQueue()
     translate = True
     try:
@@ -215,15 +223,15 @@ def verify_gold(
         translate = False
         print("foreign SQL is not translated to SQLite: pip install sqlglot", file=sys.stderr)
 
-    def run(pairs: list[tuple[str | None, str]]) -> list[dict[str, Any]]:
+    def run(pairs: list[tuple[str | None, str]]) -> list[GoldFacts]:
         worker = idle.get()
         try:
             results = worker.run_many(SqlJob(*pair, timeout_sec, max_rows=1) for pair in pairs)
-            return [_verdict(*pair, result) for pair, result in zip(pairs, results, strict=True)]
+            return [_facts(*pair, result) for pair, result in zip(pairs, results, strict=True)]
         finally:
             idle.put(worker)
 
-    source, pending = iter(rows), deque[Future[list[dict[str, Any]]]]()
+    source, pending = iter(rows), deque[Future[list[GoldFacts]]]()
     with contextlib.ExitStack() as stack:
         for _ in range(max(workers, 1)):
             idle.put(stack.enter_context(SqlWorker(translate=translate)))
@@ -237,7 +245,7 @@ def verify_gold(
             yield from pending.popleft().result()
 
 
-def _verdict(context: str | None, sql: str, result: SqlResult) -> dict[str, Any]:
+def _facts(context: str | None, sql: str, result: SqlResult) -> GoldFacts:
     runs = result.status == "ok"
     gold = (result.sql_used or sql) if runs else None
     return {

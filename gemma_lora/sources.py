@@ -1,19 +1,37 @@
-"""Rows out of local files: JSON, JSON lines, CSV and Parquet, alone or in a folder."""
+"""Where rows come from: local files (JSON, JSON lines, CSV, Parquet), sets on the hub, columns."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gemma_lora.cli import UserError
-from gemma_lora.files import Row, bounded_lines, read_json_lines
+from gemma_lora.files import JsonObject, bounded_lines, read_json_lines
+from gemma_lora.hub import bound_hub_waits, explain_hub_error
+from gemma_lora.splits import Origin
 
+# For each field: the canonical column, then the names it goes by elsewhere, best first.
+COLUMN_ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "sql": {
+        "sql_prompt": ("question", "instruction", "prompt", "utterance", "nl"),
+        "sql": ("query", "response", "answer", "output", "completion", "SQL"),
+        "sql_context": ("context", "input", "schema", "create_table"),
+        "sql_explanation": ("explanation",),
+    },
+    "alpaca": {
+        "instruction": ("question", "prompt", "query"),
+        "output": ("response", "answer", "completion"),
+        "input": ("context",),
+    },
+}
+REQUIRED_COLUMNS = {"sql": ("sql_prompt", "sql"), "alpaca": ("instruction", "output")}
 LIST_BYTES = 2**30  # a .json file that is one list is read whole, and takes several times its size
 
 
-def read_json(path: Path) -> Iterator[Row]:
+def read_json(path: Path) -> Iterator[JsonObject]:
     """Yield the objects of a .json file: one list of objects, or one object a line."""
     with path.open(encoding="utf-8-sig", errors="replace") as text:
         if text.read(64).lstrip()[:1] != "[":
@@ -35,7 +53,7 @@ def read_json(path: Path) -> Iterator[Row]:
         yield row
 
 
-def read_csv(path: Path) -> Iterator[Row]:
+def read_csv(path: Path) -> Iterator[JsonObject]:
     """Yield the rows of a .csv file with a header line."""
     csv.field_size_limit(2**27)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as text:
@@ -47,7 +65,7 @@ def read_csv(path: Path) -> Iterator[Row]:
             raise UserError(f"{path} is not readable as CSV ({error}): mend it") from None
 
 
-def read_parquet(path: Path) -> Iterator[Row]:
+def read_parquet(path: Path) -> Iterator[JsonObject]:
     """Yield the rows of a .parquet file, in blocks."""
     import pyarrow
     import pyarrow.parquet
@@ -67,7 +85,7 @@ READERS = {
 }
 
 
-def read_local(path: Path) -> Iterator[Row]:
+def read_local(path: Path) -> Iterator[JsonObject]:
     """Yield the rows of a file, or of the data files in a folder (its train* ones if any)."""
     files = [path]
     if path.is_dir():
@@ -81,3 +99,60 @@ def read_local(path: Path) -> Iterator[Row]:
             yield from READERS[file.suffix.lower()](file)
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}") from None
+
+
+def read_hub(name: str, revision: str | None) -> tuple[Iterator[JsonObject], Origin]:
+    """Download (or find in the cache) a hub data set: its train split's rows, and where from."""
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # httpx's: also that of a broken connection
+
+    datasets.disable_progress_bars() if not sys.stderr.isatty() else None
+    print(f"loading {name} from the hub ...", file=sys.stderr)
+    bound_hub_waits()
+    offline = "use --dataset-name sample, or a local .json, .jsonl, .csv or .parquet file"
+    card, refusal = None, None
+    try:
+        info = HfApi().dataset_info(name, revision=revision)
+        revision, card = info.sha, info.card_data
+    except Exception as error:  # whatever the transport raises; the next call says what is wrong
+        refusal = error
+        if not isinstance(error, ValueError) and getattr(error, "response", None) is None:
+            datasets.config.HF_HUB_OFFLINE = True  # no answer: the cache, without 20 s of retries
+    try:
+        data = datasets.load_dataset(name, split="train", revision=revision)
+    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        error.__cause__ = error.__cause__ or refusal  # load_dataset drops it
+        unknown = (datasets.exceptions.DatasetNotFoundError,)
+        raise explain_hub_error(error, name, offline, unknown) from None
+    blocks = data.iter(batch_size=1000)
+    rows = (dict(zip(b, values, strict=True)) for b in blocks for values in zip(*b.values()))  # noqa: B905
+    return rows, {
+        "name": name,
+        "revision": revision,
+        "licence": (card.get("license") if card else None) or data.info.license or None,
+    }
+
+
+def match_columns(columns: Sequence[str], kind: str, given: Mapping[str, str]) -> dict[str, str]:
+    """{our column: theirs} for the columns of a set; raises UserError when one is missing."""
+    there = ", ".join(sorted(columns))
+    unknown = sorted(set(given) - set(COLUMN_ALIASES[kind]))
+    absent = sorted(set(given.values()) - set(columns))
+    if unknown:
+        ours = ", ".join(COLUMN_ALIASES[kind])
+        raise UserError(f"--columns names '{unknown[0]}', which is none of {ours}")
+    if absent:
+        raise UserError(f"--columns points at '{absent[0]}', but the columns are: {there}")
+    found = dict(given)
+    for ours, aliases in COLUMN_ALIASES[kind].items():
+        free = [c for c in (ours, *aliases) if c in columns and c not in found.values()]
+        if ours not in found and free:
+            found[ours] = free[0]
+    missing = [ours for ours in REQUIRED_COLUMNS[kind] if ours not in found]
+    if missing:
+        raise UserError(
+            f"no column for '{missing[0]}' of --type {kind}: the columns are: {there}; "
+            f"say which with --columns {missing[0]}=NAME"
+        )
+    return found

@@ -8,13 +8,73 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
 
 from gemma_lora.cli import UserError
-from gemma_lora.files import Row, read_json_lines, sha256_of
+from gemma_lora.files import read_json_lines, sha256_of
 from gemma_lora.prompts import CONTROL_CHARACTERS, render_example
 from gemma_lora.sql_text import schema_key
 
 SPLITS = ("train", "valid", "test")
+
+
+class Rendered(TypedDict):
+    """What follows from question, answer and context."""
+
+    id: str
+    text: str  # <bos> to <eos>
+    prompt: str
+    completion: str
+    type: Literal["sql", "alpaca"]
+    question: str
+    context: str | None  # SQL that makes the database, or an instruction's input
+
+
+class Row(Rendered):
+    """A row of train.jsonl, valid.jsonl or test.jsonl."""
+
+    source: str
+    complexity: NotRequired[str]
+    task: NotRequired[str]
+    domain: NotRequired[str]
+    explanation: NotRequired[str]
+    gold_runs: NotRequired[bool]  # these four when the gold query was run
+    gold_returns_rows: NotRequired[bool]
+    gold_kind: NotRequired[str]
+    uses_clock: NotRequired[bool]
+
+
+class Origin(TypedDict):
+    """Where rows came from."""
+
+    name: str
+    revision: str | None  # of the hub, or the file's sha256
+    licence: str | None
+
+
+class SplitFile(TypedDict):
+    """One file of a prepared folder."""
+
+    rows: int
+    sha256: str
+
+
+class Manifest(TypedDict, total=False):
+    """manifest.json: what was done, from what, with which result."""
+
+    format: int
+    type: Literal["sql", "alpaca"]
+    source: Origin
+    columns: dict[str, str]  # {ours: theirs}
+    seed: int
+    settings: dict[str, Any]
+    counts: dict[str, dict[str, int]]
+    token_lengths: dict[str, dict[str, int]]  # percentiles of prompt, completion, whole
+    lengths_by: str
+    max_seq_length_99: int
+    balanced_by: str | None
+    similar_schemas: int
+    files: dict[str, SplitFile]
 
 
 def balanced_order(labels: Sequence[str], seed: int) -> list[int]:
@@ -68,7 +128,7 @@ def similar_schemas(splits: Mapping[str, Sequence[Row]]) -> int:
     return near
 
 
-def read_manifest(data_dir: Path) -> Row:
+def read_manifest(data_dir: Path) -> Manifest:
     """The manifest of a prepared folder, {} when there is none."""
     path = data_dir / "manifest.json"
     if not path.exists():
@@ -87,7 +147,7 @@ def read_split(data_dir: Path, split: str) -> list[Row]:
     path = data_dir / f"{split}.jsonl"
     if not path.exists():
         raise UserError(f"{path} is not there: run `python dataset.py` first (or give --data)")
-    rows = list(read_json_lines(path))
+    rows: list[Any] = list(read_json_lines(path))
     if not rows:
         raise UserError(f"{path} is empty: run `python dataset.py` again")
     for number, row in enumerate(rows, 1):

@@ -46,6 +46,7 @@ SCHEMA_NOISE = frozenset(
     "char date datetime timestamp time boolean bool blob autoincrement auto_increment".split()
 )
 
+SQLGLOT_COSTS = "valid_sql_rate, row-order check or normalised exact_match"
 STATEMENT = r"(?:SELECT|WITH|INSERT|UPDATE|DELETE|REPLACE|CREATE|ALTER|DROP|VALUES|EXPLAIN)"
 CLAUSE = re.compile(
     rf"\s*(?:{STATEMENT}|FROM|WHERE|JOIN|LEFT|INNER|CROSS|GROUP|HAVING|ORDER|LIMIT|UNION|EXCEPT"
@@ -220,6 +221,11 @@ def _prose_start(text: str) -> int:
     return len(text)
 
 
+def sqlglot_is_there() -> bool:
+    """Whether what only sqlglot can tell can be told; said once if not."""
+    return optional("sqlglot", "sqlglot", SQLGLOT_COSTS) is not None
+
+
 def sql_trees(sql: str, costs: str, lenient: bool = False) -> list[Any]:
     """sqlglot's trees of the statements, [] when it cannot read them or is not installed."""
     sqlglot = optional("sqlglot", "sqlglot", costs)
@@ -236,7 +242,7 @@ def sql_trees(sql: str, costs: str, lenient: bool = False) -> list[Any]:
 
 def parse_sql(sql: str) -> list[Any] | None:
     """sqlglot's trees of the statements, or None when it is no SQL statement of a known kind."""
-    trees = sql_trees(sql, "valid_sql_rate, row-order check or normalised exact_match")
+    trees = sql_trees(sql, SQLGLOT_COSTS)
     if not trees:
         return None
     exp = importlib.import_module("sqlglot").exp

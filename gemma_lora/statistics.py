@@ -5,20 +5,54 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median, stdev
+from typing import TypedDict
 
 from gemma_lora.cli import optional
-from gemma_lora.files import Row
 
 CONFIDENCE, POWER = 0.95, 0.80
 BOOTSTRAP_SEED = 0
 FEW_RUNS = 5  # below this many pairs no interval is to be trusted
 
 
+class Figure(TypedDict):
+    """A share or a mean, with how many rows it rests on."""
+
+    value: float | None  # None when nothing could be counted
+    n: int
+    ci: list[float] | None  # 95% interval
+
+
+class Distribution(TypedDict):
+    """Repeated measurements of one quantity."""
+
+    n: int
+    mean: float
+    std: float  # 0 for a single one
+    median: float
+    p10: float
+    p50: float
+    p90: float
+    p99: float
+    min: float
+    max: float
+
+
+class PairedRatio(TypedDict):
+    """New over reference, pair by pair."""
+
+    ratio: float  # geometric mean
+    ci: list[float] | None
+    n: int
+    verdict: str  # "better" | "worse" | "within the noise" | "too few runs to say"
+
+
 def percentiles(values: Sequence[int]) -> dict[str, int]:
     """Nearest-rank percentiles of a non-empty list."""
-    ordered = sorted(values)
-    ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-    return {name: ordered[max(0, math.ceil(len(ordered) * q) - 1)] for name, q in ranks.items()}
+    import numpy as np
+
+    ranks = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+    found = np.percentile(values, list(ranks.values()), method="inverted_cdf")
+    return {name: int(value) for name, value in zip(ranks, found, strict=True)}
 
 
 def wilson(successes: int, n: int) -> list[float] | None:
@@ -63,36 +97,41 @@ def bootstrap_mean(values: Sequence[float]) -> list[float] | None:
     return [float(interval.low), float(interval.high)]
 
 
-def proportion(hits: Iterable[bool]) -> Row:
-    """A share with its n and interval: {"value", "n", "ci"}."""
+def proportion(hits: Iterable[bool]) -> Figure:
+    """A share with Wilson's interval."""
     flags = list(hits)
     value = sum(flags) / len(flags) if flags else None
     return {"value": value, "n": len(flags), "ci": wilson(sum(flags), len(flags))}
 
 
-def average(values: Iterable[float | None]) -> Row:
-    """A mean with its n and bootstrap interval: {"value", "n", "ci"}."""
+def average(values: Iterable[float | None]) -> Figure:
+    """A mean of what is known, with its bootstrap interval."""
     known = [v for v in values if v is not None]
     return {"value": fmean(known) if known else None, "n": len(known), "ci": bootstrap_mean(known)}
 
 
-def describe_values(values: Sequence[float]) -> Row:
+def describe_values(values: Sequence[float]) -> Distribution:
     """Mean, spread and percentiles (linear) of repeated measurements; the spread of one is 0."""
     import numpy as np
 
-    ranks = (10, 50, 90, 99)
+    p10, p50, p90, p99 = map(float, np.percentile(values, (10, 50, 90, 99)))
     return {
         "n": len(values),
         "mean": fmean(values),
         "std": stdev(values) if len(values) > 1 else 0.0,
         "median": median(values),
-        **{f"p{q}": float(v) for q, v in zip(ranks, np.percentile(values, ranks), strict=True)},
+        "p10": p10,
+        "p50": p50,
+        "p90": p90,
+        "p99": p99,
         "min": min(values),
         "max": max(values),
     }
 
 
-def paired_ratio(new: Sequence[float], reference: Sequence[float], more_is_better: bool) -> Row:
+def paired_ratio(
+    new: Sequence[float], reference: Sequence[float], more_is_better: bool
+) -> PairedRatio:
     """Geometric mean of new over reference with its bootstrap interval, and what it says."""
     logs = [math.log(a / b) for a, b in zip(new, reference, strict=True)]
     centre, ci = fmean(logs), bootstrap_mean(logs)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from gemma_lora.device import compute_dtype
-from gemma_lora.files import Row
+from gemma_lora.device import Limits, compute_dtype
 from gemma_lora.models import named_arrays
-from gemma_lora.statistics import describe_values
+from gemma_lora.statistics import Distribution, describe_values
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -68,23 +67,79 @@ OTHER_DEFINITIONS = {
 }
 
 
-def timing_figures(samples: Sequence[Row]) -> Row:
-    """{variant: {work: {metric: statistics}}} of timed samples."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+class TimedRun(TypedDict):
+    """One piece of work, timed once; METRICS says what the figures mean."""
+
+    work: str
+    row: str | None
+    prompt_tokens: int
+    ttft_sec: float
+    prompt_tps: float
+    generation_tps: float | None  # None for an answer of one token
+    tpot_sec: list[float]
+    end_to_end_sec: float
+    generation_tokens: int
+    finish_reason: str
+    prefill_peak_gb: float | None
+    decode_peak_gb: float | None
+
+
+class TimedSample(TimedRun):
+    """A timed run of one variant."""
+
+    variant: str
+    run: int
+
+
+class WorkFigures(TypedDict, total=False):
+    """All runs of a variant on one piece of work; a metric that was not measured is absent."""
+
+    prompt_tps: Distribution
+    generation_tps: Distribution
+    ttft_sec: Distribution
+    tpot_sec: Distribution
+    end_to_end_sec: Distribution
+    generation_tokens: Distribution
+    prefill_peak_gb: Distribution
+    decode_peak_gb: Distribution
+    finish_reasons: dict[str, int]
+
+
+Figures = dict[str, dict[str, WorkFigures]]  # {variant: {work: figures}}
+
+
+class LimitShares(TypedDict):
+    """Speeds as shares of what the machine allows."""
+
+    bytes_per_token: int
+    decode_limit_tps: float
+    prefill_limit_tps: float
+    decode_share: float
+    prefill_share: float
+
+
+def metric_of(figures: WorkFigures | None, metric: str) -> Distribution | None:
+    """A metric by its name, None where it was not measured."""
+    return cast("Distribution | None", dict(figures or {}).get(metric))
+
+
+def timing_figures(samples: Sequence[TimedSample]) -> Figures:
+    """Statistics of timed samples, by variant and work."""
+    groups: dict[tuple[str, str], list[TimedSample]] = {}
     for sample in samples:
         groups.setdefault((sample["variant"], sample["work"]), []).append(sample)
-    found: Row = {}
+    found: Figures = {}
     for (variant, work), members in groups.items():
-        figures = {}
+        figures: dict[str, Any] = {}
         for metric in METRICS:
-            values = [m[metric] for m in members if m.get(metric) is not None]
+            values: list[Any] = [v for m in members if (v := dict(m).get(metric)) is not None]
             if metric == "tpot_sec":  # a list for each sample
                 values = [seconds for value in values for seconds in value]
             if values:
                 figures[metric] = describe_values(values)
         reasons = [m["finish_reason"] for m in members]
         figures["finish_reasons"] = {r: reasons.count(r) for r in sorted(set(reasons))}
-        found.setdefault(variant, {})[work] = figures
+        found.setdefault(variant, {})[work] = cast(WorkFigures, figures)
     return found
 
 
@@ -127,7 +182,7 @@ def stream_tokens(model: nn.Module, work: Work) -> Iterator[int]:
         generator.close()
 
 
-def time_once(model: nn.Module, work: Work, weights_bytes: int, memory: bool) -> Row:
+def time_once(model: nn.Module, work: Work, weights_bytes: int, memory: bool) -> TimedRun:
     """Time one piece of work; see METRICS for what the keys mean."""
     import mlx.core as mx
     from mlx_lm.generate import generation_stream
@@ -187,7 +242,9 @@ def cache_bytes(args: Any, context: int, itemsize: int) -> int:
     return 2 * args.num_key_value_heads * args.head_dim * seen * itemsize
 
 
-def shares_of_limit(figures: Row, shape: Work, weights: int, args: Any, limits: Row) -> Row:
+def shares_of_limit(
+    figures: Mapping[str, WorkFigures], shape: Work, weights: int, args: Any, limits: Limits
+) -> LimitShares:
     """Decode and prefill speed of the single-row shape as shares of what the machine allows."""
     measured = figures[shape.name]
     itemsize = 4 if compute_dtype() == "float32" else 2

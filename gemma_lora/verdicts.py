@@ -9,18 +9,18 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
-from gemma_lora.cli import _missing
 from gemma_lora.database import sql_literal
-from gemma_lora.files import Row
 from gemma_lora.sandbox import SqlResult, SqlWorker
+from gemma_lora.splits import Row
 from gemma_lora.sql_text import (
     extract_sql,
     normal_sql,
     order_columns,
     parse_sql,
     sql_trees,
+    sqlglot_is_there,
     statement_kind,
     uses_clock,
 )
@@ -216,7 +216,7 @@ class Gold:
 
 def prepare_gold(row: Row, worker: SqlWorker, seed: int, timeout_sec: float) -> Gold:
     """Run a row's reference; find out whether and how answers can be compared with it."""
-    sql = row.get("gold") or extract_sql(row["completion"]) or row["completion"]
+    sql = extract_sql(row["completion"]) or row["completion"]
     kind = statement_kind(sql)
     context = row.get("context")
     if not context:
@@ -275,6 +275,19 @@ def judge(result: SqlResult, gold: SqlResult, order: Sequence[int] | None) -> st
     return STATUS_ERRORS.get(result.status) or next(by_message, "other error")
 
 
+class SqlVerdict(TypedDict):
+    """What is said of one reply to a SQL row."""
+
+    sql: str  # '' when the reply holds none
+    valid_sql: bool | None  # None without sqlglot
+    executes: bool
+    exact_match: bool
+    match: bool  # returns what the gold returns
+    strict_match: bool | None  # on the perturbed copy too; None when there is none
+    error: str | None  # the class of what went wrong
+    rows: list[list[Any]] | None  # the first of its result
+
+
 def score_sql(
     reply: str,
     finish_reason: str,
@@ -282,12 +295,12 @@ def score_sql(
     row: Row,
     worker: SqlWorker,
     timeout_sec: float,
-) -> Row:
+) -> SqlVerdict:
     """One model's verdict on one row: the fields of a sample's outputs."""
     sql, context = extract_sql(reply, row["prompt"]), row.get("context")
-    out: Row = {
+    out: SqlVerdict = {
         "sql": sql,
-        "valid_sql": parse_sql(sql) is not None if "sqlglot" not in _missing else None,
+        "valid_sql": parse_sql(sql) is not None if sqlglot_is_there() else None,
         "executes": False,
         "exact_match": bool(sql) and normal_sql(sql) == normal_sql(gold.sql),
         "match": False,

@@ -26,14 +26,13 @@ import dataset
 from dataset import DatasetConfig
 from gemma_lora import cli, files, hub, sources, sql_text
 from gemma_lora.cli import UserError
-from gemma_lora.files import Row
+from gemma_lora.files import JsonObject
 from gemma_lora.prompts import (
     BOS,
     END_OF_TURN,
     EOS,
     START_OF_TURN,
     alpaca_prompt,
-    parse_example,
     render_chat,
     render_example,
     render_prompt,
@@ -62,7 +61,7 @@ PIECES = st.sampled_from(
 TEXTS = st.one_of(st.lists(PIECES, max_size=12).map("".join), st.text(max_size=30))
 
 
-def sql_rows(schemas: int = 30, each: int = 3) -> list[Row]:
+def sql_rows(schemas: int = 30, each: int = 3) -> list[JsonObject]:
     """Rows whose golds all run and return something, over different schemas."""
     return [
         {
@@ -76,19 +75,19 @@ def sql_rows(schemas: int = 30, each: int = 3) -> list[Row]:
     ]
 
 
-def alpaca_rows(count: int = 40) -> list[Row]:
+def alpaca_rows(count: int = 40) -> list[JsonObject]:
     return [
         {"instruction": f"Name fact {i}.", "input": "", "output": f"Fact {i}."}
         for i in range(count)
     ]
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> Path:
+def write_rows(path: Path, rows: Sequence[JsonObject]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def read_rows(folder: Path, *splits: str) -> list[Row]:
+def read_rows(folder: Path, *splits: str) -> list[JsonObject]:
     return [
         json.loads(line)
         for split in splits or SPLITS
@@ -119,13 +118,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "plot_lengths", lambda *_: None)
 
 
-def configured(rows: Sequence[Row] | Path, **changes: Any) -> DatasetConfig:
+def configured(rows: Sequence[JsonObject] | Path, **changes: Any) -> DatasetConfig:
     path = rows if isinstance(rows, Path) else write_rows(Path("rows.jsonl"), rows)
     base: dict[str, Any] = {"dataset_name": str(path), "model": "none", "workers": 1}
     return DatasetConfig(**{**base, "output_dir": Path("data"), **changes})
 
 
-def prepared(rows: Sequence[Row] | Path, **changes: Any) -> Row:
+def prepared(rows: Sequence[JsonObject] | Path, **changes: Any) -> JsonObject:
     return dataset.prepare(configured(rows, **changes))
 
 
@@ -172,11 +171,11 @@ def test_rendering_of_a_chat() -> None:
 
 @FEW
 @given(TEXTS, TEXTS)
-def test_a_rendered_example_parses_back(prompt: str, completion: str) -> None:
+def test_a_rendered_example_is_its_prompt_and_the_answer(prompt: str, completion: str) -> None:
     prompt, completion = dataset.clean_text(prompt)[0], dataset.clean_text(completion)[0]
     text = render_example(prompt, completion)
-    assert parse_example(text) == (prompt, completion)
-    assert text.startswith(render_prompt(prompt))
+    assert text == f"{render_prompt(prompt)}{completion}{END_OF_TURN}{EOS}"
+    assert f"{START_OF_TURN}user\n{prompt}{END_OF_TURN}" in text
 
 
 @FEW
@@ -191,12 +190,6 @@ def test_no_text_forges_a_turn(system: str, prompt: str, completion: str) -> Non
     ]
     assert counts == [1, 2, 2, 1]
     assert not re.search(r"<(pad|unused7)>", text + whole)
-
-
-@pytest.mark.parametrize("text", ["", "hello", "<bos><start_of_turn>user\nHi<end_of_turn><eos>"])
-def test_other_text_does_not_parse(text: str) -> None:
-    with pytest.raises(ValueError, match="not a rendered example"):
-        parse_example(text)
 
 
 def test_prompts_show_what_they_should() -> None:
@@ -242,7 +235,7 @@ def test_each_repair_has_a_name(text: str, clean: str, repairs: list[str]) -> No
     assert dataset.clean_text(text) == (clean, repairs)
 
 
-def cleaned(row: Row, **changes: Any) -> tuple[Row | None, str | None, list[str]]:
+def cleaned(row: JsonObject, **changes: Any) -> tuple[JsonObject | None, str | None, list[str]]:
     config = DatasetConfig(type="alpaca", **changes)
     return dataset.clean_row(row, {name: name for name in row}, config)[:3]
 
@@ -259,7 +252,7 @@ def cleaned(row: Row, **changes: Any) -> tuple[Row | None, str | None, list[str]
         ({"output": "caf\ufffd"}, "invalid UTF-8"),
     ],
 )
-def test_each_drop_has_a_reason(change: Row, reason: str) -> None:
+def test_each_drop_has_a_reason(change: JsonObject, reason: str) -> None:
     clean, why, _ = cleaned({"instruction": "Say it.", "output": "It.", **change})
     assert (clean, why) == (None, reason)
 
@@ -449,24 +442,24 @@ def test_splits_have_their_size(quick: None) -> None:
     ],
 )
 def test_columns_known_by_other_names(kind: str, columns: str, found: str) -> None:
-    names = dataset.match_columns(columns.split(), kind, {})
+    names = sources.match_columns(columns.split(), kind, {})
     assert list(names.values()) == found.split()
-    assert list(names) == list(dataset.COLUMN_ALIASES[kind])[: len(names)]
+    assert list(names) == list(sources.COLUMN_ALIASES[kind])[: len(names)]
 
 
 def test_given_columns_win() -> None:
     columns = ["question", "answer", "better"]
     given_map = DatasetConfig(columns="sql = better, sql_prompt=answer").column_map
-    found = dataset.match_columns(columns, "sql", given_map)
+    found = sources.match_columns(columns, "sql", given_map)
     assert found == {"sql": "better", "sql_prompt": "answer"}
 
 
 def test_wrong_columns_are_named() -> None:
     columns = ["b", "a"]
     for given_map in ({}, {"sql": "c"}):
-        message = failure(partial(dataset.match_columns, columns, "sql", given_map))
+        message = failure(partial(sources.match_columns, columns, "sql", given_map))
         assert "a, b" in message and "--columns" in message
-    message = failure(lambda: dataset.match_columns(columns, "sql", {"sqll": "a"}))
+    message = failure(lambda: sources.match_columns(columns, "sql", {"sqll": "a"}))
     assert "'sqll'" in message and "sql_prompt, sql, sql_context" in message
 
 
@@ -485,7 +478,7 @@ def test_sets_with_other_columns(
     rows = [{n: v for n, v in zip(names, values, strict=True) if n} for values in source]
     manifest = prepared(rows, type=kind)
     assert manifest["counts"]["rows"]["kept"] == len(rows)
-    assert manifest["columns"][dataset.REQUIRED_COLUMNS[kind][0]] == names[0]
+    assert manifest["columns"][sources.REQUIRED_COLUMNS[kind][0]] == names[0]
     assert f"={names[0]}" in capsys.readouterr().err  # an alias is never used silently
 
 
@@ -499,7 +492,7 @@ def test_a_column_the_first_row_lacks(quick: None) -> None:
 # --- Gold SQL -----------------------------------------------------------------------------------
 
 
-def verified_rows() -> list[Row]:
+def verified_rows() -> list[JsonObject]:
     """Good rows, then one of each kind that verification has something to say about."""
     context = "CREATE TABLE odd (a INT, d DATE); INSERT INTO odd VALUES (7, '2020-02-03');"
     odd = {
@@ -692,7 +685,7 @@ def test_rows_come_back_as_written(quick: None) -> None:
         text = (Path("data") / f"{split}.jsonl").read_text()
         assert "".join(files.json_lines(back)) == text
         for row in back:
-            assert parse_example(row["text"]) == (row["prompt"], row["completion"])
+            assert row["text"] == render_example(row["prompt"], row["completion"])
 
 
 VALUES = st.recursive(
@@ -706,7 +699,7 @@ VALUES = st.recursive(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), max_size=5))
-def test_json_lines_round_trip(rows: list[Row]) -> None:
+def test_json_lines_round_trip(rows: list[JsonObject]) -> None:
     path = Path("round.jsonl")
     files.write_atomic(path, "".join(files.json_lines(rows)))
     assert list(files.read_json_lines(path)) == rows
@@ -835,25 +828,25 @@ def test_same_input_same_bytes(quick: None) -> None:
 # --- Local files --------------------------------------------------------------------------------
 
 
-def save_json(path: Path, rows: list[Row]) -> None:
+def save_json(path: Path, rows: list[JsonObject]) -> None:
     path.write_text(json.dumps(rows, indent=1))
 
 
-def save_csv(path: Path, rows: list[Row]) -> None:
+def save_csv(path: Path, rows: list[JsonObject]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
 
-def save_parquet(path: Path, rows: list[Row]) -> None:
+def save_parquet(path: Path, rows: list[JsonObject]) -> None:
     import pyarrow
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
-SAVE: dict[str, Callable[[Path, list[Row]], Any]] = {
+SAVE: dict[str, Callable[[Path, list[JsonObject]], Any]] = {
     "a.jsonl": write_rows,
     "b.json": write_rows,
     "c.json": save_json,

@@ -35,6 +35,7 @@ from gemma_lora import (
     gguf_models,
     models,
     prompts,
+    report,
     sandbox,
     sources,
     splits,
@@ -116,7 +117,7 @@ def test_a_users_database_survives_its_chat(watched: Path) -> None:
     with sandbox.SqlWorker() as worker, chdir(watched):
         settings = ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=0.2)
         tuned: Any = None
-        chat = Chat(tuned, settings, None, worker, dict)
+        chat = Chat(tuned, settings, report.make_console(), worker, dict)
         for attack in hostile.attacks():
             if attack.kind in wanted:
                 assert run_answer(chat, attack.sql, database).strip()

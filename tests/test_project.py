@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import re
@@ -30,7 +29,6 @@ CONFIGS = {
     "test_finetuned.py": test_finetuned.EvaluationConfig,
     "benchmark.py": benchmark.BenchmarkConfig,
 }
-ORDER = ["dataset", "train", "test_finetuned", "benchmark"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PIPFILE = tomllib.loads((ROOT / "Pipfile").read_text())
 # What the four scripts promise to understand.
@@ -215,23 +213,6 @@ def test_the_modelfile_renders_as_the_scripts_do(system: str | None) -> None:
     assert prompts.BOS + template == prompts.render_prompt("Why?", system)
     stops = re.findall(r'^PARAMETER stop "(.+)"$', text, re.M)
     assert set(stops) == set(prompts.STOP_TOKENS)
-
-
-def test_four_rooms_and_imports_only_backwards() -> None:
-    assert {p.stem for p in ROOT.glob("*.py")} == set(ORDER)
-    for room in ORDER:
-        tree = ast.parse((ROOT / f"{room}.py").read_text())
-        imported = {
-            name
-            for node in ast.walk(tree)
-            if isinstance(node, (ast.Import, ast.ImportFrom))
-            for name in (
-                [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else [alias.name for alias in node.names]
-            )
-        }
-        assert imported & set(ORDER) <= set(ORDER[: ORDER.index(room)]), room
 
 
 @pytest.mark.parametrize("script", CONFIGS)
