@@ -78,6 +78,7 @@ from gemma_lora.timing import (
 
 if TYPE_CHECKING:
     import mlx.nn as nn
+
 # (prompt tokens, generated tokens) of the fixed shape, longest answer to a timed prompt and
 # prompts timed in each run. A CPU computes a hundredth of what a GPU does: its shape is smaller,
 # so that a comparison ends within two minutes, and the shape's name says so.
@@ -186,6 +187,9 @@ def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"runs": 3} if given.get("quick") else {}
 
 
+# --- Against what --------------------------------------------------------------------------------
+
+
 def compare_variants(samples: Sequence[TimedSample], reference: str) -> list[SpeedRatio]:
     """Paired ratios of every variant to `reference`, for each workload and speed."""
     timed = {(s["variant"], s["work"], s["run"], s["row"]): s for s in samples}
@@ -257,6 +261,9 @@ def compare_with_baseline(now: Figures, before: Figures, tolerance: float) -> li
                     "regression": loss > max(tolerance, noise),
                 })  # fmt: skip
     return found
+
+
+# --- What is timed, and how often ----------------------------------------------------------------
 
 
 class ScheduledWork(NamedTuple):

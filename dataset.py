@@ -20,13 +20,13 @@ import os
 import random
 import re
 import sys
-import unicodedata
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
+from gemma_lora.cleaning import clean_text, normalized
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.files import (
     ROOT,
@@ -42,9 +42,7 @@ from gemma_lora.files import (
 from gemma_lora.models import DEFAULT_MODEL, load_tokenizer, token_lengths
 from gemma_lora.pictures import new_figure, png_of
 from gemma_lora.prompts import (
-    CONTROL_CHARACTERS,
     alpaca_prompt,
-    neutralize,
     render_example,
     render_prompt,
     sql_prompt,
@@ -77,10 +75,6 @@ if TYPE_CHECKING:
 
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
 MAX_SEQ_LENGTH = 512
-# Plain punctuation counts as a space, any other sign as a word of its own.
-PUNCTUATION = {ord(c): " " for c in ".,:;!?'\"`"} | {
-    ord(c): f" {c} " for c in "+-*/=<>()[]{}%#&|^~@$"
-}
 EMPTY_INPUTS = {"noinput", "no input", "<noinput>", "n/a", "none", "null"}
 
 EXTRA_COLUMNS = {"complexity": "sql_complexity", "task": "sql_task_type", "domain": "domain"}
@@ -182,6 +176,9 @@ class DatasetConfig:
         return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
+# --- Where rows come from ------------------------------------------------------------------------
+
+
 def open_source(config: DatasetConfig) -> tuple[Iterator[JsonObject], Origin]:
     """Find the rows: (iterator, where they come from)."""
     if config.source == "sample":
@@ -201,23 +198,6 @@ def open_source(config: DatasetConfig) -> tuple[Iterator[JsonObject], Origin]:
 
 
 # --- Cleaning -----------------------------------------------------------------------------------
-
-
-def clean_text(text: str) -> tuple[str, list[str]]:
-    """Repair one text; returns it with the names of the repairs made. Idempotent."""
-    steps: tuple[tuple[str, Callable[[str], str]], ...] = (
-        ("line ends", lambda t: t.replace("\r\n", "\n").replace("\r", "\n")),
-        ("control characters", lambda t: CONTROL_CHARACTERS.sub("", t)),
-        ("special tokens", neutralize),
-        ("outer space", str.strip),
-    )
-    repairs = []
-    for name, step in steps:
-        repaired = step(text)
-        if repaired != text:
-            repairs.append(name)
-        text = repaired
-    return text, repairs
 
 
 def clean_row(
@@ -284,14 +264,6 @@ def make_row(clean: Mapping[str, str | None], config: DatasetConfig) -> Row:
     if clean.get("sql_explanation"):
         more["explanation"] = clean["sql_explanation"]
     return cast(Row, {**row, **more})
-
-
-def normalized(text: str) -> str:
-    """Text less case, spacing and plain punctuation: what counts as the same prompt.
-
-    Signs stay, for 2 + 2 is not 2 - 2 and C++ is not C.
-    """
-    return " ".join(unicodedata.normalize("NFC", text).lower().translate(PUNCTUATION).split())
 
 
 def prompt_key(row: Rendered) -> bytes:
@@ -431,6 +403,9 @@ def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row
     for name in SPLITS:
         order.shuffle(splits[name])
     return splits
+
+
+# --- What is written -----------------------------------------------------------------------------
 
 
 def plot_lengths(lengths: Sequence[tuple[int, int]], config: DatasetConfig, unit: str) -> None:

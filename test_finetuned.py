@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, cast
+from typing import Any, ClassVar, Literal, TypedDict, cast
 
 import dataset
 from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
@@ -51,8 +51,6 @@ from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row, read_split
 from gemma_lora.verdicts import ABS_TOL, REL_TOL, first_rows, prepare_gold, score_sql
 
-if TYPE_CHECKING:
-    pass
 DEFAULT_SPLIT = "test"
 MAX_TOKENS = {"sql": 96, "alpaca": 256}
 CHAT_TOKENS = 512
@@ -206,6 +204,9 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"max_tokens": 64, "examples": 2} | ({"num_samples": 8} if scored else {})
 
 
+# --- Which rows ----------------------------------------------------------------------------------
+
+
 def default_rows(kind: str, quick: bool) -> list[Row]:
     """The default prompts as rows like those of the data folder."""
     config = dataset.DatasetConfig(type=kind, dataset_name="default prompts")  # type: ignore[arg-type]
@@ -253,6 +254,9 @@ def shot_turns(config: EvaluationConfig, kind: str) -> list[tuple[str, str]]:
         raise UserError(f"--shots {config.shots} is more than the {len(rows)} rows of train.jsonl")
     drawn = random.Random(config.seed).sample(rows, config.shots)
     return [turn for r in drawn for turn in (("user", r["prompt"]), ("model", r["completion"]))]
+
+
+# --- Answers and what is said of them ------------------------------------------------------------
 
 
 class Speed(TypedDict):
@@ -365,7 +369,10 @@ def forgetting_samples(
     return title, make_samples(rows, found, config)
 
 
-def run_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> dict[str, Any]:
+# --- The report and the chat ---------------------------------------------------------------------
+
+
+def evaluation_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> dict[str, Any]:
     """With what a run was made: everything that is not computed from its samples."""
     from importlib import metadata
 
@@ -445,7 +452,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     summary = summarize(samples)
     report: dict[str, Any] = {
         "summary": summary,
-        "run": run_record(tuned, config, len(rows)) | {"speed": speed},
+        "run": evaluation_record(tuned, config, len(rows)) | {"speed": speed},
     }
     show_report(title, summary, samples, config.examples)
     ranked = sorted(samples, key=rank_sample)[: config.examples]

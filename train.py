@@ -24,7 +24,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from dataset import MAX_SEQ_LENGTH
 from gemma_lora.adapters import LORA_KEYS, AdapterConfig, add_adapter, export_peft
@@ -33,6 +33,7 @@ from gemma_lora.checkpoints import (
     NUMBERED,
     RUN_FILES,
     Checkpointer,
+    Outcome,
     Progress,
     RunRecord,
     move_aside,
@@ -67,6 +68,7 @@ from gemma_lora.validation import MAX_VALID_ROWS, Validator, validation_subset
 if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
+
 QUICK_TEST = {
     "iters": 100, "batch_size": 2, "warmup": 10, "steps_per_eval": 25, "save_every": 50,
     "val_batches": 10,
@@ -574,22 +576,6 @@ def whole_losses(run: Run) -> tuple[float | None, float | None]:
         run.model.load_weights(list(weights.items()), strict=False)
         best = validator.loss_on(validator.examples)
     return best, last
-
-
-class Outcome(TypedDict):
-    """How a run went: its Progress, why it stopped before the end, and what it came to."""
-
-    step: int
-    trained_tokens: int
-    first_val_loss: float | None
-    best_val_loss: float | None
-    best_step: int | None
-    evals_since_best: int
-    last_val_loss: float | None
-    stopped: str | None
-    full_val_loss_best: NotRequired[float | None]  # on all validation rows
-    full_val_loss_last: NotRequired[float | None]
-    seconds: NotRequired[float]
 
 
 def finish(run: Run, stopped: str | None) -> Outcome:

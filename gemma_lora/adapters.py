@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-
 LORA_KEYS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + (
     "mlp.gate_proj",
     "mlp.up_proj",

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-
 MAX_WIDTHS = 15  # distinct padded widths of full batches; a last, smaller batch makes 16 shapes
 
 EMPTY = [0, 0]  # ids of a row that trains nothing: fills a batch up when ranks must share it

@@ -27,7 +27,6 @@ from gemma_lora.sql_text import extract_sql, schema_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-
 MAX_SCHEMA_BYTES = 1_000_000
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from gemma_lora.adapters import AdapterConfig, check_shapes
 from gemma_lora.cli import UserError
@@ -19,7 +19,6 @@ from gemma_lora.models import named_arrays
 if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn as nn
-
 
 # What may differ between a run and its resumption; all else must stay as it was.
 FREE_ON_RESUME = {
@@ -49,6 +48,22 @@ class Progress:
     best_step: int | None = None
     evals_since_best: int = 0
     last_val_loss: float | None = None
+
+
+class Outcome(TypedDict):
+    """How a run went: its Progress, why it stopped before the end, and what it came to."""
+
+    step: int
+    trained_tokens: int
+    first_val_loss: float | None
+    best_val_loss: float | None
+    best_step: int | None
+    evals_since_best: int
+    last_val_loss: float | None
+    stopped: str | None
+    full_val_loss_best: NotRequired[float | None]  # on all validation rows
+    full_val_loss_last: NotRequired[float | None]
+    seconds: NotRequired[float]
 
 
 class ResumeRecord(TypedDict):

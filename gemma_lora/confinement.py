@@ -44,7 +44,6 @@ from gemma_lora.sql_text import is_empty_statement, sql_tokens, statement_kind, 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-
 SQL_LENGTH = 1_000_000  # characters of a context or a query, bytes of a single value
 RESULT_BYTES = 8_000_000
 HEAP_BYTES = 256_000_000

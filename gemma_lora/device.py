@@ -21,7 +21,6 @@ from gemma_lora.files import ROOT, model_cache, write_atomic
 if TYPE_CHECKING:
     import mlx.core as mx
 
-
 CACHE_STEP = 32  # positions by which a batch's caches grow
 CACHE_LIMIT_BYTES = 2**30  # MLX's buffer cache is emptied above this, not after every step
 # tanh as a ratio of polynomials, within 3e-7 (the coefficients of Eigen's ptanh), highest first.

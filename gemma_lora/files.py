@@ -24,7 +24,6 @@ from gemma_lora.cli import UserError
 if TYPE_CHECKING:
     import mlx.core as mx
 
-
 Content = str | bytes | Iterable[str]
 JsonObject = dict[str, Any]  # of a file from outside, whatever its keys
 ROOT = Path(__file__).resolve().parent.parent  # of the four scripts

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mlx_lm.generate import BatchGenerator
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-
 # A shared beginning of the prompts (the worked examples) is read once from this length on.
 SHARED_PREFIX = 48
 # Keys and values of all rows of a batch, in tokens: with more, long prompts outgrow the model.

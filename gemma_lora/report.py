@@ -15,7 +15,6 @@ from gemma_lora.statistics import Figure
 if TYPE_CHECKING:
     from rich.console import Console
 
-
 Item = TypeVar("Item")
 WIDE = 120  # terminal columns from which answers stand side by side
 

@@ -16,7 +16,6 @@ from gemma_lora.statistics import Distribution, describe_values
 if TYPE_CHECKING:
     import mlx.nn as nn
 
-
 # key: (label, scale for people, is more better?, definition)
 METRICS: dict[str, tuple[str, float, bool | None, str]] = {
     "prompt_tps": (

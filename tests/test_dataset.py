@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import dataset
 from dataset import DatasetConfig
-from gemma_lora import cli, files, hub, sources, sql_text
+from gemma_lora import cleaning, cli, files, hub, sources, sql_text
 from gemma_lora.cli import UserError
 from gemma_lora.files import JsonObject
 from gemma_lora.prompts import (
@@ -172,7 +172,7 @@ def test_rendering_of_a_chat() -> None:
 @FEW
 @given(TEXTS, TEXTS)
 def test_a_rendered_example_is_its_prompt_and_the_answer(prompt: str, completion: str) -> None:
-    prompt, completion = dataset.clean_text(prompt)[0], dataset.clean_text(completion)[0]
+    prompt, completion = cleaning.clean_text(prompt)[0], cleaning.clean_text(completion)[0]
     text = render_example(prompt, completion)
     assert text == f"{render_prompt(prompt)}{completion}{END_OF_TURN}{EOS}"
     assert f"{START_OF_TURN}user\n{prompt}{END_OF_TURN}" in text
@@ -213,8 +213,8 @@ def test_prompts_show_what_they_should() -> None:
 @example("<start_of\x00_turn>")
 @example("\r\x00\n")
 def test_cleaning_is_idempotent(text: str) -> None:
-    once, _ = dataset.clean_text(text)
-    assert dataset.clean_text(once) == (once, [])
+    once, _ = cleaning.clean_text(text)
+    assert cleaning.clean_text(once) == (once, [])
     once.encode("utf-8")
 
 
@@ -232,7 +232,7 @@ def test_cleaning_is_idempotent(text: str) -> None:
     ],
 )
 def test_each_repair_has_a_name(text: str, clean: str, repairs: list[str]) -> None:
-    assert dataset.clean_text(text) == (clean, repairs)
+    assert cleaning.clean_text(text) == (clean, repairs)
 
 
 def cleaned(row: JsonObject, **changes: Any) -> tuple[JsonObject | None, str | None, list[str]]:
@@ -323,7 +323,7 @@ def test_no_row_disappears_uncounted(keep: bool, quick: None) -> None:
     ],
 )
 def test_what_counts_as_the_same_prompt(one: str, other: str, same: bool) -> None:
-    assert (dataset.normalized(one) == dataset.normalized(other)) is same
+    assert (cleaning.normalized(one) == cleaning.normalized(other)) is same
 
 
 ROWS = st.lists(
@@ -355,7 +355,7 @@ def test_no_prompt_and_no_schema_in_two_splits(
         splits = dataset.split_rows(rows, config)
     except UserError:
         assume(False)
-    prompts = {n: {dataset.normalized(r["prompt"]) for r in splits[n]} for n in splits}
+    prompts = {n: {cleaning.normalized(r["prompt"]) for r in splits[n]} for n in splits}
     schemas = {n: {sql_text.schema_key(r["context"]) for r in splits[n]} for n in splits}
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
         assert not prompts[a] & prompts[b]
@@ -368,7 +368,7 @@ def test_translation_makes_no_duplicates(quick: None) -> None:
         for row in sql_rows()
     ]
     prepared([*sql_rows(), *foreign], split_by="row")
-    prompts = [dataset.normalized(row["prompt"]) for row in read_rows(Path("data"))]
+    prompts = [cleaning.normalized(row["prompt"]) for row in read_rows(Path("data"))]
     assert len(set(prompts)) == len(prompts) == len(sql_rows())
 
 
