@@ -43,7 +43,8 @@ def explain_hub_error(
         return any(isinstance(cause, classes) for cause in causes)
 
     gate = "log in at the hub, accept the licence on its page, put HF_TOKEN in .env and try again"
-    if raised(errors.GatedRepoError) or status == 403:
+    # The datasets library says in words only that a set is gated.
+    if raised(errors.GatedRepoError) or status == 403 or "gated dataset" in str(error):
         return UserError(f"'{name}' is gated: {gate}; or without the hub: {offline}")
     if status == 401 and not raised(errors.RepositoryNotFoundError):
         return UserError(f"the hub refused the token for '{name}': {gate}; or {offline}")

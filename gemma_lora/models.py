@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -200,11 +201,7 @@ def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, Token
     if quantize:
         folder = quantized_folder(folder, quantize)
     if sys.platform == "linux" and not is_prepared():
-        warnings.warn(
-            "MLX computes with its slow BLAS here: call gemma_lora.device.prepare_process() before "
-            "anything imports mlx.core",
-            stacklevel=2,
-        )
+        warn_unprepared()
     loaded, tokenizer, _ = load_folder(folder, compute_dtype())
     if not loaded.tie_word_embeddings:
         raise UserError(
@@ -213,6 +210,16 @@ def load_base(model: str, quantize: int | None = None) -> tuple[nn.Module, Token
     for token in STOP_TOKENS:
         tokenizer.add_eos_token(token)
     return loaded, tokenizer, folder
+
+
+@functools.cache  # once: libraries that set filters make `warnings` forget what it has said
+def warn_unprepared() -> None:
+    """Say that this process computes slowly, and what would help."""
+    warnings.warn(
+        "MLX computes with its slow BLAS here: call gemma_lora.device.prepare_process() before "
+        "anything imports mlx.core",
+        stacklevel=2,
+    )
 
 
 def quantized_folder(folder: Path, bits: int) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,17 @@ class RunLog:
         """A live bar with time left while a person watches; plain lines otherwise."""
         from mlx_lm.cli_ui import make_console
 
-        make_console().quiet = True  # mlx-lm's own display would draw over ours
-        if not (self.is_main and sys.stdout.isatty()):
-            yield
-            return
+        theirs = make_console()
+        before, theirs.quiet = theirs.quiet, True  # mlx-lm's own display would draw over ours
+        try:
+            with self.watched() if self.is_main and sys.stdout.isatty() else nullcontext():
+                yield
+        finally:
+            theirs.quiet = before
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """rich's bar, as long as it lasts."""
         from rich import progress as bars
 
         with bars.Progress(

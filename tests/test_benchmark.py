@@ -100,7 +100,10 @@ def result_with(speed: float, std: float = 0.1) -> dict[str, Any]:
 
 def test_baseline_flags_only_what_is_worse_by_more_than_tolerance_and_noise() -> None:
     def judged(now: dict[str, Any], before: dict[str, Any]) -> list[bool]:
-        return [f["regression"] for f in benchmark.compare_with_baseline(now, before, 0.1)]
+        return [
+            f["regression"]
+            for f in benchmark.compare_with_baseline(now["figures"], before["figures"], 0.1)
+        ]
 
     assert judged(result_with(8), result_with(10)) == [True]
     assert judged(result_with(9.5), result_with(10)) == [False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib
 import json
 import os
 import re
@@ -18,6 +19,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
+import huggingface_hub
+import huggingface_hub.errors
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -955,8 +959,6 @@ def test_a_file_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("reached", [True, False])
 def test_a_hub_set(reached: bool, monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
-    import datasets
-    import huggingface_hub
 
     def info(*_: Any, **__: Any) -> Any:
         if not reached:  # as httpx: not an OSError
@@ -980,12 +982,21 @@ def test_a_hub_set(reached: bool, monkeypatch: pytest.MonkeyPatch, quick: None) 
     assert {row["source"] for row in read_rows(Path("data"))} == {"some/set"}
 
 
+def refused(kind: type[huggingface_hub.errors.HfHubHTTPError], status: int) -> Exception:
+    """What the hub's library raises for an answer of this status."""
+    transport = importlib.import_module(huggingface_hub.errors.HTTPError.__module__.split(".")[0])
+    request = transport.Request("GET", "http://127.0.0.1/api/some/set")
+    return kind(f"{status}: a private or gated repo?", response=transport.Response(
+        status, request=request))  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (RuntimeError("DatasetNotFoundError: Dataset 'x' is a gated dataset"), "gated"),
-        (RuntimeError("RepositoryNotFoundError: 401; a private or gated repo?"), "not found"),
-        (RuntimeError("401 Unauthorized"), "token"),
+        (datasets.exceptions.DatasetNotFoundError("Dataset 'x' is a gated dataset"), "gated"),
+        (refused(huggingface_hub.errors.GatedRepoError, 403), "gated"),
+        (refused(huggingface_hub.errors.RepositoryNotFoundError, 401), "not found"),
+        (refused(huggingface_hub.errors.HfHubHTTPError, 401), "token"),
         (ConnectionError("ConnectError: refused"), "cannot be reached"),
         (RuntimeError("some\nlong\n" + "text " * 500), "failed"),
     ],

@@ -29,6 +29,7 @@ from gemma_lora import (
     adapters,
     cli,
     database,
+    device,
     files,
     generation,
     sandbox,
@@ -595,7 +596,7 @@ def test_the_cache_is_no_longer_than_its_rows(tuned: Any, monkeypatch: pytest.Mo
     args = model.args
     position = 2 * 4 * args.num_hidden_layers * args.num_key_value_heads * args.head_dim
     assert len(sizes) > 100
-    assert max(sizes) <= 3 * (longest + generation.CACHE_STEP) * position
+    assert max(sizes) <= 3 * (longest + device.CACHE_STEP) * position
 
 
 def test_generation_ends_at_both_stop_tokens(tuned: Any) -> None:

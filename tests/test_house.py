@@ -111,3 +111,19 @@ def test_a_worker_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_comes_from_another_folder_too(script: str, tmp_path: Path) -> None:
     assert run_script(f"{script}.py", "--help", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the slow BLAS is that of Linux")
+def test_loading_a_model_in_an_unprepared_process_warns_once(tiny_model: Path) -> None:
+    code = (
+        "import sys, mlx.nn; from gemma_lora import device, models\n"
+        "theirs = mlx.nn.gelu_approx\n"
+        "if sys.argv[1] == 'prepared': device.prepare_process()\n"
+        f"models.load_base({str(tiny_model)!r})\n"
+        f"models.load_base({str(tiny_model)!r})\n"
+        "print(mlx.nn.gelu_approx is theirs)"  # loading itself changes nothing
+    )
+    for how, warnings, unchanged in (("as it is", 1, "True"), ("prepared", 0, "False")):
+        done = run_command([sys.executable, "-c", code, how], cwd=ROOT)
+        assert done.stderr.count("prepare_process") == warnings, done.stderr
+        assert done.stdout.strip() == unchanged

@@ -40,12 +40,14 @@ def sleep(seconds):
 time.sleep = sleep
 import dataset, train
 from gemma_lora.cli import run_script
+from gemma_lora.device import prepare_process
 from gemma_lora.models import load_base
 
 def rows(name):
     found.append(len(list(dataset.open_source(dataset.DatasetConfig(dataset_name=name))[0])))
 
 def load(name):
+    prepare_process()
     found.append(str(load_base(name)[2] / "model.safetensors"))
 
 def run(script, name):
