@@ -39,15 +39,15 @@ from gemma_lora.files import (
     write_atomic,
     write_together,
 )
-from gemma_lora.models import DEFAULT_MODEL, load_tokenizer, token_lengths
+from gemma_lora.lengths import DEFAULT_MODEL, load_tokenizer, token_lengths
 from gemma_lora.pictures import new_figure, png_of
+from gemma_lora.progress import track_rows
 from gemma_lora.prompts import (
     alpaca_prompt,
     render_example,
     render_prompt,
     sql_prompt,
 )
-from gemma_lora.report import track_rows
 from gemma_lora.sandbox import verify_gold
 from gemma_lora.sources import (
     READERS,

@@ -39,14 +39,9 @@ from gemma_lora.files import (
     write_together,
 )
 from gemma_lora.generation import Answer, generate_batch, reference_losses
+from gemma_lora.progress import count_answers
 from gemma_lora.prompts import render_chat
-from gemma_lora.report import (
-    count_answers,
-    evaluation_markdown,
-    make_console,
-    rank_sample,
-    show_report,
-)
+from gemma_lora.report import evaluation_markdown, make_console, rank_sample, show_report
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row, read_split
 from gemma_lora.verdicts import ABS_TOL, REL_TOL, first_rows, prepare_gold, score_sql

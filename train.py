@@ -51,14 +51,9 @@ from gemma_lora.device import (
 )
 from gemma_lora.files import jsonable, locked, remove_leftovers, sha256_of
 from gemma_lora.interruption import StopRequest
+from gemma_lora.lengths import DEFAULT_MODEL
 from gemma_lora.loss import HEAD_CHUNK, supervised_loss
-from gemma_lora.models import (
-    DEFAULT_MODEL,
-    base_fingerprint,
-    load_base,
-    named_arrays,
-    recomputed_layers,
-)
+from gemma_lora.models import base_fingerprint, load_base, named_arrays, recomputed_layers
 from gemma_lora.optimizers import learning_rate_schedule, make_optimizer
 from gemma_lora.prompts import encode, render_prompt
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
-import importlib.metadata
 import os
 import platform
 import resource
@@ -74,6 +72,8 @@ def use_openblas() -> str | None:
     Fortran runtime it names; where the system has none, MLX's own copy of it serves under its
     usual name. Does nothing elsewhere, without the package, or once MLX is imported.
     """
+    import importlib.metadata
+
     if sys.platform != "linux" or "mlx.core" in sys.modules:
         return None
     try:
@@ -97,6 +97,8 @@ def load_fortran_runtime() -> None:
     auditwheel gave it a soname with a hash, which the loader does not take for the one that
     OpenBLAS asks for; a copy with the plain soname in its string table does.
     """
+    import importlib.metadata
+
     folder = next(
         Path(str(f.locate())).parent
         for f in importlib.metadata.files("mlx-cpu") or []
@@ -164,6 +166,8 @@ def compute_dtype() -> Literal["float32", "bfloat16"]:
 
 def library_versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
+    import importlib.metadata
+
     names = ("mlx", "mlx-lm", "transformers", "tokenizers", "numpy")
     found = {}
     for name in names:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib
-import importlib.metadata
 import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,66 +19,16 @@ from gemma_lora.device import Dtype, compute_dtype, is_prepared
 from gemma_lora.files import DAMAGE, JsonObject, model_cache, partial_folder, sha256_of
 from gemma_lora.gguf_models import GEMMA_NOTICE, PACKAGED_INSTALL, convert_gguf
 from gemma_lora.hub import bound_hub_waits, explain_hub_error
-from gemma_lora.prompts import STOP_TOKENS, render_prompt
-from gemma_lora.splits import Row
+from gemma_lora.prompts import STOP_TOKENS
 
 if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
-    from tokenizers import Tokenizer
 
-DEFAULT_MODEL = "google/gemma-3-270m-it"
-# English and SQL under Gemma's tokenizer: measured 3.4 to 4.3 characters a token on real rows.
-CHARACTERS_PER_TOKEN = 3.2
 MAX_LAYERS = 1000  # of a model that is loaded; the largest Gemma 3 has 62
 
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-
-
-def load_tokenizer(model: str) -> Tokenizer | None:
-    """The fast tokenizer of a model folder or hub id, or None when it cannot be had offline."""
-    from huggingface_hub import hf_hub_download
-    from tokenizers import Tokenizer
-
-    folder = Path(model).expanduser()
-    files = [folder / "tokenizer.json"]
-    if model == "packaged":  # train.py converts it at its first use
-        files += sorted(model_cache().glob("packaged-*/tokenizer.json"))
-    for file in files:
-        if file.is_file():
-            return Tokenizer.from_file(str(file))
-    if "/" not in model or folder.exists():
-        return None
-    with contextlib.suppress(
-        Exception
-    ):  # whatever the hub's libraries raise, an estimate replaces it
-        return Tokenizer.from_file(
-            hf_hub_download(
-                model, "tokenizer.json", local_files_only=not os.environ.get("HF_TOKEN")
-            )
-        )
-    return None
-
-
-def token_lengths(rows: Sequence[Row], tokenizer: Tokenizer | None) -> list[tuple[int, int]]:
-    """(prompt, completion) lengths in tokens, special tokens included; an estimate without one."""
-    lengths = []
-    for start in range(0, len(rows), 1000):
-        block = rows[start : start + 1000]
-        heads = [render_prompt(r["prompt"]) for r in block]
-        tails = [r["text"][len(head) :] for r, head in zip(block, heads, strict=True)]
-        lengths += list(
-            zip(count_tokens(heads, tokenizer), count_tokens(tails, tokenizer), strict=True)
-        )
-    return lengths
-
-
-def count_tokens(texts: Sequence[str], tokenizer: Tokenizer | None) -> list[int]:
-    """Token count of each text."""
-    if tokenizer is None:
-        return [round(len(t) / CHARACTERS_PER_TOKEN) for t in texts]
-    return [len(e) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def packaged_gguf(folder: Path) -> Path:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from gemma_lora.figures import TUNED, Output, Sample, Summary
 from gemma_lora.statistics import Figure
@@ -15,7 +12,6 @@ from gemma_lora.statistics import Figure
 if TYPE_CHECKING:
     from rich.console import Console
 
-Item = TypeVar("Item")
 WIDE = 120  # terminal columns from which answers stand side by side
 
 SQL_COLUMNS = {
@@ -241,41 +237,3 @@ def print_table(
     for row in cells:
         table.add_row(*row, style="green" if row[0] == TUNED else None)
     console.print(table)
-
-
-@contextmanager
-def count_answers(total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Yields a function that counts finished rows: a bar with the time left, or plain lines."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
-
-        columns, console = Progress.get_default_columns(), Console(stderr=True)
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda n: bar.advance(task, n)
-        return
-    start, done, shown = time.monotonic(), 0, 0
-
-    def advance(n: int) -> None:
-        nonlocal done, shown
-        done += n
-        if done * 4 // total > shown:
-            shown = done * 4 // total
-            left = (time.monotonic() - start) / done * (total - done)
-            print(
-                f"{label}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True
-            )
-
-    yield advance
-
-
-def track_rows(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
-    """Pass items through, with a progress bar when a person is watching."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, label, total=total, console=Console(stderr=True), transient=True)

@@ -1,10 +1,13 @@
-"""Intervals, tests and summaries of numbers. Nothing here knows what was measured."""
+"""Intervals, tests and summaries of numbers. Nothing here knows what was measured.
+
+The standard library's `statistics` is imported where it is used: it brings fractions and decimals
+along, for which every SQL worker, importing the main script again, would wait.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from statistics import fmean, median, stdev
 from typing import TypedDict
 
 from gemma_lora.cli import optional
@@ -106,12 +109,16 @@ def proportion(hits: Iterable[bool]) -> Figure:
 
 def average(values: Iterable[float | None]) -> Figure:
     """A mean of what is known, with its bootstrap interval."""
+    from statistics import fmean
+
     known = [v for v in values if v is not None]
     return {"value": fmean(known) if known else None, "n": len(known), "ci": bootstrap_mean(known)}
 
 
 def describe_values(values: Sequence[float]) -> Distribution:
     """Mean, spread and percentiles (linear) of repeated measurements; the spread of one is 0."""
+    from statistics import fmean, median, stdev
+
     import numpy as np
 
     p10, p50, p90, p99 = map(float, np.percentile(values, (10, 50, 90, 99)))
@@ -133,6 +140,8 @@ def paired_ratio(
     new: Sequence[float], reference: Sequence[float], more_is_better: bool
 ) -> PairedRatio:
     """Geometric mean of new over reference with its bootstrap interval, and what it says."""
+    from statistics import fmean
+
     logs = [math.log(a / b) for a, b in zip(new, reference, strict=True)]
     centre, ci = fmean(logs), bootstrap_mean(logs)
     if ci is not None:

@@ -30,7 +30,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import dataset
-from gemma_lora import files, models, splits
+from gemma_lora import files, splits
+from gemma_lora.lengths import load_tokenizer
 
 TARGET_RATIO = 2.5
 TARGET_GB = 2.0
@@ -110,7 +111,7 @@ def measure_script(source: Path, model: str, workers: int, folder: Path) -> dict
 
 def measure_tokenizing(rows: Iterable[dict[str, Any]], model: str) -> float:
     """Seconds to tokenize the rendered examples once, in blocks."""
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = load_tokenizer(model)
     if tokenizer is None:
         raise SystemExit(f"no tokenizer in {model}: give the folder of a model with --model")
     config, seconds, source = dataset.DatasetConfig(), 0.0, iter(rows)
