@@ -23,14 +23,23 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict, cast
+from typing import Any, ClassVar, Literal, cast
 
 import dataset
 from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
 from gemma_lora.chat import Chat, ChatSettings, converse, use_db, use_schema
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.device import prepare_process
-from gemma_lora.figures import TUNED, Output, Sample, score_text, summarize
+from gemma_lora.figures import (
+    TUNED,
+    EvaluationRecord,
+    EvaluationReport,
+    Output,
+    Sample,
+    Speed,
+    score_text,
+    summarize,
+)
 from gemma_lora.files import (
     json_lines,
     remove_leftovers,
@@ -254,13 +263,6 @@ def shot_turns(config: EvaluationConfig, kind: str) -> list[tuple[str, str]]:
 # --- Answers and what is said of them ------------------------------------------------------------
 
 
-class Speed(TypedDict):
-    """How fast a model answered all rows together."""
-
-    generation_tps: float
-    seconds: float
-
-
 def run_models(
     tuned: Finetuned,
     rows: Sequence[Row],
@@ -367,7 +369,9 @@ def forgetting_samples(
 # --- The report and the chat ---------------------------------------------------------------------
 
 
-def evaluation_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> dict[str, Any]:
+def evaluation_record(
+    tuned: Finetuned, config: EvaluationConfig, n: int, speed: dict[str, Speed]
+) -> EvaluationRecord:
     """With what a run was made: everything that is not computed from its samples."""
     from importlib import metadata
 
@@ -393,6 +397,7 @@ def evaluation_record(tuned: Finetuned, config: EvaluationConfig, n: int) -> dic
         "versions": versions,
         "device": str(mx.default_device()),
         "peak_memory_gb": mx.get_peak_memory() / 1e9,
+        "speed": speed,
     }
 
 
@@ -408,7 +413,7 @@ def run_title(config: EvaluationConfig, n: int) -> str:
 
 
 def write_report(
-    folder: Path, samples: Sequence[Sample], text: str, report: Mapping[str, Any]
+    folder: Path, samples: Sequence[Sample], text: str, report: EvaluationReport
 ) -> None:
     """Write the three files of a scored run; evaluation.json vouches for the others."""
     remove_leftovers(folder, ["evaluation*"])
@@ -426,7 +431,7 @@ def write_report(
     )
 
 
-def evaluate(config: EvaluationConfig) -> dict[str, Any]:
+def evaluate(config: EvaluationConfig) -> EvaluationReport:
     """Compare base and fine-tuned model as configured; returns what evaluation.json holds.
 
     For the default prompts nothing is written and "summary" is None.
@@ -445,10 +450,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         show_report(title, None, samples, len(samples))
         return {"summary": None, "samples": samples}
     summary = summarize(samples)
-    report: dict[str, Any] = {
-        "summary": summary,
-        "run": evaluation_record(tuned, config, len(rows)) | {"speed": speed},
-    }
+    record = evaluation_record(tuned, config, len(rows), speed)
+    report: EvaluationReport = {"summary": summary, "run": record}
     show_report(title, summary, samples, config.examples)
     ranked = sorted(samples, key=rank_sample)[: config.examples]
     text = evaluation_markdown(f"Evaluation: {title}", summary, ranked)

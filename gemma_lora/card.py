@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, cast
 from gemma_lora.adapters import AdapterConfig
 from gemma_lora.benchmark_report import BenchmarkResult, Quality, benchmark_markdown
 from gemma_lora.cli import UserError
-from gemma_lora.figures import TUNED, Summary
-from gemma_lora.files import JsonObject
+from gemma_lora.figures import TUNED, EvaluationReport, Summary
 from gemma_lora.prompts import sql_prompt
 from gemma_lora.report import (
     SQL_COLUMNS,
@@ -47,7 +46,7 @@ def hub_model(config: AdapterConfig) -> str | None:
     return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
-def read_evaluation(folder: Path, config: AdapterConfig) -> JsonObject | None:
+def read_evaluation(folder: Path, config: AdapterConfig) -> EvaluationReport | None:
     """evaluation.json when it is there and was made with this very adapter."""
     try:
         report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -65,14 +64,14 @@ class CardScores(NamedTuple):
     rows: str  # in words
 
 
-def card_scores(quality: Quality, scored: JsonObject | None) -> CardScores:
+def card_scores(quality: Quality, scored: EvaluationReport | None) -> CardScores:
     """The evaluation's scores where there are some, else those of the benchmark's few rows."""
-    if scored is None:
+    if scored is None or scored["summary"] is None:
         rows = f"only {quality['n']} rows of the validation split, which chose the checkpoint"
         return CardScores(quality["evaluation"], quality["split"], rows)
     run = scored["run"]
     rows = f"{run['n']} rows of the {run['split']} split, seed {run['seed']}"
-    return CardScores(scored["summary"], run["split"], rows)
+    return CardScores(scored["summary"], str(run["split"]), rows)
 
 
 def card_metrics(
@@ -82,7 +81,7 @@ def card_metrics(
     from huggingface_hub import EvalResult
 
     kind = config["dataset_type"]
-    about: JsonObject = {
+    about: dict[str, Any] = {
         "task_type": "text-generation",
         "task_name": "text to SQL" if kind == "sql" else "instruction following",
         "dataset_type": source or "custom",

@@ -127,6 +127,40 @@ class Summary(TypedDict):
     breakdown: NotRequired[Breakdown]
 
 
+class Speed(TypedDict):
+    """How fast a model answered all rows together."""
+
+    generation_tps: float
+    seconds: float
+
+
+class EvaluationRecord(TypedDict):
+    """With what an evaluation was made: everything that is not computed from its samples."""
+
+    split: str | None
+    rows_chose_the_checkpoint: bool
+    n: int
+    seed: int
+    settings: dict[str, Any]  # of EvaluationConfig, paths as text
+    shots_as: str | None
+    data_sha256: str
+    adapter: dict[str, Any]  # from adapter_config.json
+    number_tolerance: dict[str, float]
+    versions: dict[str, str]
+    device: str
+    peak_memory_gb: float
+    speed: dict[str, Speed]  # by model
+
+
+class EvaluationReport(TypedDict):
+    """evaluation.json; of the default prompts only the samples, and no summary."""
+
+    summary: Summary | None
+    run: NotRequired[EvaluationRecord]
+    forgetting: NotRequired[Summary]
+    samples: NotRequired[list[Sample]]
+
+
 def rouge_l(reference: str, text: str) -> float | None:
     """ROUGE-L F1 (0 to 1) over lower-cased words; the subsequence is found by rapidfuzz."""
     lcs = optional("rapidfuzz.distance", "rapidfuzz", "ROUGE-L")
