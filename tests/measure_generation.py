@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,7 +35,7 @@ def prompts_of(args: argparse.Namespace) -> list[str]:
         data=args.data, split=args.split, num_samples=args.num_samples
     )
     kind = adapters.read_adapter_config(args.adapter_path)["dataset_type"]
-    turns = evaluation.shot_turns(evaluation.replace(config, shots=args.shots), kind)
+    turns = evaluation.shot_turns(replace(config, shots=args.shots), kind)
     rows = evaluation.evaluation_rows(config, kind)
     return [render_chat([*turns, ("user", row["prompt"])]) for row in rows]
 
