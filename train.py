@@ -50,6 +50,7 @@ from gemma_lora.device import (
     prepare_process,
 )
 from gemma_lora.files import jsonable, locked, remove_leftovers, sha256_of
+from gemma_lora.gguf_export import export_gguf
 from gemma_lora.interruption import StopRequest
 from gemma_lora.lengths import DEFAULT_MODEL
 from gemma_lora.loss import HEAD_CHUNK, supervised_loss
@@ -164,6 +165,13 @@ class TrainingConfig:
         default=None,
         metadata={"help": "write the adapter in --adapter-path as a PEFT folder, and stop"},
     )
+    export_gguf: Path | None = field(
+        default=None,
+        metadata={"help": "write base and adapter as one .gguf file with a Modelfile, and stop"},
+    )
+    gguf_type: Literal["bf16", "f16", "q8_0"] = field(
+        default="bf16", metadata={"help": "how --export-gguf stores the matrices"}
+    )
 
     def __post_init__(self) -> None:
         check(
@@ -204,6 +212,10 @@ class TrainingConfig:
                 set(self.keys) <= set(LORA_KEYS),
                 f"--lora-keys must be of {','.join(LORA_KEYS)} (the embedding is also the head: "
                 "adapting it would untie them and store a gigabyte)",
+            ),
+            (
+                self.export_gguf is None or self.export_gguf.suffix == ".gguf",
+                f"--export-gguf must name a .gguf file, not {self.export_gguf}",
             ),
         )
 
@@ -669,8 +681,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         nonlocal interrupted
         prepare_process()
         if config.export_peft is not None:
-            return export_peft(config.adapter_path, config.export_peft)
-        interrupted = train(config)["stopped"] == "interrupted"
+            export_peft(config.adapter_path, config.export_peft)
+        elif config.export_gguf is not None:
+            export_gguf(config.adapter_path, config.export_gguf, config.gguf_type)
+        else:
+            interrupted = train(config)["stopped"] == "interrupted"
 
     status = run_script(work)
     return 130 if interrupted else status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+# What the packaged GGUF was made from; cards and files name models by their place on the hub.
+PACKAGED_MODEL = "google/gemma-3-270m"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 LORA_KEYS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + (
     "mlp.gate_proj",
     "mlp.up_proj",
@@ -209,6 +213,14 @@ def load_finetuned(adapter_path: Path, model: str | None = None) -> Finetuned:
     tuned = Finetuned(loaded, tokenizer, config, folder, swaps)
     tuned.use("finetuned")
     return tuned
+
+
+def hub_model(config: AdapterConfig) -> str | None:
+    """The base model's name on the hub, None for a folder or file of one's own."""
+    name = config["model"]
+    if name == "packaged":
+        return PACKAGED_MODEL
+    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
 def peft_settings(config: AdapterConfig) -> dict[str, Any]:

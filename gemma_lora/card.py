@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from gemma_lora.adapters import AdapterConfig
+from gemma_lora.adapters import HUB_ID, AdapterConfig, hub_model
 from gemma_lora.benchmark_report import BenchmarkResult, Quality, benchmark_markdown
 from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED, EvaluationReport, Summary
@@ -33,17 +32,6 @@ CARD_WORDS = {
     "alpaca": ("follow instructions", "follows instructions", "Check facts."),
 }
 CARD_MARK = "<!-- written by benchmark.py; without this line the file is left alone -->"
-# What the packaged GGUF was made from; the card names models by their place on the hub.
-PACKAGED_MODEL = "google/gemma-3-270m"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-def hub_model(config: AdapterConfig) -> str | None:
-    """The base model's name on the hub, None for a folder or file of one's own."""
-    name = config["model"]
-    if name == "packaged":
-        return PACKAGED_MODEL
-    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
 def read_evaluation(folder: Path, config: AdapterConfig) -> EvaluationReport | None:

@@ -18,7 +18,7 @@ TABLE = re.findall(r"^\| `(\w+)` \| .+ \|$", PAGE, re.M)
 FILES = {name: ROOT / f"{name}.py" for name in SCRIPTS} | {
     path.stem: path for path in sorted((ROOT / "gemma_lora").glob("*.py")) if path.stem[0] != "_"
 }
-SCRIPT_LINES, ROOM_LINES, FUNCTION_LINES, CLASS_LINES = 700, 400, 45, 150
+SCRIPT_LINES, ROOM_LINES, FUNCTION_LINES, CLASS_LINES, CONFIG_LINES = 700, 400, 45, 150, 170
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -68,6 +68,8 @@ def test_nothing_grows_beyond_its_size(name: str) -> None:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             size = (node.end_lineno or 0) - node.lineno + 1
             limit = CLASS_LINES if isinstance(node, ast.ClassDef) else FUNCTION_LINES
+            if node.name.endswith("Config"):  # as long as its flags
+                limit = CONFIG_LINES
             assert size <= limit, (node.name, size)
 
 
