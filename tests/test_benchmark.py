@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 import benchmark
 from benchmark import TUNED, BenchmarkConfig
 from gemma_lora import adapters, benchmark_report, cli, models, timing
+from gemma_lora.adapters import PACKAGED_MODEL, hub_model
 from gemma_lora.benchmark_report import BASE
-from gemma_lora.card import PACKAGED_MODEL, hub_model, make_card, read_evaluation
+from gemma_lora.card import make_card, read_evaluation
 from gemma_lora.statistics import describe_values, paired_ratio
 
 positive = st.floats(min_value=1e-3, max_value=1e6)

@@ -21,6 +21,7 @@ import dataset
 import test_finetuned
 import train
 from gemma_lora import cli, prompts, sql_text
+from gemma_lora.gguf_export import modelfile_text
 from gemma_lora.splits import SPLITS, read_split
 
 CONFIGS = {
@@ -204,7 +205,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 @pytest.mark.parametrize("system", [None, "Answer briefly."])
 def test_the_modelfile_renders_as_the_scripts_do(system: str | None) -> None:
-    text = (ROOT / "Modelfile").read_text()
+    text = modelfile_text("model.gguf")
     template = text.split('"""')[1].split("{{ .Response }}")[0]
     if system is None:
         template = re.sub(r"\{\{ if .*?\{\{ end \}\}", "", template, flags=re.S)
