@@ -42,6 +42,7 @@ from gemma_lora.figures import (
 )
 from gemma_lora.files import (
     json_lines,
+    jsonable,
     remove_leftovers,
     require_writable,
     sha256_of,
@@ -389,7 +390,7 @@ def evaluation_record(
         "rows_chose_the_checkpoint": config.rows_from == "valid",
         "n": n,
         "seed": config.seed,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "settings": jsonable(asdict(config)),
         "shots_as": "earlier turns of the chat, drawn from train.jsonl" if config.shots else None,
         "data_sha256": sha256_of(path),
         "adapter": {k: adapter[k] for k in keys.split() if k in adapter},
