@@ -60,6 +60,7 @@ from gemma_lora.files import (
 )
 from gemma_lora.generation import Answer, generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.prompts import render_prompt
+from gemma_lora.publish import publish
 from gemma_lora.splits import Row, read_manifest
 from gemma_lora.statistics import paired_ratio
 from gemma_lora.timing import (
@@ -109,6 +110,10 @@ class BenchmarkConfig:
     )
     compare: bool = field(
         default=False, metadata={"help": "measure the base too, score both, write the model card"}
+    )
+    with_samples: bool = field(
+        default=False,
+        metadata={"help": "publish/ also gets the evaluation's answers, with rows of your data"},
     )
     quick: bool = field(default=False, metadata={"help": "smaller shapes and 3 runs"})
     runs: int = field(default=5, metadata={"help": "repetitions that count (3 with --quick)"})
@@ -169,6 +174,7 @@ class BenchmarkConfig:
                 not self.fail_on_regression or self.baseline is not None,
                 "--fail-on-regression needs --baseline FILE",
             ),
+            (self.compare or not self.with_samples, "--with-samples needs --compare"),
         )
 
     @property
@@ -502,6 +508,9 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         f"written to {folder}: {', '.join(sorted(p.name for p in (*files, record)))}",
         file=sys.stderr,
     )
+    if config.compare:
+        ready = publish(config.adapter_path, folder, config.with_samples)
+        print(f"for the hub: {ready}", file=sys.stderr)
     if config.json:
         print(json.dumps(result))
     return result

@@ -11,7 +11,7 @@ from gemma_lora.adapters import HUB_ID, AdapterConfig, hub_model
 from gemma_lora.benchmark_report import BenchmarkResult, Quality, benchmark_markdown
 from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED, EvaluationReport, Summary
-from gemma_lora.prompts import sql_prompt
+from gemma_lora.prompts import BOS, render_prompt, sql_prompt
 from gemma_lora.report import (
     SQL_COLUMNS,
     TEXT_COLUMNS,
@@ -130,15 +130,20 @@ def training_section(config: AdapterConfig, folder: Path) -> str:
 
 
 def usage_section(sql: bool, base: str | None) -> str:
-    """Commands that answer a prompt with the adapter."""
+    """Commands that answer a prompt with the adapter.
+
+    The prompt is rendered: a base that was never tuned to chat has no template to do it. mlx-lm
+    puts the <bos> in front.
+    """
     pets = "CREATE TABLE pets (name TEXT, age INT);"
     prompt = sql_prompt("How many pets are there?", pets) if sql else "Name three plants."
+    prompt = render_prompt(prompt).removeprefix(BOS)
     return f"""In the folder of this card:
 
 ```sh
 pip install mlx-lm
 mlx_lm.generate --model {base or "PATH_OF_THE_BASE_MODEL"} --adapter-path . \\
-  --extra-eos-token "<end_of_turn>" --prompt {shlex.quote(prompt)}
+  --extra-eos-token "<end_of_turn>" --ignore-chat-template --prompt {shlex.quote(prompt)}
 ```
 
 An answer ends at `<end_of_turn>` or `<eos>`. The prompt is one user turn, written as above."""

@@ -125,6 +125,8 @@ def encoded(name: str, weight: mx.array, kind: GgufType) -> np.ndarray:
         raise UserError(f"{name} holds {max(-low, high):.3g}, too large for f16: use bf16")
     if name.endswith("norm.weight"):
         values = values + np.float32(1)
+    if quant.name == "BF16":  # the same bits as gguf's, in a tenth of the time
+        return np.array(mx.array(values).astype(mx.bfloat16).view(mx.uint16))
     return np.ascontiguousarray(gguf.quantize(values, quant))
 
 

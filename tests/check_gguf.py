@@ -56,10 +56,11 @@ SCRIPTS = (
     "வணக்கம்", "👩🏽‍🚀🚀 👨‍👩‍👧 🏳️‍🌈", "e\u0301 vs \u00e9", "\u200b\u200d\ufeff", "\x00\x01\x7f",
     "\U0001d539\U0001d546 \U00010348 \U0001f701", "½ ² ﬁ Ⅷ",
 )  # fmt: skip
+# Without <image_soft_token>: the hub's tokenizer gives it an id for which the model has no row.
 MARKUP = (
     "<b>x</b>", "<table><tr><td>1</td></tr></table>", "</s>", "<unused5>", "<mask>",
     "[multimodal]", "<start_of_turn>user\nHi<end_of_turn>\n", "<bos>", "<eos>", "<pad>", "<unk>",
-    "<0x41>", "<0xE2>", "< start_of_turn>", "<start_of_image>", "<image_soft_token>",
+    "<0x41>", "<0xE2>", "< start_of_turn>", "<start_of_image>",
 )  # fmt: skip
 
 
@@ -130,9 +131,11 @@ def mlx_greedy(model: Any, ids: Sequence[int], tokens: int, stops: set[int]) -> 
 
     said: list[int] = []
     margins: list[float] = []
+    opening = None
     start, first = time.perf_counter(), 0.0
     for token, scores in generate_step(mx.array(list(ids)), model, max_tokens=tokens):
         first = first or time.perf_counter()
+        opening = np.array(scores.astype(mx.float32)) if opening is None else opening
         best = np.sort(np.array(mx.topk(scores, 2).astype(mx.float32)))
         margins.append(float(best[1] - best[0]))
         if int(token) in stops:
@@ -141,7 +144,7 @@ def mlx_greedy(model: Any, ids: Sequence[int], tokens: int, stops: set[int]) -> 
     end = time.perf_counter()
     return {
         "said": said, "margins": margins, "prompt_sec": first - start,
-        "rest_sec": end - first, "steps": len(margins) - 1,
+        "rest_sec": end - first, "steps": len(margins) - 1, "opening": opening,
     }  # fmt: skip
 
 
@@ -199,10 +202,10 @@ def compare_long(model: llama_cpp.Llama, mlx_model: Any, prompts: Sequence[list[
     """Per long prompt: its tokens, the largest gap of the 20 best log-probabilities, 16 answers."""
     found = []
     for ids in prompts:
-        ours = llama_cpp.mlx_log_probs(mlx_model, ids)
+        mine = mlx_greedy(mlx_model, ids, 16, {1, 106})
+        ours = mine["opening"]
         theirs = model.log_probs(ids, len(ours), top=50)
         best = [i for i in np.argsort(ours)[-20:] if np.isfinite(theirs[i])]
-        mine = mlx_greedy(mlx_model, ids, 16, {1, 106})
         same = compare_answers(model, [mine], [ids], 16)
         found.append({
             "tokens": len(ids), "log_probs_max_abs": float(np.abs(theirs - ours)[best].max()),
@@ -336,9 +339,7 @@ def print_table(results: dict[str, Any], speeds: dict[str, float]) -> None:
             f"{name:22} {r['mb']:6.0f} {r['write_sec']:6.1f} s {cut:>13} "
             f"{a['same']:>6} of {a['answers']:<3} {a['prompt_tps']:9.1f} {a['generation_tps']:9.1f}"
         )
-    print(
-        f"{'MLX, float32, 2 cores':68}{speeds['prompt_tps']:9.1f} {speeds['generation_tps']:9.1f}"
-    )
+    print(f"{'MLX, float32':68}{speeds['prompt_tps']:9.1f} {speeds['generation_tps']:9.1f}")
 
 
 def sound(results: dict[str, Any], hub: dict[str, Any] | None) -> bool:

@@ -23,15 +23,7 @@ from conftest import build_tiny_model, one_line_error, run_script, tiny_config
 from test_gguf import CHATS, TEXTS, tiny_pieces
 
 import train
-from gemma_lora import (
-    files,
-    gguf_export,
-    gguf_models,
-    gguf_writer,
-    models,
-    prompts,
-    vocabulary,
-)
+from gemma_lora import files, gguf_export, gguf_models, gguf_writer, models, prompts, vocabulary
 from gemma_lora.adapters import load_finetuned
 from gemma_lora.cli import UserError
 from gemma_lora.prompts import render_chat
@@ -168,6 +160,16 @@ def test_the_reader_gives_back_what_was_written(tmp_path: Path, kind: str) -> No
         else:
             # Norms are stored plus one, so near zero they lose what float32 loses at one.
             assert gap <= (0 if weight.ndim > 1 else 2**-24), name
+
+
+def test_bf16_is_rounded_as_gguf_does() -> None:
+    import mlx.core as mx
+
+    draw = np.random.default_rng(1).standard_normal((64, 256)).astype(np.float32)
+    draw[0, :4] = [1 + 2**-8, 1 + 3 * 2**-8, 2.0**-130, -0.0]  # halfway, halfway, tiny, signed
+    ours = gguf_writer.encoded("x.weight", mx.array(draw), "bf16")
+    theirs = gguf.quantize(draw, gguf.GGMLQuantizationType.BF16)
+    assert ours.tobytes() == theirs.tobytes()
 
 
 def test_the_folder_read_back_is_the_model(gemma: Path, tmp_path: Path) -> None:
