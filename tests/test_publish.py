@@ -60,7 +60,8 @@ def test_what_is_needed_is_there_and_nothing_else(folder: Path) -> None:
     target = room.publish(folder, folder)
     assert {p.name for p in target.iterdir()} == {
         "README.md", "NOTICE", "adapter_config.json", "adapters.safetensors", "benchmark.md",
-        "benchmark.png", "loss_curve.png", "metrics.jsonl", "training_config.txt",
+        "benchmark.png", "chat_template.jinja", "loss_curve.png", "metrics.jsonl",
+        "training_config.txt",
     }  # fmt: skip
     assert (target / "adapters.safetensors").read_bytes() == (
         folder / "adapters.safetensors"
