@@ -128,6 +128,24 @@ def draw_benchmark(figures: Figures) -> str:
     return f"{table(rows)}\n\n{prose(how)}"
 
 
+def draw_formats(figures: Figures) -> str:
+    """Exported GGUF files in llama.cpp beside the same adapter in MLX."""
+    rows = [["", "size", "written in", "texts cut alike", "answers the same", "tokens/s"]]
+    for name, told in figures["rows"].items():
+        parted = f" (parts below {told['widest_margin']:.2f} nats)" if told["widest_margin"] else ""
+        rows.append([name, f"{told['mb']} MB", f"{told['write_sec']:.0f} s",
+                     f"{told['texts_alike']:,} of {told['texts']:,}",
+                     f"{told['answers_same']} of {told['answers']}{parted}",
+                     f"{told['generation_tps']:.0f}"])  # fmt: skip
+    how = (
+        "Greedy answers beside MLX's in float32, which answered at "
+        f"{figures['mlx_generation_tps']} tokens/s one by one; llama.cpp on one thread; a busy "
+        "machine, so speeds are no more than a rough order; seed "
+        f"{figures['seed']}; {origin(figures)}"
+    )
+    return f"{table(rows)}\n\n{prose(how)}"
+
+
 DRAW: dict[str, Callable[[Figures], str]] = {
     "example": draw_example,
     "evaluation": draw_evaluation,
@@ -135,6 +153,7 @@ DRAW: dict[str, Callable[[Figures], str]] = {
     "steps": draw_steps,
     "sweep": draw_sweep,
     "benchmark": draw_benchmark,
+    "formats": draw_formats,
 }
 
 
