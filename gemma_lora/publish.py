@@ -23,7 +23,7 @@ from gemma_lora.adapters import AdapterConfig, read_adapter_config
 from gemma_lora.card import CARD_MARK, read_evaluation
 from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED
-from gemma_lora.files import JsonObject, partial_folder, sha256_of
+from gemma_lora.files import PARTIAL, JsonObject, partial_folder, sha256_of
 from gemma_lora.gguf_models import CHAT_TEMPLATE, GEMMA_NOTICE
 
 ADAPTER, CONFIG, CARD = "adapters.safetensors", "adapter_config.json", "README.md"
@@ -57,6 +57,7 @@ def publish(adapter_path: Path, reports: Path, with_samples: bool = False) -> Pa
     config = read_adapter_config(adapter_path)
     target = reports / "publish"
     require_own(target)
+    remove_interrupted(target)
     try:
         with partial_folder(target) as folder:
             fill(folder, adapter_path, reports, config, with_samples)
@@ -65,6 +66,13 @@ def publish(adapter_path: Path, reports: Path, with_samples: bool = False) -> Pa
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}; see {reports}") from None
     return target
+
+
+def remove_interrupted(target: Path) -> None:
+    """Delete what a run that was killed while it filled `target` left beside it."""
+    for left in target.parent.glob(f".*{PARTIAL}"):
+        if left.is_dir() and {entry.name for entry in left.iterdir()} <= {target.name, "before"}:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def fill(

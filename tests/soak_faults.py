@@ -410,7 +410,11 @@ class Reporting(Scene):
     def untouched(self, place: Path) -> dict[str, bytes]:
         """The files below a place that are no reports."""
         ours = ("evaluation", "benchmark", "README")
-        return {n: t for n, t in contents(place).items() if not Path(n).name.startswith(ours)}
+        return {
+            n: t
+            for n, t in contents(place).items()
+            if not Path(n).name.startswith(ours) and "publish" not in Path(n).parts
+        }
 
     def examine(self, place: Path) -> str:
         assert self.untouched(place) == self.untouched(self.start)

@@ -179,3 +179,11 @@ def test_a_comparison_ends_with_the_folder_and_its_commands_work(
 def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
     done = run_script("benchmark.py", "--adapter-path", tmp_path, "--compare", "--with-samples")
     assert "adapter_config.json is not there: train first" in one_line_error(done)
+
+
+def test_what_a_killed_run_left_goes(folder: Path) -> None:
+    left, other = folder / ".abc.partial", folder / ".def.partial"
+    (left / "publish").mkdir(parents=True)
+    (other / "of another").mkdir(parents=True)
+    room.publish(folder, folder)
+    assert not left.exists() and other.exists()
