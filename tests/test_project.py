@@ -20,8 +20,7 @@ import benchmark
 import dataset
 import test_finetuned
 import train
-from gemma_lora import cli, prompts, sql_text
-from gemma_lora.gguf_export import modelfile_text
+from gemma_lora import cli, sql_text
 from gemma_lora.splits import SPLITS, read_split
 
 CONFIGS = {
@@ -155,7 +154,7 @@ def test_flags_in_the_readme_exist() -> None:
     known = set().union(*(flags_of(script) for script in CONFIGS))
     foreign = {
         "backend", "hostfile", "save_path", "python", "prompt", "train", "mask_prompt", "help",
-        "version", "rounds", "steps", "jobs", "also", "chat_template",
+        "version", "rounds", "steps", "jobs", "also", "rows", "tokens", "chat_template",
         "ignore_chat_template",
     }  # fmt: skip
     named = {f.replace("-", "_") for f in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README)}
@@ -202,19 +201,6 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert commands[0].endswith("run demo")
     assert commands[1].endswith("run test")
     assert commands[1] in (ROOT / ".ci/run").read_text().splitlines()
-
-
-@pytest.mark.parametrize("system", [None, "Answer briefly."])
-def test_the_modelfile_renders_as_the_scripts_do(system: str | None) -> None:
-    text = modelfile_text("model.gguf")
-    template = text.split('"""')[1].split("{{ .Response }}")[0]
-    if system is None:
-        template = re.sub(r"\{\{ if .*?\{\{ end \}\}", "", template, flags=re.S)
-    for name, value in (("if .System", ""), ("end", ""), (".System", system), (".Prompt", "Why?")):
-        template = template.replace("{{ " + name + " }}", value or "")
-    assert prompts.BOS + template == prompts.render_prompt("Why?", system)
-    stops = re.findall(r'^PARAMETER stop "(.+)"$', text, re.M)
-    assert set(stops) == set(prompts.STOP_TOKENS)
 
 
 @pytest.mark.parametrize("script", CONFIGS)
