@@ -4,10 +4,12 @@
     python dataset.py --type alpaca --sample-size 1000      # instruction following
     python dataset.py --dataset-name sample --preview 3     # the bundled sample, offline
     python dataset.py --dataset-name rows.csv --columns sql_prompt=question,sql=answer
+    python dataset.py --db shop.sqlite --describe           # how a database of yours is read
+    python dataset.py --db shop.sqlite                      # questions made from it
 
 Input: a Hugging Face data set, a local .json/.jsonl/.csv/.parquet file or a folder of such files,
-or the bundled sample of the type. Output, in --output-dir: train.jsonl, valid.jsonl, test.jsonl,
-manifest.json (what was done, counted, with hashes) and lengths.png.
+the bundled sample of the type, or a SQLite file of yours. Output, in --output-dir: train.jsonl,
+valid.jsonl, test.jsonl, manifest.json (what was done, counted, with hashes) and lengths.png.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import itertools
 import json
 import os
 import random
-import re
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,16 +37,21 @@ from gemma_lora.files import (
     remove_leftovers,
     require_writable,
     sha256_of,
-    write_atomic,
     write_together,
 )
 from gemma_lora.lengths import DEFAULT_MODEL, load_tokenizer, token_lengths
-from gemma_lora.pictures import new_figure, png_of
+from gemma_lora.own_database import (
+    EXAMPLE_WEIGHT,
+    QUESTIONS,
+    database_rows,
+    describe,
+    read_examples,
+)
+from gemma_lora.preparation_report import plot_lengths, show_preview, show_summary
 from gemma_lora.progress import track_rows
 from gemma_lora.prompts import (
     alpaca_prompt,
     render_example,
-    render_prompt,
     sql_prompt,
 )
 from gemma_lora.sandbox import verify_gold
@@ -98,6 +104,18 @@ class DatasetConfig:
             "by default the well-known set of the type"
         },
     )
+    db: Path | None = field(
+        default=None, metadata={"help": "SQLite file to make questions from, instead of a data set"}
+    )
+    describe: bool = field(
+        default=False, metadata={"help": "only print how the database of --db is read"}
+    )
+    lexicon: Path | None = field(
+        default=None, metadata={"help": "YAML that mends how --db is read; start from --describe"}
+    )
+    examples: Path | None = field(
+        default=None, metadata={"help": "own questions with their sql for --db; they only train"}
+    )
     revision: str | None = field(default=None, metadata={"help": "hub revision to load"})
     columns: str | None = field(
         default=None, metadata={"help": "column map, as sql_prompt=question,sql=answer"}
@@ -116,9 +134,9 @@ class DatasetConfig:
         default="context",
         metadata={"help": "context: rows over one SQL schema stay in one split; row: no grouping"},
     )
-    prompt_context: Literal["schema", "full"] = field(
+    prompt_context: Literal["schema", "full", "none"] = field(
         default="schema",
-        metadata={"help": "what of the SQL context the prompt shows: its CREATEs, or all of it"},
+        metadata={"help": "what of the SQL context the prompt shows: its CREATEs, all or nothing"},
     )
     verify_sql: bool = field(
         default=True, metadata={"help": "run every gold query that has a context on SQLite"}
@@ -154,12 +172,21 @@ class DatasetConfig:
             (self.workers >= 1, "--workers must be 1 or more"),
             (self.max_seq_length >= 16, "--max-seq-length must be 16 or more"),
             (self.preview >= 0, "--preview must be 0 or more"),
+            (self.db is not None or not self.describe, "--describe needs --db"),
+            (
+                self.db is not None or not (self.lexicon or self.examples),
+                "--lexicon and --examples need --db",
+            ),
+            (not (self.db and self.dataset_name), "give --db or --dataset-name, not both"),
+            (not self.db or self.type == "sql", "--db makes SQL rows, not --type alpaca"),
             (self.columns is None or "=" in self.columns, "--columns must read name=theirs,..."),
         )
 
     @property
     def source(self) -> str:
         """The name under which the rows are looked for."""
+        if self.db:
+            return str(self.db)
         return self.dataset_name or DEFAULT_DATASETS[self.type]
 
     @functools.cached_property
@@ -176,11 +203,21 @@ class DatasetConfig:
         return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
+def preset(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What --db sets where the user said nothing: the question alone is the prompt."""
+    if not given.get("db"):
+        return {}
+    return {"prompt_context": "none", "sample_size": QUESTIONS}
+
+
 # --- Where rows come from ------------------------------------------------------------------------
 
 
 def open_source(config: DatasetConfig) -> tuple[Iterator[JsonObject], Origin]:
     """Find the rows: (iterator, where they come from)."""
+    if config.db:
+        wanted = config.sample_size or QUESTIONS
+        return database_rows(config.db, config.lexicon, wanted, config.seed)
     if config.source == "sample":
         path = ROOT / "data" / f"sample_{config.type}.jsonl"
         return read_local(path), {
@@ -236,7 +273,7 @@ def rendered(
     if config.type == "sql":
         shown = schema_of(context) if context and config.prompt_context == "schema" else context
         # A context without a CREATE statement (a list of columns, say) is shown as it is.
-        prompt = sql_prompt(question, shown or context)
+        prompt = sql_prompt(question, None if config.prompt_context == "none" else shown or context)
     else:
         prompt = alpaca_prompt(question, context)
     text = render_example(prompt, completion)
@@ -383,6 +420,15 @@ def without_collisions(
         yield row, size
 
 
+def example_rows(config: DatasetConfig) -> list[Row]:
+    """The owner's examples as rows, each as often as it weighs."""
+    if not (config.db and config.examples):
+        return []
+    examples = read_examples(config.examples, config.db)
+    rows = [make_row({"sql_prompt": e.question, "sql": e.sql}, config) for e in examples]
+    return [row for row in rows for _ in range(EXAMPLE_WEIGHT)]
+
+
 def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row]]:
     """Divide rows into train, valid and test; rows with a failing gold only train."""
     quota = {
@@ -391,6 +437,8 @@ def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row
     }
     by_schema = config.type == "sql" and config.split_by == "context"
     groups = [(schema_key(r["context"]) if by_schema else "") or r["id"] for r in rows]
+    if config.db:  # a query that is asked in several ways stays in one split
+        groups = [r["completion"] for r in rows]
     splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
     for row, split in zip(rows, split_groups(groups, quota, config.seed), strict=True):
         if split == "train" or row.get("gold_runs", True):
@@ -399,6 +447,7 @@ def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row
     if empty:
         schemas = f" over {len(set(groups))} schemas; --split-by row may help" if by_schema else ""
         raise UserError(f"nothing is left for {empty[0]}: only {len(rows)} usable rows{schemas}")
+    splits["train"] += example_rows(config)
     order = random.Random(config.seed)
     for name in SPLITS:
         order.shuffle(splits[name])
@@ -406,28 +455,6 @@ def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row
 
 
 # --- What is written -----------------------------------------------------------------------------
-
-
-def plot_lengths(lengths: Sequence[tuple[int, int]], config: DatasetConfig, unit: str) -> None:
-    """Write lengths.png: histograms of prompt and whole-example lengths."""
-    if (drawing := new_figure(8, 4.5)) is None:
-        print("no lengths.png: pip install matplotlib", file=sys.stderr)
-        return
-    figure, axes = drawing
-    totals = [p + c for p, c in lengths]
-    bins = [i * max(totals) / 60 for i in range(61)]
-    axes.hist(totals, bins, label="whole example", color="#4c78a8", alpha=0.55)
-    axes.hist([p for p, _ in lengths], bins, label="prompt", histtype="step", color="#54a24b", lw=2)
-    axes.hist(
-        [c for _, c in lengths], bins, label="completion", histtype="step", color="#e45756", lw=2
-    )
-    if config.max_seq_length <= 1.2 * max(totals):
-        axes.axvline(config.max_seq_length, color="k", ls="--", lw=1, label="--max-seq-length")
-    axes.set(
-        xlabel=f"length ({unit})", ylabel="rows", title=f"{len(lengths):,} rows, {config.type}"
-    )
-    axes.legend()
-    write_atomic(config.output_dir / "lengths.png", png_of(figure))
 
 
 def build_manifest(
@@ -463,67 +490,6 @@ def build_manifest(
     }
 
 
-# --- What a person sees -------------------------------------------------------------------------
-
-
-def show_summary(config: DatasetConfig, manifest: Manifest) -> None:
-    """Print the manifest's counts as a table that fits 80 columns."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{manifest['source']['name']} -> {config.output_dir}/", title_style="bold")
-    table.add_column("what")
-    table.add_column("rows", justify="right")
-    counts = manifest["counts"]
-    table.add_row("read", f"{counts['rows']['read']:,}")
-    for name in ("dropped", "repaired"):
-        for reason, count in sorted(counts[name].items(), key=lambda item: -item[1]):
-            table.add_row(f"{name}: {reason}", f"{count:,}", style="yellow")
-    for name in ("gold", "split"):
-        table.add_section()
-        for reason, count in counts[name].items():
-            table.add_row(
-                f"{name}: {reason}" if name == "gold" else f"{reason}.jsonl", f"{count:,}"
-            )
-    console = Console()
-    console.print(table)
-    sizes = manifest["token_lengths"]
-    console.print(
-        f"lengths in tokens ({manifest['lengths_by']}): prompt p50 {sizes['prompt']['p50']}, "
-        f"completion p50 {sizes['completion']['p50']}, whole p99 {sizes['whole']['p99']}; "
-        f"--max-seq-length {manifest['max_seq_length_99']} would keep 99%",
-        highlight=False,
-    )
-    if manifest["similar_schemas"]:
-        console.print(
-            f"{manifest['similar_schemas']} schemas of valid and test are similar to one of train "
-            "(80% of their words)",
-            highlight=False,
-        )
-    if manifest.get("balanced_by"):
-        console.print(f"sample balanced by {manifest['balanced_by']}", highlight=False)
-
-
-def show_preview(rows: Sequence[Row]) -> None:
-    """Print examples: what is only read dim, what is trained green, control tokens marked."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
-    control = re.compile(r"<(?:bos|eos|(?:start|end)_of_turn)>")
-    for number, row in enumerate(rows, 1):
-        head = len(render_prompt(row["prompt"]))
-        text = Text(row["text"])
-        text.stylize("dim", 0, head)
-        text.stylize("green", head)
-        for match in control.finditer(row["text"]):
-            text.stylize(
-                "bold magenta" if match.start() < head else "bold green reverse", *match.span()
-            )
-        console.rule(f"example {number}: dim = read, green = trained", style="dim")
-        console.print(text)
-
-
 # --- The whole of it ----------------------------------------------------------------------------
 
 
@@ -532,7 +498,7 @@ def draw_rows(clean: Iterator[Row], config: DatasetConfig) -> tuple[Iterable[Row
 
     Rows that come one by one are cleaned here while the SQL of earlier ones runs elsewhere.
     """
-    if not config.sample_size:
+    if not config.sample_size or config.db:  # as many questions are made as are wanted
         return clean, None
     rows = list(clean)
     if config.sample_size > len(rows):
@@ -580,7 +546,7 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> Us
         why = ", ".join(f"{reason}: {n}" for reason, n in counts["dropped"].items())
         raise UserError(f"no usable row in {config.source} ({why})")
     wanted = config.sample_size
-    if wanted and len(kept) < wanted:
+    if wanted and len(kept) < wanted and not config.db:
         print(f"--sample-size {wanted}: only {len(kept)} rows can be used", file=sys.stderr)
     return UsableRows(
         [row for row, _ in kept],
@@ -620,14 +586,21 @@ def count_splits(
     rows: Sequence[Row],
     splits: Mapping[str, Sequence[Row]],
     counts: Mapping[str, Counter[str]],
+    made: bool,
 ) -> None:
-    """Add to `counts` what the gold queries did and how many rows each split got."""
+    """Add to `counts` what the gold queries did and how many rows each split got.
+
+    Of questions `made` from a database also how many there are of each kind and table.
+    """
     for row in rows:
         if "gold_runs" in row:
             counts["gold"]["runs on SQLite"] += row["gold_runs"]
             counts["gold"]["returns rows"] += row["gold_returns_rows"]
             counts["gold"]["is not a SELECT"] += row["gold_kind"] != "select"
             counts["gold"]["depends on the clock"] += row["uses_clock"]
+        if made:
+            counts["kind"][row.get("task", "")] += 1
+            counts["table"][row.get("domain", "")] += 1
     for name in SPLITS:
         counts["split"][name] = len(splits[name])
     counts["rows"]["kept"] = sum(counts["split"].values())
@@ -639,9 +612,10 @@ def prepare(config: DatasetConfig) -> Manifest:
     """Prepare the data of `config`, write the files and return the manifest."""
     require_writable(config.output_dir)
     counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired", "gold", "split")}
+    counts |= {name: Counter[str]() for name in ("kind", "table") if config.db}
     found = usable_rows(config, counts)
     splits = split_rows(found.rows, config)
-    count_splits(found.rows, splits, counts)
+    count_splits(found.rows, splits, counts, bool(config.db))
     lines = {f"{name}.jsonl": "".join(json_lines(splits[name])).encode() for name in SPLITS}
     files: dict[str, SplitFile] = {
         name: {"rows": counts["split"][name[:-6]], "sha256": hashlib.sha256(data).hexdigest()}
@@ -656,8 +630,9 @@ def prepare(config: DatasetConfig) -> Manifest:
         json.dumps(manifest, indent=2) + "\n",
     )
     unit = "tokens" if "tokenizer" in found.lengths_by else "tokens, estimated"
-    plot_lengths(found.lengths, config, unit)
-    show_summary(config, manifest)
+    title = f"{len(found.rows):,} rows, {config.type}"
+    plot_lengths(config.output_dir, found.lengths, config.max_seq_length, title, unit)
+    show_summary(config.output_dir, manifest)
     if config.preview:
         show_preview(splits["train"][: config.preview])
     return manifest
@@ -665,7 +640,10 @@ def prepare(config: DatasetConfig) -> Manifest:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and prepare."""
-    config = parse_config(DatasetConfig, argv, __doc__)
+    config = parse_config(DatasetConfig, argv, __doc__, preset)
+    if config.db and config.describe:
+        db = config.db
+        return run_script(lambda: describe(db, config.lexicon))
     return run_script(lambda: prepare(config))
 
 

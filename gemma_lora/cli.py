@@ -27,6 +27,8 @@ INSTALL = {
     "tokenizers": "transformers",
     "huggingface_hub": "huggingface-hub",
     "pyarrow": "datasets",
+    "inflect": "inflect",
+    "yaml": "pyyaml",
 }
 
 _missing: set[str] = set()

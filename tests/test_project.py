@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_script
+from make_library import make_library
 
 import benchmark
 import dataset
@@ -85,7 +86,8 @@ def small(script: str, arguments: list[str], model: Path) -> list[str]:
     """An example's arguments, changed so that it ends soon and asks no hub."""
     made = [*arguments, *SMALLER[script]]
     if script == "dataset.py":
-        made += [] if "--dataset-name" in arguments else ["--dataset-name", "sample"]
+        named = {"--dataset-name", "--db"} & set(arguments)
+        made += [] if named else ["--dataset-name", "sample"]
         made += ["--sample-size", "60"] if "--columns" not in arguments else []
     if script == "train.py":
         made += ["--resume", "--iters", "8"] if "--resume" in arguments else ["--overwrite"]
@@ -102,6 +104,7 @@ def test_examples_of_the_help_run(
     lines = [f"How many in {i}?,SELECT COUNT(*) FROM t WHERE a = {i}" for i in range(40)]
     (tmp_path / "rows.csv").write_text("\n".join(["question,answer", *lines]) + "\n")
     (tmp_path / "old.json").write_text("{}")
+    make_library(tmp_path / "shop.sqlite")
     main = sys.modules[Path(script).stem].main  # type: ignore[attr-defined]
     examples = commands_in(docstring(script))
     assert len(examples) >= 4

@@ -1,0 +1,57 @@
+"""What the names that programmers give to tables and columns are called by people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# How programmers mark a name's kind; people leave it out.
+PREFIXES = {"tbl", "t", "tb", "str", "dt", "int", "dbl", "n", "fk", "pk", "vw", "v", "num", "txt"}
+ABBREVIATIONS = {
+    "qty": "quantity", "amt": "amount", "cust": "customer", "emp": "employee", "dept": "department",
+    "prod": "product", "cat": "category", "addr": "address", "desc": "description", "tel": "phone",
+    "num": "number", "nr": "number", "dob": "date of birth", "fname": "first name", "ord": "order",
+    "lname": "last name", "qnty": "quantity", "inv": "invoice", "mgr": "manager", "cnt": "count",
+    "supp": "supplier", "loc": "location", "wh": "warehouse", "bday": "birthday", "yr": "year",
+}  # fmt: skip
+
+
+def name_words(name: str) -> list[str]:
+    """'dtOrdered' -> ['ordered'], 'CUST_ID' -> ['customer', 'id']: the words in a name."""
+    spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", re.sub(r"[^A-Za-z\d]+", " ", name))
+    spaced = re.sub(r"([A-Z])([A-Z][a-z])", r"\1 \2", spaced)
+    words = [w.lower() for w in spaced.split()]
+    while len(words) > 1 and words[0] in PREFIXES:
+        words = words[1:]
+    return " ".join(ABBREVIATIONS.get(w, w) for w in words).split() or [name.lower()]
+
+
+def singular(words: Sequence[str]) -> str:
+    """The words with the last one in the singular ('order items' -> 'order item')."""
+    import inflect
+
+    *head, last = words
+    # inflect answers False for what is singular already, and takes 'address' for a plural.
+    known = last.endswith("ss") or last in ("status", "series", "news", "bus")
+    return " ".join([*head, last if known else inflect.engine().singular_noun(last) or last])
+
+
+def table_words(name: str) -> tuple[str, ...]:
+    """What one row of a table is called."""
+    return (singular(name_words(name)),)
+
+
+def column_words(name: str, row_word: str, is_date: bool) -> tuple[str, ...]:
+    """What a column is called: without its table's name, and with it."""
+    words = name_words(name)
+    whole = " ".join(words)
+    if is_date and len(words) > 1 and words[-1] in ("on", "at"):
+        return (f"date {' '.join(words[:-1])}", " ".join(words[:-1]), f"{words[0]} date")
+    if is_date and len(words) == 1 and words[0].endswith("ed"):
+        return (f"date {whole}", whole)
+    lead = row_word.split()
+    if len(words) > len(lead) and words[: len(lead)] == lead:
+        return (" ".join(words[len(lead) :]), whole)
+    if len(words) > 1 and words[-1] in ("name", "type") and words[0] not in ("first", "last"):
+        return (" ".join(words[:-1]), whole)  # people ask for the city, not for the city name
+    return (whole,)

@@ -1,0 +1,97 @@
+"""Rows to train on from a person's own database: questions made from it, and their own examples.
+
+A row of a general set shows its schema in the prompt. Here the prompt is the question alone, for
+there is one schema and the model learns it by heart. Nothing of the file leaves the machine.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gemma_lora.cli import UserError
+from gemma_lora.files import JsonObject
+from gemma_lora.lexicon import reading_yaml, show_reading, with_lexicon
+from gemma_lora.questions import make_questions
+from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
+from gemma_lora.sources import match_columns, read_local
+from gemma_lora.splits import Origin
+
+QUESTIONS = 6_000
+EXAMPLE_WEIGHT = 8  # times a person's own example is shown; made questions are shown once
+
+
+class Example(NamedTuple):
+    """A question of the owner's and the query that they say answers it."""
+
+    question: str
+    sql: str
+
+
+def read_own(path: Path, lexicon: Path | None) -> DatabaseReading:
+    """The reading of a file, with the words of its owner. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"there is no database '{path}': give a SQLite file with --db")
+    return with_lexicon(read_database(path), lexicon)
+
+
+def describe(path: Path, lexicon: Path | None) -> DatabaseReading:
+    """Print how a file is read: as tables, then as the YAML that --lexicon takes."""
+    reading = read_own(path, lexicon)
+    show_reading(reading)
+    print(reading_yaml(reading))
+    return reading
+
+
+def database_rows(
+    path: Path, lexicon: Path | None, wanted: int, seed: int
+) -> tuple[Iterator[JsonObject], Origin]:
+    """(questions with their queries as a source's rows, where they come from)."""
+    reading = read_own(path, lexicon)
+
+    def rows() -> Iterator[JsonObject]:
+        made = 0
+        with read_only(path) as connection:
+            for one in make_questions(connection, reading, wanted, seed):
+                made += 1
+                yield {
+                    "sql_prompt": one.question,
+                    "sql": one.sql,
+                    "sql_task_type": one.kind,
+                    "domain": one.table,
+                }
+        if not made:
+            raise UserError(
+                f"no question can be made from '{path}': no table has a column to ask for "
+                "(see how it is read with --describe)"
+            )
+
+    return rows(), {"name": path.name, "revision": reading.schema_hash, "licence": None}
+
+
+def read_examples(path: Path, database: Path) -> list[Example]:
+    """A person's own examples, each run on the database. Raises UserError naming all bad lines."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: check the path in --examples")
+    raw = list(read_local(path))
+    if not raw:
+        raise UserError(f"{path} holds no examples: give lines with 'question' and 'sql'")
+    columns = match_columns(list(dict.fromkeys(k for r in raw for k in r)), "sql", {})
+    found, problems = [], []
+    with read_only(database) as connection:
+        for number, row in enumerate(raw, 1):
+            question, sql = row.get(columns["sql_prompt"]), row.get(columns["sql"])
+            if not isinstance(question, str) or not isinstance(sql, str) or not question.strip():
+                problems.append(f"{number}: no question or no sql")
+                continue
+            try:
+                connection.execute(sql).fetchmany(1)
+            except (sqlite3.Error, sqlite3.Warning) as error:
+                problems.append(f"{number}: {error}")
+                continue
+            found.append(Example(question.strip(), sql.strip().rstrip(";").strip()))
+    if problems:
+        raise UserError(f"{path}: {len(problems)} examples do not run: {'; '.join(problems)}")
+    return found

@@ -1,0 +1,150 @@
+"""The pieces of a question made from a database: its query, its nouns, what a table allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gemma_lora.conditions import (
+    Condition,
+    Grammar,
+    main_date,
+    plain,
+    ref,
+)
+from gemma_lora.joined_conditions import some_condition
+from gemma_lora.schema_reading import ColumnReading, Link, TableReading, quoted
+from gemma_lora.wording import called, concept_of, filled, plural
+
+NO_SUM = {"rating", "score", "age", "stars", "rank", "grade", "percent", "density", "latitude"}
+
+
+class Draft(NamedTuple):
+    """A question before its query is run."""
+
+    question: str
+    sql: str
+    table: str
+    tied: str = ""  # SQL that returns more than `rows` rows when the answer is no single one
+    rows: int = 1
+
+
+class Query(NamedTuple):
+    """A SELECT that is being made."""
+
+    table: str
+    select: str
+    conditions: tuple[Condition, ...] = ()
+    links: tuple[Link, ...] = ()
+    rest: str = ""  # GROUP BY, ORDER BY, LIMIT
+    where: str = ""  # one more condition
+    distinct: bool = False
+
+
+def written_query(query: Query) -> str:
+    """The SQL of a query."""
+    links: list[Link] = []
+    for link in (*query.links, *(k for c in query.conditions for k in c.links)):
+        if link not in links:
+            links.append(link)
+    joined = {query.table}
+    source = quoted(query.table)
+    for link in links:
+        there = link.parent if link.child in joined else link.child
+        if there in joined:
+            continue
+        joined.add(there)
+        source += (
+            f" JOIN {quoted(there)} ON {ref(link.child, link.child_column)} = "
+            f"{ref(link.parent, link.parent_column)}"
+        )
+    where = " AND ".join(filter(None, (*(c.where for c in query.conditions), query.where)))
+    once = "DISTINCT " if query.distinct else ""
+    sql = f"SELECT {once}{query.select} FROM {source}"
+    sql += f" WHERE {where}" if where else ""
+    return plain(f"{sql} {query.rest}".strip(), len(joined))
+
+
+def conditions_on(g: Grammar, table: TableReading, most: int = 2) -> tuple[Condition, ...]:
+    """No, one or two conditions that can be said of one thing together."""
+    wanted = g.draw.choices((0, 1, 2), (3, 7, 2 if most > 1 else 0))[0]
+    found: list[Condition] = []
+    for _ in range(wanted):
+        one = some_condition(g, table)
+        clash = one is None or any(
+            one.column == other.column
+            or (one.before and other.before)
+            or (one.links and other.links)
+            for other in found
+        )
+        if one is not None and not clash:
+            found.append(one)
+    return tuple(found)
+
+
+def noun(g: Grammar, table: TableReading, conditions: Sequence[Condition], many: bool) -> str:
+    """The table's word with its conditions: 'red cars from 1998'."""
+    word = called(g.draw, g.phrasings, table)
+    before = " ".join(c.said for c in conditions if c.before)
+    after = " ".join(c.said for c in conditions if not c.before)
+    return f"{before} {plural(word) if many else word} {after}".strip()
+
+
+def asked(g: Grammar, kind: str, **slots: str) -> str:
+    """A phrasing of a kind, filled in."""
+    return filled(g.draw, g.phrasings.forms[kind], slots)
+
+
+def label_of(table: TableReading) -> str:
+    """The SQL of what a person wants to see of a row."""
+    if table.shown:
+        return ", ".join(ref(t, c) for t, c in table.shown)
+    key = [c.name for c in table.columns if c.role == "key"][:1]
+    return ", ".join(ref(table.name, c) for c in (table.label or key or (table.columns[0].name,)))
+
+
+def shown_links(g: Grammar, table: TableReading) -> tuple[Link, ...]:
+    """Keys to follow to what is shown of a row."""
+    others = {t for t, _ in table.shown} - {table.name}
+    links = g.reading.children(table.name) + g.reading.parents(table.name)
+    return tuple(k for k in links if {k.parent, k.child} & others)
+
+
+def askable(table: TableReading) -> list[ColumnReading]:
+    """Columns that somebody may ask for."""
+    return [c for c in table.columns if c.role != "key" and c.name not in table.label and c.values]
+
+
+def measures(table: TableReading) -> list[ColumnReading]:
+    """Columns that can be added up."""
+    return [c for c in table.columns if c.role == "measure" and len(c.values) > 2]
+
+
+def ordered(table: TableReading) -> list[ColumnReading]:
+    """Columns by which a row can be the first or the last."""
+    return measures(table) + [
+        c for c in table.columns if c.role in ("date", "year") and len(c.values) > 2
+    ]
+
+
+def superlative(g: Grammar, table: TableReading, column: ColumnReading) -> tuple[str, str, str]:
+    """(said as an adjective or '', said of the column, 'DESC' or 'ASC')."""
+    up = g.draw.random() < 0.65
+    concept = concept_of(g.phrasings, column)
+    own = (concept.most if up else concept.least) if concept else ()
+    if concept and "date" in concept.match and column is not main_date(table):
+        own = ()  # 'the latest order' is not the one that is due last
+    high = g.draw.choice(g.phrasings.high if up else g.phrasings.low)
+    if column.role in ("date", "year"):
+        high = "latest" if up else "earliest"
+    return (g.draw.choice(own) if own else ""), high, "DESC" if up else "ASC"
+
+
+def adds_up(g: Grammar, column: ColumnReading) -> bool:
+    """Whether a sum of the column means something: ratings and ages have none."""
+    return not NO_SUM & set(" ".join(column.words).split())
+
+
+def repeats(table: TableReading, column: ColumnReading) -> bool:
+    """Whether a column has ties enough that its extreme must be written with MAX or MIN."""
+    return len(column.values) < 0.9 * min(table.rows, 5_000)

@@ -1,0 +1,353 @@
+"""What a person sees in a SQLite file: what tables and columns are called, and what they hold.
+
+Owns the reading of roles (what names a thing, what
+measures, what is a key, a code, a flag, a date, a category, free text) and of the keys between
+tables, declared or not. It looks at up to SAMPLE_ROWS rows of each table; the file is only read.
+It does not guess what a code means: words for that come from a lexicon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from gemma_lora.cli import UserError
+from gemma_lora.name_reading import column_words, name_words, table_words
+
+SAMPLE_ROWS = 20_000
+KEPT_VALUES = 5_000  # distinct values of a column from which questions are made
+LONG_TEXT = 60  # mean characters from which a text is read and not asked for
+
+Role = Literal["key", "label", "measure", "year", "date", "flag", "category", "code", "text"]
+ROLES: tuple[str, ...] = Role.__args__  # type: ignore[attr-defined]
+
+LABEL_WORDS = ("name", "title", "label", "full name", "caption")
+CODE_WORDS = set(
+    "id code number zip postal phone fax sku isbn house no email mail address url website".split()
+)
+DATE_WORDS = {"date", "time", "at", "on", "ordered", "created", "born", "since", "joined", "hired"}
+KEYWORDS = set(
+    "ADD ALL AND AS ASC BETWEEN BY CASE CHECK COLUMN COMMIT CREATE CROSS CURRENT DEFAULT DELETE "
+    "DESC DISTINCT DROP ELSE END ESCAPE EXCEPT EXISTS FOREIGN FROM FULL GROUP HAVING IN INDEX "
+    "INNER INSERT INTERSECT INTO IS JOIN KEY LEFT LIKE LIMIT NATURAL NOT NULL OFFSET ON OR ORDER "
+    "OUTER PRIMARY REFERENCES RIGHT SELECT SET TABLE THEN TO TRANSACTION UNION UNIQUE UPDATE USING "
+    "VALUES VIEW WHEN WHERE WITH".split()
+)  # names that must be quoted
+DATE_FORMS = {  # form -> what its values look like
+    "iso": re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?"),
+    "dotted": re.compile(r"\d\d\.\d\d\.\d{4}"),
+    "slashed": re.compile(r"\d\d/\d\d/\d{4}"),
+    "compact": re.compile(r"(?:19|20)\d{6}"),
+}
+
+
+@dataclass(frozen=True)
+class ColumnReading:
+    """One column as a person would describe it."""
+
+    name: str
+    role: Role
+    words: tuple[str, ...]  # what it is called, the best first
+    values: tuple[str | int | float, ...] = ()  # distinct ones, as stored
+    missing: bool = False  # some rows have none
+    form: str = ""  # of a date: a key of DATE_FORMS or "unix"; "text" for numbers stored as text
+    sayings: dict[str, str] = field(default_factory=dict)  # word -> condition, as {"good": "> 3"}
+    spoken: dict[str, str] = field(default_factory=dict)  # how people say a value -> as stored
+
+
+@dataclass(frozen=True)
+class TableReading:
+    """One table or view, what its rows are called, and what names a row."""
+
+    name: str
+    words: tuple[str, ...]  # of one row, singular, the best first
+    rows: int
+    columns: tuple[ColumnReading, ...]
+    label: tuple[str, ...]  # columns that together name a row; () when nothing does
+    names: tuple[tuple[str | int | float, ...], ...] = ()  # values of `label`, distinct
+    shown: tuple[tuple[str, str], ...] = ()  # (table, column) a person wants to see of a row
+    is_link: bool = False  # it only joins two other tables
+
+    def column(self, name: str) -> ColumnReading:
+        """The column of that name."""
+        return next(c for c in self.columns if c.name == name)
+
+
+class Link(NamedTuple):
+    """A key from a child's row to its parent's."""
+
+    child: str
+    child_column: str
+    parent: str
+    parent_column: str
+
+
+@dataclass(frozen=True)
+class DatabaseReading:
+    """All of a file that questions are made from."""
+
+    tables: tuple[TableReading, ...]
+    links: tuple[Link, ...]
+    schema_hash: str
+
+    def table(self, name: str) -> TableReading:
+        """The table of that name."""
+        return next(t for t in self.tables if t.name == name)
+
+    def parents(self, table: str) -> list[Link]:
+        """Keys that lead from a row of `table` to another table's."""
+        return [k for k in self.links if k.child == table and k.parent != table]
+
+    def children(self, table: str) -> list[Link]:
+        """Keys that lead to `table` from another table."""
+        return [k for k in self.links if k.parent == table and k.child != table]
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write. Raises UserError when the file is no readable database."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"  # as_uri() escapes what a URI would act on
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            connection.execute("PRAGMA query_only = 1")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            yield connection
+    except (OSError, sqlite3.DatabaseError) as error:
+        raise UserError(f"cannot read the database '{path}': {error}") from None
+
+
+def quoted(name: str) -> str:
+    """An identifier as SQL: quoted when it has to be."""
+    if re.fullmatch(r"[A-Za-z_]\w*", name) and name.upper() not in KEYWORDS:
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def date_form(name: str, values: Sequence[object]) -> str:
+    """The form in which all values are dates, '' when they are none."""
+    for form, pattern in DATE_FORMS.items():
+        if form == "compact" and not DATE_WORDS & set(name_words(name)):
+            continue
+        if all(pattern.fullmatch(str(v)) for v in values):
+            return form
+    in_range = all(isinstance(v, int) and 10**8 < v < 4 * 10**9 for v in values)
+    return "unix" if in_range and DATE_WORDS & set(name_words(name)) else ""
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, or the text of one ('007' is a code, not seven)."""
+    if isinstance(value, str):
+        return bool(re.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", value))
+    return isinstance(value, (int, float))
+
+
+def role_of(name: str, values: Sequence[str | int | float], rows: int) -> tuple[Role, str]:
+    """(role of a column that is no key, form of its values) from its name and distinct values."""
+    words = set(name_words(name))
+    kinds = {str(v).strip().lower() for v in values} if len(values) <= 2 else set()
+    flags = ({"0", "1"}, {"y", "n"}, {"yes", "no"}, {"t", "f"}, {"true", "false"})
+    if len(kinds) == 2 and any(kinds == pair for pair in flags):
+        return "flag", ""
+    if form := date_form(name, values):
+        return "date", form
+    if all(map(is_number, values)):
+        if words & CODE_WORDS:
+            return "code", ""
+        if "year" in words or (
+            all(isinstance(v, int) and 1500 <= v <= 2100 for v in values) and len(values) > 3
+        ):
+            return "year", ""
+        return "measure", "text" if any(isinstance(v, str) for v in values) else ""
+    if words & CODE_WORDS:
+        return "code", ""
+    if sum(len(str(v)) for v in values) > LONG_TEXT * len(values):
+        return "text", ""
+    if len(values) > 0.8 * rows and len(values) > 30:
+        return "code", ""
+    return "category", ""
+
+
+def find_label(words: str, columns: Sequence[ColumnReading], rows: int) -> tuple[str, ...]:
+    """The columns that name a row: 'first name' and 'last name', a name, a title, its own word."""
+    called = {w: c for c in reversed(columns) for w in c.words if c.role in ("category", "code")}
+    if "first name" in called and "last name" in called:
+        return (called["first name"].name, called["last name"].name)
+    for word in (*LABEL_WORDS, words, f"{words} name"):
+        if word in called and not all(map(is_number, called[word].values)):
+            return (called[word].name,)
+    named = [c for c in columns if c.words[0].endswith((" name", " title")) and c.role != "key"]
+    unique = [c for c in named if len(c.values) >= 0.9 * min(rows, KEPT_VALUES)]
+    return (unique[0].name,) if unique else ()
+
+
+def named_after(label: str, columns: Sequence[ColumnReading], rows: int) -> str | None:
+    """'city' for a table 'geographic' whose rows are named by a unique column 'city name'."""
+    column = next(c for c in columns if c.name == label)
+    word = column.words[0]
+    unique = len(column.values) >= min(rows, KEPT_VALUES)
+    return word if unique and word not in LABEL_WORDS and " " not in word else None
+
+
+def sampled(connection: sqlite3.Connection, table: str, rows: int) -> list[tuple[object, ...]]:
+    """Rows from all over a table, SAMPLE_ROWS at most."""
+    step = rows // SAMPLE_ROWS + 1
+    for spread in (f" WHERE rowid % {step} = 0", "") if step > 1 else ("",):
+        try:
+            found = connection.execute(f"SELECT * FROM {quoted(table)}{spread} LIMIT {SAMPLE_ROWS}")
+            return found.fetchall()
+        except sqlite3.OperationalError:
+            continue  # a view and a table WITHOUT ROWID have no rowid
+    return []
+
+
+def read_table(connection: sqlite3.Connection, table: str, keys: set[str]) -> TableReading:
+    """Read one table or view; `keys` are the columns that lead to another table."""
+    info = connection.execute(f"SELECT name, pk FROM pragma_table_xinfo({literal(table)})")
+    primary: dict[str, int] = dict(info.fetchall())
+    rows = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
+    sample = sampled(connection, table, rows)
+    words = table_words(table)
+    single = sum(map(bool, primary.values())) == 1
+    columns = []
+    for name, held in zip(primary, zip(*sample, strict=True), strict=False):
+        values = list(dict.fromkeys(v for v in held if isinstance(v, (str, int, float))))
+        filled = [v for v in values if v != ""]
+        if not filled:
+            continue
+        role, form = role_of(name, filled, len(sample))
+        ident = set(name_words(name)) & {"id", "key", "guid", "uuid"}
+        numbered = all(isinstance(v, int) for v in filled)
+        if name in keys or ident or (primary[name] and single and numbered):
+            role = "key"
+        called = column_words(name, words[0], role == "date")
+        missing = any(v is None or v == "" for v in held)
+        columns.append(
+            ColumnReading(name, role, called, tuple(filled[:KEPT_VALUES]), missing, form)
+        )
+    label = find_label(words[0], columns, len(sample))
+    described = [c for c in columns if c.role != "key"]
+    linking = sum(c.name in keys for c in columns) >= 2 and not label and len(described) <= 1
+    if len(label) == 1 and (named_by := named_after(label[0], columns, len(sample))):
+        words = (named_by, *words)
+    at = [list(primary).index(name) for name in label]
+    named: Any = dict.fromkeys(tuple(row[i] for i in at) for row in sample) if at else ()
+    names = tuple(n for n in named if all(isinstance(v, (str, int, float)) and v != "" for v in n))
+    return TableReading(table, words, rows, tuple(columns), label, names[:KEPT_VALUES], (), linking)
+
+
+def read_tables(
+    connection: sqlite3.Connection, names: Sequence[str], links: Sequence[Link]
+) -> list[TableReading]:
+    """Read the tables and views that hold anything, knowing the keys between them."""
+    keys = {name: {k.child_column for k in links if k.child == name} for name in names}
+    tables = [read_table(connection, name, keys[name]) for name in names]
+    return [t for t in tables if t.rows and t.columns]
+
+
+def literal(text: str) -> str:
+    """A text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def declared_links(connection: sqlite3.Connection, tables: Sequence[str]) -> list[Link]:
+    """Foreign keys that the schema declares and that lead somewhere."""
+    links = []
+    known = {t.lower(): t for t in tables}
+    for table in tables:
+        info = connection.execute(f"PRAGMA foreign_key_list({quoted(table)})").fetchall()
+        columns = {
+            t: [c[1] for c in connection.execute(f"PRAGMA table_info({quoted(t)})")] for t in tables
+        }
+        for _, _, parent, child_column, parent_column, *_ in info:
+            there = known.get(parent.lower())
+            if there is None:
+                continue
+            if parent_column is None:
+                keys = connection.execute(f"PRAGMA table_info({quoted(there)})").fetchall()
+                parent_column = next((c[1] for c in keys if c[5]), None)
+            found = {c.lower(): c for c in columns[there]}.get(str(parent_column).lower())
+            if found:
+                links.append(Link(table, child_column, there, found))
+    return links
+
+
+def undeclared_links(tables: Sequence[TableReading], known: Sequence[Link]) -> list[Link]:
+    """Keys that nobody declared: a column named as another table's key, its values among those."""
+    taken = {(k.child, k.child_column) for k in known}
+    links = []
+    backwards = {(k.parent, k.parent_column, k.child) for k in known}
+    for parent in tables:
+        unique = [c for c in parent.columns if len(c.values) >= min(parent.rows, KEPT_VALUES)]
+        for key in unique:
+            for child in tables:
+                for column in child.columns:
+                    if child is parent or (child.name, column.name) in taken:
+                        continue
+                    if (child.name, column.name, parent.name) in backwards:
+                        continue  # each row there has one here: a key one way is enough
+                    if names_key(column.name, key.name, parent) and holds(column, key):
+                        links.append(Link(child.name, column.name, parent.name, key.name))
+                        taken.add((child.name, column.name))
+                        backwards.add((parent.name, key.name, child.name))
+    return links
+
+
+def names_key(column: str, key: str, parent: TableReading) -> bool:
+    """Whether a column's name says that it holds `key` of `parent`."""
+    theirs, ours = name_words(key), name_words(column)
+    if column.lower() == key.lower():
+        return theirs != ["id"] and theirs != ["name"]
+    owner = parent.words[0].split()
+    ends = theirs[-1] in ("id", "key", "number")
+    return ends and ours in ([*owner, *theirs], [*owner, "id"], owner)
+
+
+def holds(column: ColumnReading, key: ColumnReading) -> bool:
+    """Whether nearly all values of a column are values of the key."""
+    there = set(key.values)
+    return len(column.values) > 1 and (
+        sum(v in there for v in column.values) >= 0.9 * len(column.values)
+    )
+
+
+def user_tables(connection: sqlite3.Connection) -> dict[str, str]:
+    """{name: CREATE statement} of tables and views, less those that SQLite and FTS keep."""
+    listed = connection.execute("PRAGMA table_list").fetchall()
+    kinds = {name: kind for schema, name, kind, *_ in listed if schema == "main"}
+    found = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY rowid"
+    )
+    return {
+        name: sql
+        for name, sql in found.fetchall()
+        if kinds.get(name) != "shadow" and not name.startswith("sqlite_")
+    }
+
+
+def hash_of_schema(created: dict[str, str]) -> str:
+    """A short hash of CREATE statements that does not depend on their order or spacing."""
+    text = "\n".join(sorted(" ".join((sql or name).split()) for name, sql in created.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_database(path: Path) -> DatabaseReading:
+    """Read a SQLite file as a person would; raises UserError when it holds nothing to ask."""
+    with read_only(path) as connection:
+        created = user_tables(connection)
+        links = declared_links(connection, list(created))
+        tables = read_tables(connection, list(created), links)
+        if found := undeclared_links(tables, links):
+            links += found
+            tables = read_tables(connection, list(created), links)
+    if not tables:
+        raise UserError(f"'{path}' has no table with rows: there is nothing to ask about")
+    held = {t.name for t in tables}
+    usable = [k for k in links if k.child in held and k.parent in held]
+    return DatabaseReading(tuple(tables), tuple(usable), hash_of_schema(created))

@@ -1,0 +1,159 @@
+"""From a phrasing and the words of a database to a question as somebody might type it.
+
+The phrasings are data (`phrasings.yaml`). Here they are filled in, inflected and roughened: small
+letters, missing articles, a slip of the fingers, which never touches a value.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gemma_lora.schema_reading import ColumnReading, TableReading
+
+if TYPE_CHECKING:
+    import inflect
+
+PHRASINGS_FILE = Path(__file__).with_name("phrasings.yaml")
+VALUE = re.compile("\x02(.*?)\x03", re.DOTALL)  # a value inside a question that is being made
+MONTHS = (
+    "january february march april may june july august september october november december"
+).split()
+
+
+class Concept(NamedTuple):
+    """What a kind of measure is called: 'cheapest', 'older than {n}', 'how long is {value}'."""
+
+    match: frozenset[str]
+    most: tuple[str, ...] = ()
+    least: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+    less: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
+    year: tuple[str, ...] = ()
+
+
+class Phrasings(NamedTuple):
+    """phrasings.yaml, read."""
+
+    forms: dict[str, tuple[str, ...]]  # kind of question or condition -> templates
+    concepts: tuple[Concept, ...]
+    synonyms: dict[str, tuple[str, ...]]
+    verbs: dict[str, tuple[str, ...]]  # what is done to have a row of that table
+    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives'
+    high: tuple[str, ...]
+    low: tuple[str, ...]
+
+
+@functools.cache
+def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
+    """Read the phrasings."""
+    import yaml
+
+    held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    concepts = tuple(
+        Concept(frozenset(one.pop("match")), **{k: tuple(v) for k, v in one.items()})
+        for one in held.pop("concepts").values()
+    )
+    synonyms = {word: tuple(others) for word, others in held.pop("synonyms").items()}
+    verbs = {word: tuple(others) for word, others in held.pop("verbs").items()}
+    words = {name: frozenset(held.pop(name)) for name in ("places", "people", "adjectives")}
+    highest = held.pop("highest_words")
+    forms = {name: tuple(templates) for name, templates in held.items()}
+    return Phrasings(
+        forms,
+        concepts,
+        synonyms,
+        verbs,
+        words,
+        tuple(highest["most"]),
+        tuple(highest["least"]),
+    )
+
+
+@functools.cache
+def inflector() -> inflect.engine:
+    """The library's engine, which takes a moment to make."""
+    import inflect
+
+    return inflect.engine()
+
+
+@functools.cache
+def plural(words: str) -> str:
+    """The words with the last one in the plural."""
+    head, _, last = words.rpartition(" ")
+    if not last.endswith("ss") and inflector().singular_noun(last):  # type: ignore[arg-type]
+        return words  # 'pages' is a column's word as it is
+    return f"{head} {inflector().plural_noun(last)}".strip()  # type: ignore[arg-type]
+
+
+def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
+    """What kind of measure a column is, by its words."""
+    words = set(" ".join(column.words).split()) | set(column.words)
+    return next((c for c in phrasings.concepts if c.match & words), None)
+
+
+def is_called(phrasings: Phrasings, kind: str, words: tuple[str, ...]) -> bool:
+    """Whether a thing's words are among 'places', 'people' or 'adjectives'."""
+    return bool(phrasings.words[kind] & set(" ".join(words).split()))
+
+
+def called(draw: random.Random, phrasings: Phrasings, thing: TableReading | ColumnReading) -> str:
+    """One of the words for a table's row or a column; the best one most often."""
+    best, *others = thing.words
+    others += phrasings.synonyms.get(best, ())
+    return draw.choice(others) if others and draw.random() < 0.3 else best
+
+
+def marked(value: object) -> str:
+    """A value in a question, out of reach of `roughened`."""
+    return f"\x02{value}\x03"
+
+
+def filled(draw: random.Random, forms: tuple[str, ...], slots: Mapping[str, str]) -> str:
+    """One of the forms whose slots are all there, filled in."""
+    usable = [f for f in forms if set(re.findall(r"{(\w+)}", f)) <= slots.keys()]
+    text = draw.choice(usable).format_map(slots)
+    text = re.sub(r"\ba (?=[aeiou])", "an ", text)
+    return " ".join(text.split())
+
+
+def said_value(draw: random.Random, value: str | int | float) -> str:
+    """A value as a person may type it: as stored, or in small letters."""
+    text = f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+    return marked(text.lower() if draw.random() < 0.4 else text)
+
+
+def mistyped(draw: random.Random, word: str) -> str:
+    """A word with two neighbouring letters exchanged, or one left out."""
+    at = draw.randrange(1, len(word) - 2)
+    if draw.random() < 0.5:
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    return word[:at] + word[at + 1 :]
+
+
+def roughened(draw: random.Random, question: str) -> str:
+    """The question as typed: articles dropped, a slip, small or capital letters, the end mark."""
+    pieces = VALUE.split(question)  # text, value, text, ..., text
+    slip = draw.random() < 0.06
+    bare = draw.random() < 0.12
+    for index in range(0, len(pieces), 2):
+        text = pieces[index]
+        if bare:
+            text = re.sub(r"\b(?:the|a|an) ", "", text)
+        long = [w for w in text.split(" ") if len(w) >= 5 and w.isalpha()]
+        if slip and long:
+            word = draw.choice(long)
+            text, slip = text.replace(word, mistyped(draw, word), 1), False
+        pieces[index] = text
+    text = "".join(pieces)
+    style = draw.random()
+    if style < 0.35:
+        return text.lower() if style < 0.2 else text
+    ends = "?" if re.match(r"(?i)(?:wh|how|can|is|are|do)", text) else ("." if style < 0.5 else "")
+    return text[:1].upper() + text[1:] + (ends if style < 0.9 else "")

@@ -1,0 +1,282 @@
+"""A database read as a person reads it, and the questions that are made from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import make_library
+import pytest
+from conftest import one_line_error, run_script
+
+import dataset
+from gemma_lora.cli import UserError
+from gemma_lora.files import sha256_of
+from gemma_lora.lexicon import reading_yaml, with_lexicon
+from gemma_lora.name_reading import column_words, name_words, table_words
+from gemma_lora.own_database import EXAMPLE_WEIGHT, read_examples
+from gemma_lora.questions import KINDS, Question, make_questions
+from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("db") / "library.sqlite"
+    make_library.make_library(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def asked(library: Path) -> list[Question]:
+    with read_only(library) as connection:
+        return list(make_questions(connection, read_database(library), 1500, 7))
+
+
+def made(path: Path, script: str) -> DatabaseReading:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return read_database(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tbl_customers", "customers"),
+        ("dtOrdered", "ordered"),
+        ("CustomerID", "customer id"),
+        ("CUST_ID", "customer id"),
+        ("order_items", "order items"),
+        ("strName", "name"),
+        ("HTTPCode", "http code"),
+        ("qty", "quantity"),
+        ("t", "t"),
+    ],
+)
+def test_names_are_read_as_words(name: str, words: str) -> None:
+    assert " ".join(name_words(name)) == words
+
+
+def test_rows_and_columns_get_the_words_of_people() -> None:
+    assert table_words("tbl_order_items") == ("order item",)
+    assert table_words("categories") == ("category",)
+    assert table_words("address") == ("address",)
+    assert column_words("customer_name", "customer", False)[0] == "name"
+    assert column_words("city_name", "shop", False)[0] == "city"
+    assert column_words("ordered_on", "order", True)[:2] == ("date ordered", "ordered")
+
+
+def test_roles_of_the_library(library: Path) -> None:
+    reading = read_database(library)
+    roles = {f"{t.name}.{c.name}": c.role for t in reading.tables for c in t.columns}
+    assert roles["books.author_id"] == "key" and roles["books.published_year"] == "year"
+    assert roles["books.price"] == "measure" and roles["books.genre"] == "category"
+    assert roles["members.email"] == "code" and roles["members.birth_date"] == "date"
+    labels = {t.name: t.label for t in reading.tables}
+    assert labels["members"] == ("first_name", "last_name") and labels["books"] == ("title",)
+    assert labels["loans"] == ()
+    assert ("Karin", "Eklund") not in reading.table("authors").names  # names are whole rows
+    assert all(len(name) == 2 for name in reading.table("members").names)
+
+
+UGLY = """
+CREATE TABLE tbl_cust (CustID INTEGER, strName TEXT, flgActive TEXT, intCredit TEXT, dtSince TEXT);
+CREATE TABLE tbl_ord (OrdNo INTEGER, CustID INTEGER, dtOrdered INTEGER, strNote TEXT);
+CREATE VIEW vw_all AS SELECT * FROM tbl_cust;
+CREATE VIRTUAL TABLE docs USING fts5(body);
+CREATE TABLE docs_tags (tag TEXT);
+INSERT INTO docs_tags VALUES ('a'), ('b');
+CREATE TABLE sqlitestats (n INTEGER);
+INSERT INTO sqlitestats VALUES (1), (2);
+""" + "\n".join(
+    f"INSERT INTO tbl_cust VALUES ({i}, 'Name {i}', '{'YN'[i % 2]}', '{i * 10}', "
+    f"'{i % 28 + 1:02}.03.20{i % 20:02}'); INSERT INTO tbl_ord VALUES ({i}, {i % 9 + 1}, "
+    f"{1700000000 + i * 86400}, 'the customer wants this to be delivered on a quiet morning, {i}');"
+    for i in range(1, 41)
+)
+
+
+def test_ugly_names_codes_and_undeclared_keys_are_read(tmp_path: Path) -> None:
+    reading = made(tmp_path / "ugly.sqlite", UGLY)
+    customers, orders = reading.table("tbl_cust"), reading.table("tbl_ord")
+    assert customers.words == ("customer",) and orders.words == ("order",)
+    assert customers.label == ("strName",)
+    assert customers.column("flgActive").role == "flag"
+    assert (customers.column("intCredit").role, customers.column("intCredit").form) == (
+        "measure",
+        "text",
+    )
+    assert customers.column("dtSince").form == "dotted"
+    assert orders.column("dtOrdered").form == "unix"
+    assert orders.column("strNote").role == "text"
+    assert [(k.child, k.parent) for k in reading.links if k.child == "tbl_ord"] == [
+        ("tbl_ord", "tbl_cust")
+    ]
+    named = {t.name for t in reading.tables}
+    assert {"vw_all", "docs_tags", "sqlitestats"} <= named
+    assert not any(name.startswith("docs_") and name != "docs_tags" for name in named)
+
+
+def test_reading_and_asking_leave_the_file_as_it_was(library: Path, asked: list[Question]) -> None:
+    before = sha256_of(library)
+    read_database(library)
+    assert sha256_of(library) == before and len(list(library.parent.iterdir())) == 1
+    assert asked
+
+
+def test_every_query_answers_on_the_file(library: Path, asked: list[Question]) -> None:
+    assert len(asked) == 1500
+    with read_only(library) as connection:
+        for sql in {one.sql for one in asked}:
+            rows = connection.execute(sql).fetchall()
+            assert rows and rows not in ([(None,)], [(0,)]), sql
+
+
+def test_a_single_answer_is_single(library: Path, asked: list[Question]) -> None:
+    limited = {one.sql for one in asked if one.kind == "extreme" and one.sql.endswith("LIMIT 1")}
+    assert limited
+    with read_only(library) as connection:
+        for sql in limited:
+            best, by, tail = sql.partition(" ORDER BY ")
+            key = tail.rsplit(" ", 3)[0]
+            inner = re.sub("^SELECT .*? FROM", f"SELECT {key} FROM", best)
+            first, *others = connection.execute(f"{inner}{by}{tail[:-1]}2").fetchall()
+            assert first not in others, sql
+
+
+def test_the_same_seed_asks_the_same(library: Path, asked: list[Question]) -> None:
+    with read_only(library) as connection:
+        again = list(make_questions(connection, read_database(library), 200, 7))
+        other = list(make_questions(connection, read_database(library), 200, 8))
+    assert again[:50] == asked[:50] and other != again
+
+
+def test_kinds_come_in_their_shares_and_none_dominates(asked: list[Question]) -> None:
+    kinds = Counter(one.kind for one in asked)
+    assert set(kinds) == set(KINDS)
+    assert all(kinds[kind] <= 2 * share * len(asked) + 10 for kind, (_, share) in KINDS.items())
+    tables = Counter(one.table for one in asked)
+    assert set(tables) == {"branches", "authors", "books", "members", "loans"}
+    assert max(tables.values()) < 0.5 * len(asked)
+    assert max(Counter(one.sql for one in asked).values()) <= 11
+
+
+def test_values_are_never_mistyped(asked: list[Question]) -> None:
+    slips = 0
+    for one in asked:
+        said = one.question.lower()
+        for value in re.findall(r"'((?:[^']|'')*)'", one.sql):
+            if re.fullmatch(r"%\w(-%\w)?|\d{4}-\d\d", value):
+                continue  # the form of a date, and a month, which is said in words
+            text = value.replace("''", "'").lower()
+            if one.sql.count(f"'{value}'") and text not in said:
+                assert text in ("y", "n", "unixepoch"), one
+        slips += any(w in said for w in ("wihch", "waht", "hwat", "whihc", "nmaes", "boosk"))
+    assert len({one.question for one in asked}) == len(asked)
+
+
+def test_a_lexicon_mends_the_reading(library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "words.yml"
+    path.write_text(
+        "tables:\n"
+        "  books:\n"
+        "    words: [volume]\n"
+        "    columns:\n"
+        "      pages: {sayings: {thick: '> 400'}}\n"
+        "      price: {leave_out: true}\n"
+        "  loans: {leave_out: true}\n"
+    )
+    reading = with_lexicon(read_database(library), path)
+    with read_only(library) as connection:
+        found = list(make_questions(connection, reading, 600, 1))
+    sql, said = " ".join(q.sql for q in found), " ".join(q.question for q in found).lower()
+    assert "price" not in sql and "loans" not in sql
+    assert "volumes" in said and "books" not in said.replace("number of books", "")
+    assert "thick volumes" in said and "pages > 400" in sql
+
+
+def test_a_lexicon_that_does_not_fit_names_every_mistake(library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "words.yml"
+    path.write_text(
+        "tables:\n  book: {words: [x]}\n  books: {colour: red, columns: {isbn: {words: [y]}}}\n"
+    )
+    with pytest.raises(UserError) as error:
+        with_lexicon(read_database(library), path)
+    for part in ("no table 'book'", "unknown part 'colour'", "no column 'isbn'"):
+        assert part in str(error.value)
+
+
+def test_what_describe_prints_is_a_lexicon(library: Path, tmp_path: Path) -> None:
+    reading = read_database(library)
+    path = tmp_path / "words.yml"
+    path.write_text(reading_yaml(reading))
+    assert with_lexicon(reading, path) == reading
+
+
+def prepared(folder: Path) -> dict[str, list[dict[str, str]]]:
+    return {
+        name: [json.loads(line) for line in (folder / f"{name}.jsonl").open()]
+        for name in ("train", "valid", "test")
+    }
+
+
+def test_a_database_is_prepared_like_any_source(library: Path, tmp_path: Path) -> None:
+    examples = tmp_path / "mine.jsonl"
+    mine = {"question": "who never borrows?", "sql": "SELECT last_name FROM members LIMIT 1;"}
+    examples.write_text(json.dumps(mine) + "\n")
+    out = tmp_path / "data"
+    done = run_script(
+        "dataset.py", "--db", library, "--sample-size", 300, "--output-dir", out,
+        "--examples", examples,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    splits = prepared(out)
+    asked_in = {name: {row["completion"] for row in rows} for name, rows in splits.items()}
+    assert not asked_in["train"] & asked_in["test"] and not asked_in["train"] & asked_in["valid"]
+    assert all("CREATE" not in row["prompt"] for rows in splits.values() for row in rows)
+    own = [row for row in splits["train"] if row["question"] == mine["question"]]
+    assert len(own) == EXAMPLE_WEIGHT and own[0]["completion"] == mine["sql"].rstrip(";")
+    assert not any(row["question"] == mine["question"] for row in splits["test"])
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["source"]["name"] == "library.sqlite"
+    assert manifest["source"]["revision"] == read_database(library).schema_hash
+    assert manifest["counts"]["kind"]["count"] > 0 and manifest["counts"]["table"]["books"] > 0
+
+
+def test_examples_that_do_not_run_are_all_named(library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("question,sql\na,SELECT 1\nb,SELECT x FROM y\nc,DELETE FROM books\n")
+    with pytest.raises(UserError, match=r"2: no such table: y; 3: .*readonly"):
+        read_examples(path, library)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--db", "{missing}"], "there is no database"),
+        (["--db", "{text}"], "not a database"),
+        (["--db", "{empty}"], "no table with rows"),
+    ],
+)
+def test_a_database_that_cannot_be_asked_is_one_line(
+    flags: list[str], says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text.sqlite").write_text("this is no database, but it is long enough " * 9)
+    sqlite3.connect(tmp_path / "empty.sqlite").close()
+    names = {n: str(tmp_path / f"{n}.sqlite") for n in ("missing", "text", "empty")}
+    done = run_script("dataset.py", *(f.format(**names) for f in flags), "--output-dir", tmp_path)
+    assert says in one_line_error(done)
+    assert not (tmp_path / "missing.sqlite").exists()
+
+
+def test_describe_prints_the_reading(
+    library: Path, script: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dataset.main(["--db", str(library), "--describe"]) == 0
+    shown = capsys.readouterr().out
+    assert "books: 160 rows, each a book, named by title" in shown
+    assert "key to authors" in shown and "loans.book_id -> books.book_id" in shown
