@@ -129,7 +129,9 @@ class EvaluationConfig:
     check_forgetting: bool = field(
         default=False, metadata={"help": "score both models also on the other task's sample"}
     )
-    sql_timeout: float = field(default=2.0, metadata={"help": "seconds one query may run"})
+    sql_timeout: float = field(
+        default=2.0, metadata={"help": "seconds one query may run (on the file of --db 30 or more)"}
+    )
     output_dir: Path | None = field(
         default=None, metadata={"help": "where the files go; the adapter folder by default"}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -158,12 +159,15 @@ def last_answer(chat: Chat, command: str) -> Query:
 def keep_question(chat: Chat, question: str, sql: str) -> None:
     """Add a line of JSON to the file of kept questions."""
     assert chat.log_path
-    line = json.dumps({"question": question, "sql": sql}, ensure_ascii=False)
+    line = json.dumps({"question": question, "sql": sql}) + "\n"
     try:
         chat.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with chat.log_path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    except (OSError, UnicodeEncodeError) as error:
+        with chat.log_path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read() == b"\n" else f"\n{line}"  # a person wrote the last one
+            file.write(line.encode())
+    except OSError as error:
         raise UserError(f"cannot write {chat.log_path}: {error}") from None
     chat.say(f"kept in {chat.log_path}")
 

@@ -111,6 +111,8 @@ def render(chat: Chat, question: str) -> RenderedQuestion:
 def ask(chat: Chat, question: str, run: bool) -> None:
     """Answer a question of the user's, about the database when there is one."""
     chat.transcript.append(f"you> {question}")
+    if chat.database is not None:
+        chat.relations = chat.database.relations()  # another program may have made a table
     rendered = render(chat, question)
     if rendered.note:
         chat.say(rendered.note)
@@ -147,7 +149,10 @@ def answer_turn(
 
 def run_query(chat: Chat, query: Query, width: int, keep: bool) -> str:
     """Run a query; its rows as a table, or why there are none. `keep` it for /csv."""
-    result = query.database.run(query.sql, max_rows=ROWS_SHOWN)
+    try:
+        result = query.database.run(query.sql, max_rows=ROWS_SHOWN)
+    except KeyboardInterrupt:
+        return "the query was stopped"
     if keep:
         chat.has_rows = query if result.status == "ok" and not result.note else None
     return result_text(result, ROWS_SHOWN, width)

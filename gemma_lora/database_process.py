@@ -141,7 +141,6 @@ def read_ahead(connection: sqlite3.Connection) -> None:
 
 def confine() -> int:
     """Give up for good what reading never needs; returns the resident bytes at which to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     lowest_free = os.dup(0)
@@ -320,6 +319,7 @@ def portions(
 
 def serve(pipe: Connection, path: Path, log_is_empty: bool) -> None:
     """Open the file, then answer jobs until the other end of the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this process
     try:
         connection, note = open_file(path, log_is_empty)
         read_ahead(connection)

@@ -62,6 +62,8 @@ def result_text(result: QueryResult, max_rows: int, width: int) -> str:
     """What a person is told of a query's result."""
     if result.status == "writes":
         return "this would change the data: it was not run"
+    if result.status == "timeout":
+        return f"the query was ended: {result.error}; --sql-timeout gives it more"
     if result.status != "ok":
         return f"the query did not run ({result.status}): {result.error}"
     if result.note:

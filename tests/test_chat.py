@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -95,6 +98,33 @@ def test_answers_come_from_the_file_itself(
         connection.commit()
     take_line(chat, "And now?")
     assert ["New", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_table_made_meanwhile_is_in_the_next_prompt(
+    chat: Chat, pets_file: Path, reply: Any
+) -> None:
+    use_db(chat, str(pets_file))
+    prompts = reply(NAMES)
+    take_line(chat, "one?")
+    with closing(sqlite3.connect(pets_file)) as connection:
+        connection.execute("CREATE TABLE owners (name TEXT)")
+    take_line(chat, "two?")
+    assert ["owners" in prompt for prompt in prompts] == [False, True]
+
+
+def test_ctrl_c_stops_a_query_and_the_chat_goes_on(
+    chat: Chat, pets_file: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    reply("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n")
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    take_line(chat, "How far?")
+    interrupt.join()
+    assert "the query was stopped" in capsys.readouterr().out
+    reply(NAMES)
+    take_line(chat, "Who?")
+    assert "Rex" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("sql", ["DROP TABLE pets", "INSERT INTO pets VALUES (9, 'x', 1)"])
@@ -215,6 +245,9 @@ def test_questions_are_kept_for_the_next_training(
         {"question": "Wer heißt wie?", "sql": NAMES},
         {"question": "How many?", "sql": "SELECT COUNT(*) FROM pets"},
     ]
+    chat.log_path.write_text('{"question": "by hand", "sql": "SELECT 1"}')  # without a newline
+    take_line(chat, "/right")
+    assert len([json.loads(line) for line in chat.log_path.read_text().splitlines()]) == 2
     chat.log_path = None
     take_line(chat, "/right")
     assert "--log-questions" in capsys.readouterr().err
@@ -329,7 +362,7 @@ def test_results_are_told() -> None:
         "no rows": QueryResult("ok", ["a"], []),
         "1 row, ": QueryResult("ok", ["a"], [(1,)]),
         "the first 2 rows": QueryResult("ok", ["a"], [(1,), (2,)], truncated=True),
-        "(timeout): too late": QueryResult("timeout", error="too late"),
+        "ended: too late; --sql-timeout": QueryResult("timeout", error="too late"),
         "would change": QueryResult("writes"),
     }
     for said, result in told.items():
