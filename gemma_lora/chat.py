@@ -114,7 +114,8 @@ def save_rows(chat: Chat, text: str) -> None:
     if chat.has_rows is None:
         raise UserError("there is no result to save: ask something that returns rows first")
     write_atomic(path, csv_lines(chat.has_rows.database.stream(chat.has_rows.sql)))
-    chat.say(f"saved to {path}: {path.stat().st_size:,} bytes")
+    query = " ".join(chat.has_rows.sql.split())[:60]
+    chat.say(f"saved to {path}: {path.stat().st_size:,} bytes, the result of {query}")
 
 
 def show_sql(chat: Chat, text: str) -> None:

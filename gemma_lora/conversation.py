@@ -71,7 +71,7 @@ class Chat:
     database: Database | None = None  # what is asked
     relations: list[Relation] = field(default_factory=list)  # its tables and views
     answered: Query | None = None  # the last answer that held SQL
-    has_rows: Query | None = None  # the last that ran and returned something
+    has_rows: Query | None = None  # the last that ran, for /csv
     history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     transcript: list[str] = field(default_factory=list)
 
@@ -153,8 +153,8 @@ def run_query(chat: Chat, query: Query, width: int, keep: bool) -> str:
         result = query.database.run(query.sql, max_rows=ROWS_SHOWN)
     except KeyboardInterrupt:
         return "the query was stopped"
-    if keep:
-        chat.has_rows = query if result.status == "ok" and not result.note else None
+    if keep and result.status == "ok" and not result.note:
+        chat.has_rows = query
     return result_text(result, ROWS_SHOWN, width)
 
 

@@ -205,7 +205,9 @@ def test_csv_saves_the_last_result_whole(
     take_line(chat, "Count")
     shown = capsys.readouterr().out
     assert "the first 20 rows" in shown and "/csv" in shown and "\n  21" not in shown
-    take_line(chat, "/sql Count")  # leaves the last result what it is
+    take_line(chat, "/sql Count")  # leaves the last result what it is, as does one that fails
+    reply("SELECT nothing FROM pets")
+    take_line(chat, "What?")
     take_line(chat, f"/csv {tmp_path}/all.csv")
     rows = list(csv.reader((tmp_path / "all.csv").open(newline="")))
     assert rows == [["i", "text"], *([str(i), 'a, "b"'] for i in range(1, 9001))]
