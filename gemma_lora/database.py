@@ -219,7 +219,8 @@ def check_file(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             head = file.read(20)
-        log = path.with_name(f"{path.name}-wal")
+        whole = path.resolve()  # the log lies beside the file, not beside a link to it
+        log = whole.with_name(f"{whole.name}-wal")
         pending = log.exists() and log.stat().st_size > 0
     except OSError as error:
         raise UserError(f"cannot read the database '{path}': {error.strerror}") from None

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from gemma_lora import database_process
 from gemma_lora.cli import UserError
-from gemma_lora.database import DatabaseFile, DatabaseText, name_of
+from gemma_lora.database import DatabaseFile, DatabaseText, check_file, name_of
 from gemma_lora.sandbox import SqlWorker
 
 MODES = ("DELETE", "TRUNCATE", "PERSIST", "WAL")
@@ -106,6 +106,19 @@ def test_a_log_is_read_and_stays_as_it_is(tmp_path: Path) -> None:
                 assert file.note is None
         assert len(before["shop.sqlite-wal"]) > 0
         assert bytes_kept(tmp_path) == before
+
+
+def test_a_log_is_looked_for_beside_the_file_and_not_beside_a_link(tmp_path: Path) -> None:
+    path, link = make_shop(tmp_path / "shop.sqlite", "WAL"), tmp_path / "elsewhere" / "link.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    assert check_file(path) and check_file(link)  # at rest nothing is in the log
+    with closing(sqlite3.connect(path)) as writer, DatabaseFile(link) as file:
+        writer.execute("INSERT INTO t VALUES (5, 'z')")
+        writer.commit()
+        assert not check_file(path) and not check_file(link)
+        assert file.run("SELECT MAX(a) FROM t").rows == [(5,)]
+    assert [one.name for one in link.parent.iterdir()] == ["link.sqlite"]
 
 
 @pytest.mark.parametrize("mode", MODES)
