@@ -27,8 +27,10 @@ from typing import Any, ClassVar, Literal, cast
 
 import dataset
 from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
-from gemma_lora.chat import Chat, ChatSettings, converse, use_db, use_schema
+from gemma_lora.chat import converse, use_db, use_schema
 from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.conversation import Chat, ChatSettings
+from gemma_lora.database import DatabaseFile
 from gemma_lora.device import prepare_process
 from gemma_lora.figures import (
     TUNED,
@@ -105,6 +107,10 @@ class EvaluationConfig:
     schema: Path | None = field(
         default=None, metadata={"help": "SQL file with a schema to ask about in the chat"}
     )
+    log_questions: Path | None = field(
+        default=None,
+        metadata={"help": "file that the chat's /right and /wrong add {question, sql} lines to"},
+    )
     max_tokens: int | None = field(
         default=None,
         metadata={"help": "longest answer in tokens (96 for SQL, 256 for Alpaca, 512 in the chat)"},
@@ -123,7 +129,9 @@ class EvaluationConfig:
     check_forgetting: bool = field(
         default=False, metadata={"help": "score both models also on the other task's sample"}
     )
-    sql_timeout: float = field(default=2.0, metadata={"help": "seconds one query may run"})
+    sql_timeout: float = field(
+        default=2.0, metadata={"help": "seconds one query may run (on the file of --db 30 or more)"}
+    )
     output_dir: Path | None = field(
         default=None, metadata={"help": "where the files go; the adapter folder by default"}
     )
@@ -180,8 +188,8 @@ class EvaluationConfig:
                 f"--use-validation and --split {self.split} ask for different rows; give one",
             ),
             (
-                self.interactive or not (self.db or self.schema),
-                "--db and --schema go with --interactive",
+                self.interactive or not (self.db or self.schema or self.log_questions),
+                "--db, --schema and --log-questions go with --interactive",
             ),
             (not (self.db and self.schema), "give --db or --schema, not both"),
             (self.max_tokens is None or self.max_tokens >= 1, "--max-tokens must be 1 or more"),
@@ -472,6 +480,8 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
 
 def open_chat(config: EvaluationConfig) -> None:
     """Talk with the fine-tuned model, and with the base next to it, until the input ends."""
+    import mlx.core as mx
+
     tuned = load_finetuned(config.adapter_path, config.model)
     typing = sys.stdin.isatty()
     if typing:
@@ -481,17 +491,22 @@ def open_chat(config: EvaluationConfig) -> None:
     def draw_example() -> Row:
         return random.choice(typed_rows(config, "valid", adapter_kind(tuned)))
 
+    mx.random.seed(config.seed)  # once: a question asked twice gets two draws
     settings = ChatSettings(
-        config.temp, config.top_p, config.max_tokens or CHAT_TOKENS, config.seed,
+        config.temp, config.top_p, config.max_tokens or CHAT_TOKENS, None,
         config.show_base, config.sql_timeout,
     )  # fmt: skip
     with SqlWorker() as worker:
-        state = Chat(tuned, settings, make_console(), worker, draw_example)
-        if config.db:
-            use_db(state, str(config.db))
-        if config.schema:
-            use_schema(state, str(config.schema))
-        converse(state, typing)
+        state = Chat(tuned, settings, make_console(), worker, draw_example, config.log_questions)
+        try:
+            if config.db:
+                use_db(state, str(config.db))
+            if config.schema:
+                use_schema(state, str(config.schema))
+            converse(state, typing)
+        finally:
+            if isinstance(state.database, DatabaseFile):
+                state.database.close()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,6 +50,7 @@ class AdapterConfig(TypedDict, total=False):
     quantize: int | None  # bits
     total_layers: int
     dataset_type: str
+    prompt_context: str  # what prompts show beside the question: "schema" | "full" | "none"
     max_seq_length: int
     seed: int
     versions: dict[str, str]

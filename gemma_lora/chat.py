@@ -1,71 +1,31 @@
-"""The conversation: its commands, its database, and answers as they stream."""
+"""The commands of a chat, and the loop that reads lines."""
 
 from __future__ import annotations
 
-import math
+import json
+import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from gemma_lora.adapters import Finetuned, adapter_kind
 from gemma_lora.cli import UserError
-from gemma_lora.database import dump_database
-from gemma_lora.figures import TUNED
+from gemma_lora.conversation import (
+    ROWS_SHOWN,
+    Chat,
+    Query,
+    answer_turn,
+    ask,
+    count_tokens,
+    schema_budget,
+)
+from gemma_lora.database import FILE_TIMEOUT_SEC, Database, DatabaseFile, DatabaseText, Relation
 from gemma_lora.files import write_atomic
-from gemma_lora.generation import prompt_ids, stop_ids
-from gemma_lora.prompts import alpaca_prompt, encode, render_chat, sql_prompt
-from gemma_lora.report import WIDE, rows_text
-from gemma_lora.sandbox import SqlWorker
-from gemma_lora.splits import Row
-from gemma_lora.sql_text import extract_sql, schema_of
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from gemma_lora.result_table import csv_lines, result_text
+from gemma_lora.schema_prompt import RenderedQuestion, declaration, prompt_form, schema_text
 
 MAX_SCHEMA_BYTES = 1_000_000
-
-
-@dataclass
-class ChatSettings:
-    """How answers are made and tried; /temp and /max-tokens change theirs."""
-
-    temp: float  # 0 is greedy
-    top_p: float
-    max_tokens: int
-    seed: int
-    show_base: bool
-    sql_timeout: float  # seconds one query may run
-
-
-@dataclass
-class Chat:
-    """What a chat knows; each model keeps its own side of the conversation."""
-
-    tuned: Finetuned
-    settings: ChatSettings
-    console: Console
-    worker: SqlWorker
-    draw_example: Callable[[], Row]  # a row of the validation split, for /example
-    system: str | None = None
-    schema: str | None = None  # shown to the models
-    database: str | None = None  # SQL text that rebuilds the data, for running answers
-    history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    transcript: list[str] = field(default_factory=list)
-
-    @property
-    def is_sql(self) -> bool:
-        """Whether the adapter was trained to write SQL."""
-        return adapter_kind(self.tuned) == "sql"
-
-    def say(self, text: str = "") -> None:
-        """Print a line of the program's own, and keep it for /save."""
-        print(text, flush=True)
-        self.transcript.append(text)
 
 
 def set_system(chat: Chat, text: str) -> None:
@@ -81,6 +41,16 @@ def reset(chat: Chat, _: str) -> None:
     chat.say("the conversation starts afresh")
 
 
+def set_history(chat: Chat, text: str) -> None:
+    """Show earlier turns to the models, or let each question stand alone."""
+    if text not in ("on", "off"):
+        raise UserError(f"/history takes on or off, not '{text}'")
+    chat.settings.history = text == "on"
+    chat.history.clear()
+    alone = "each question stands alone, as in training"
+    chat.say("from here on earlier turns are shown" if chat.settings.history else alone)
+
+
 def set_temp(chat: Chat, text: str) -> None:
     """Change the sampling temperature."""
     with suppress(ValueError):
@@ -88,6 +58,14 @@ def set_temp(chat: Chat, text: str) -> None:
             chat.settings.temp = float(text)
             return chat.say(f"temperature {chat.settings.temp:g}")
     raise UserError(f"/temp takes a number between 0 and 5, not '{text}'")
+
+
+def set_seed(chat: Chat, text: str) -> None:
+    """Draw each answer anew from a seed, or let the draws go on."""
+    if text and not (text.isdecimal() and int(text) < 2**63):
+        raise UserError(f"/seed takes a whole number, or nothing for new draws, not '{text}'")
+    chat.settings.seed = int(text) if text else None
+    chat.say(f"every answer is drawn from seed {text}" if text else "every answer is a new draw")
 
 
 def set_max_tokens(chat: Chat, text: str) -> None:
@@ -103,20 +81,96 @@ def ask_example(chat: Chat, _: str) -> None:
     row = chat.draw_example()
     chat.history.clear()
     chat.say(f"example> {row['prompt']}")
-    answer_turn(chat, row["prompt"], row.get("context") if chat.is_sql else None)
+    context = row.get("context") if chat.is_sql else None
+    database = DatabaseText(context, chat.worker, chat.settings.sql_timeout) if context else None
+    rendered = RenderedQuestion(row["prompt"], row["prompt"], None)
+    answer_turn(chat, row.get("question") or row["prompt"], rendered, database, run=True)
     chat.history.clear()
     chat.say(f"reference: {row['completion']}")
 
 
-def save_chat(chat: Chat, text: str) -> None:
-    """Write the conversation so far to a file."""
+def new_file(text: str, command: str) -> Path:
+    """A path that a command may write to; UserError when there is something."""
     path = Path(text).expanduser()
     if not text or path.exists():
         raise UserError(
-            f"'{text}' exists already: give another name" if text else "/save takes a file name"
+            f"'{text}' exists already: give another name"
+            if text
+            else f"{command} takes a file name"
         )
+    return path
+
+
+def save_chat(chat: Chat, text: str) -> None:
+    """Write the conversation so far to a file."""
+    path = new_file(text, "/save")
     write_atomic(path, "\n".join(chat.transcript) + "\n")
     print(f"saved to {path}")
+
+
+def save_rows(chat: Chat, text: str) -> None:
+    """Write the last result to a file, all rows and whole values: its query runs again."""
+    path = new_file(text, "/csv")
+    if chat.has_rows is None:
+        raise UserError("there is no result to save: ask something that returns rows first")
+    write_atomic(path, csv_lines(chat.has_rows.database.stream(chat.has_rows.sql)))
+    query = " ".join(chat.has_rows.sql.split())[:60]
+    chat.say(f"saved to {path}: {path.stat().st_size:,} bytes, the result of {query}")
+
+
+def show_sql(chat: Chat, text: str) -> None:
+    """Answer a question with its query alone; or do so from now on."""
+    if text in ("on", "off"):
+        chat.settings.run_queries = text == "off"
+        running = "queries run, and their rows are shown"
+        return chat.say(running if text == "off" else "queries are shown and not run")
+    if not text:
+        raise UserError("/sql takes a question, on or off")
+    ask(chat, text, run=False)
+
+
+def keep_right(chat: Chat, _: str) -> None:
+    """Keep the last question with the model's query as right."""
+    answered = last_answer(chat, "/right")
+    keep_question(chat, answered.question, answered.sql)
+
+
+def keep_correction(chat: Chat, sql: str) -> None:
+    """Keep the last question with the query that would have been right, once it runs."""
+    answered = last_answer(chat, "/wrong SQL")
+    if not sql:
+        raise UserError("/wrong takes the query that would have been right")
+    result = answered.database.run(sql, max_rows=ROWS_SHOWN)
+    shown = result_text(result, ROWS_SHOWN, chat.console.width)
+    if result.status != "ok" or result.note:
+        raise UserError(f"not kept: {shown}")
+    chat.say(shown)
+    keep_question(chat, answered.question, sql)
+
+
+def last_answer(chat: Chat, command: str) -> Query:
+    """The last question and its query; UserError without one or without a file to keep it in."""
+    if chat.log_path is None:
+        raise UserError(f"{command} needs a file to keep questions in: start with --log-questions")
+    if chat.answered is None:
+        raise UserError(f"{command} is about the last answer, and there is none with a query")
+    return chat.answered
+
+
+def keep_question(chat: Chat, question: str, sql: str) -> None:
+    """Add a line of JSON to the file of kept questions."""
+    assert chat.log_path
+    line = json.dumps({"question": question, "sql": sql}) + "\n"
+    try:
+        chat.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with chat.log_path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read() == b"\n" else f"\n{line}"  # a person wrote the last one
+            file.write(line.encode())
+    except OSError as error:
+        raise UserError(f"cannot write {chat.log_path}: {error}") from None
+    chat.say(f"kept in {chat.log_path}")
 
 
 def use_schema(chat: Chat, text: str) -> None:
@@ -133,16 +187,57 @@ def use_schema(chat: Chat, text: str) -> None:
         sql = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the schema '{text}': {error}") from None
-    take_database(chat, sql, path)
+    database = DatabaseText(sql, chat.worker, chat.settings.sql_timeout)
+    relations = database.relations()
+    if not relations:
+        raise UserError(f"{path} holds no CREATE statement")
+    tried = chat.worker.run(sql, "SELECT 1", 10 * chat.settings.sql_timeout)
+    if tried.status != "ok":
+        raise UserError(f"{path} does not load into SQLite: {tried.error}")
+    take_database(chat, database, relations, path)
 
 
 def use_db(chat: Chat, text: str) -> None:
-    """Ask about a database; answers run on a copy of it."""
+    """Ask about a SQLite file; it is read and never written."""
     path = Path(text).expanduser()
-    sql, note = dump_database(path)
-    take_database(chat, sql, path)
-    if note:
-        chat.say(note)
+    database = DatabaseFile(path, max(FILE_TIMEOUT_SEC, chat.settings.sql_timeout))
+    try:
+        relations = database.relations()
+        if not relations:
+            raise UserError(f"{path} holds no tables")
+        take_database(chat, database, relations, path)
+    except UserError:
+        database.close()
+        raise
+    if database.note:
+        chat.say(database.note)
+
+
+def take_database(chat: Chat, database: Database, relations: list[Relation], path: Path) -> None:
+    """Make a database the subject of the chat, when its prompts fit the model."""
+    if not chat.is_sql:
+        raise UserError("schemas and databases are for adapters trained on SQL")
+    shown = "its schema is not shown: the adapter knows it"
+    if prompt_form(chat.tuned.config) != "none":
+        tokens, budget = count_tokens(chat, schema_text(relations)), schema_budget(chat, "")
+        smallest = min(count_tokens(chat, declaration(r)) for r in relations)
+        if smallest > budget:
+            limit = getattr(chat.tuned.model.args, "max_position_embeddings", budget)
+            raise UserError(
+                f"the smallest table of {path} takes {smallest:,} tokens; the model reads {limit:,}"
+            )
+        shown = f"{tokens:,} tokens"
+        if tokens > budget:
+            shown += f", of which a prompt shows {budget:,}: tables the question's words point at"
+    if isinstance(chat.database, DatabaseFile):
+        chat.database.close()
+    chat.database, chat.relations = database, relations
+    chat.answered = chat.has_rows = None
+    chat.history.clear()
+    count = f"{len(relations)} table{'s' * (len(relations) != 1)}"
+    views = sum(r.kind == "view" for r in relations)
+    count += f" ({views} of them view{'s' * (views != 1)})" if views else ""
+    chat.say(f"asking about {path}: {count}, {shown}")
 
 
 def quit_chat(chat: Chat, _: str) -> None:
@@ -172,147 +267,31 @@ def commands(chat: Chat) -> dict[str, Command]:
         "/system": Command(
             set_system, "TEXT", "instruction placed before the first turn; alone: none"
         ),
+        "/history": Command(set_history, "on|off", "whether the models are shown earlier turns"),
         "/reset": Command(reset, "", "forget the conversation"),
         "/temp": Command(set_temp, "N", "sampling temperature, 0 is greedy"),
+        "/seed": Command(set_seed, "N", "draw every answer from this seed; alone: new draws"),
         "/max-tokens": Command(set_max_tokens, "N", "longest answer in tokens"),
         "/example": Command(ask_example, "", "ask a validation row and show its reference"),
         "/save": Command(save_chat, "FILE", "write the conversation so far"),
     }
-    if chat.is_sql:
-        found["/schema"] = Command(use_schema, "FILE.sql", "ask about the tables of this SQL file")
-        found["/db"] = Command(
-            use_db, "FILE.sqlite", "ask about this database; answers run on a copy"
-        )
-    return found | {"/quit": Command(quit_chat, "", "leave (also Ctrl-D)")}
-
-
-def take_database(chat: Chat, sql: str, path: Path) -> None:
-    """Make a schema the subject of the chat, after seeing that it loads."""
-    if not chat.is_sql:
-        raise UserError("schemas and databases are for adapters trained on SQL")
-    schema = schema_of(sql)
-    if not schema:
-        raise UserError(f"{path} holds no CREATE statement")
-    tried = chat.worker.run(sql, "SELECT 1", 10 * chat.settings.sql_timeout)
-    if tried.status != "ok":
-        raise UserError(f"{path} does not load into SQLite: {tried.error}")
-    ids = encode(chat.tuned.tokenizer, schema)
-    limit = getattr(chat.tuned.model.args, "max_position_embeddings", math.inf)
-    if len(ids) + chat.settings.max_tokens > limit:
-        raise UserError(
-            f"the schema of {path} takes {len(ids):,} tokens; the model reads {limit:,}"
-        )
-    chat.schema, chat.database = schema, sql
-    chat.history.clear()
-    tables = schema.upper().count("CREATE TABLE")
-    chat.say(
-        f"asking about {path}: {tables} table{'s' if tables != 1 else ''}, {len(ids):,} tokens"
+    return (
+        found
+        | (sql_commands() if chat.is_sql else {})
+        | {"/quit": Command(quit_chat, "", "leave (also Ctrl-D)")}
     )
 
 
-def answer_turn(chat: Chat, text: str, database: str | None) -> None:
-    """Stream the answer of each model to one user turn, and run its SQL where there is data."""
-    names = {"base": "base"} if chat.settings.show_base else {}
-    names |= {TUNED: "finetuned"}
-    wide = chat.console.is_terminal and chat.console.width >= WIDE
-    with stacked(chat) if len(names) == 1 or not wide else side_by_side(chat, list(names)) as show:
-        for name, which in names.items():
-            turns = [*chat.history.get(name, []), ("user", text)]
-            answer, facts = stream_answer(chat, which, turns, partial(show, name))
-            show(name, f"\n[{facts}]\n")
-            chat.history[name] = [*turns, ("model", answer)]
-            chat.transcript.append(f"{name}> {answer}\n[{facts}]")
-            if database and (sql := extract_sql(answer, text)):
-                table = run_answer(chat, sql, database)
-                show(name, table + "\n")
-                chat.transcript.append(table)
-
-
-def stream_answer(
-    chat: Chat, which: Any, turns: Sequence[tuple[str, str]], show: Callable[[str], None]
-) -> tuple[str, str]:
-    """(answer, line of facts) of one model; Ctrl-C ends the answer and keeps what was said."""
-    import mlx.core as mx
-    from mlx_lm.generate import stream_generate
-    from mlx_lm.sample_utils import make_sampler
-
-    model, tokenizer, settings = chat.tuned.use(which), chat.tuned.tokenizer, chat.settings
-    tokenizer.eos_token_ids = stop_ids(tokenizer)
-    rendered = render_chat(turns, chat.system)
-    ids = prompt_ids(model, tokenizer, rendered, settings.max_tokens)
-    mx.random.seed(settings.seed)
-    sampler = make_sampler(settings.temp, top_p=settings.top_p)
-    text, reason, tokens, speed, first = "", "interrupted", 0, 0.0, None
-    start = time.perf_counter()
-    try:
-        for part in stream_generate(
-            model, tokenizer, ids, max_tokens=settings.max_tokens, sampler=sampler
-        ):
-            first = first if first is not None else time.perf_counter() - start
-            text += part.text
-            show(part.text)
-            tokens, speed = part.generation_tokens, part.generation_tps
-            reason = part.finish_reason or reason
-    except KeyboardInterrupt:
-        reason = "interrupted"
-    wait = f", first after {first:.1f} s" if first is not None else ""
-    return text, f"{tokens} tokens, {speed:.1f} tokens/s{wait}, {reason}"
-
-
-def run_answer(chat: Chat, sql: str, database: str) -> str:
-    """Run an answer's SQL on a throw-away copy; its rows as text, or why there are none."""
-    result = chat.worker.run(database, sql, chat.settings.sql_timeout, max_rows=20)
-    if result.status != "ok":
-        return f"  the query did not run ({result.status}): {result.error}"
-    if result.state is not None:
-        return f"  this {result.kind} statement ran on a copy; your data are as they were"
-    lines = (
-        [" | ".join(result.columns), *rows_text(result.rows).split("\n")]
-        if result.rows
-        else ["no rows"]
-    )
-    return "\n".join(f"  {line}" for line in lines) + ("\n  ..." if result.truncated else "")
-
-
-@contextmanager
-def stacked(chat: Chat) -> Iterator[Callable[[str, str], None]]:
-    """Print pieces as they come, one model after the other."""
-    last: list[str] = []
-
-    def show(name: str, piece: str) -> None:
-        if last != [name]:
-            last[:] = [name]
-            print(f"{name}> ", end="")
-        print(piece, end="", flush=True)
-
-    yield show
-
-
-@contextmanager
-def side_by_side(chat: Chat, names: Sequence[str]) -> Iterator[Callable[[str, str], None]]:
-    """Stream pieces into one column for each model."""
-    from rich.live import Live
-    from rich.table import Table
-    from rich.text import Text
-
-    texts = dict.fromkeys(names, "")
-
-    def grid() -> Table:
-        table = Table(box=None, expand=True, padding=(0, 2, 0, 0))
-        for name in names:
-            table.add_column(name, ratio=1)
-        table.add_row(*(Text(texts[name]) for name in names))
-        return table
-
-    with Live(
-        grid(), console=chat.console, refresh_per_second=8, vertical_overflow="visible"
-    ) as live:
-
-        def show(name: str, piece: str) -> None:
-            texts[name] += piece
-            live.update(grid())
-
-        yield show
+def sql_commands() -> dict[str, Command]:
+    """Those of adapters that write SQL."""
+    return {
+        "/schema": Command(use_schema, "FILE.sql", "ask about the tables of this SQL file"),
+        "/db": Command(use_db, "FILE.sqlite", "ask about this database; it is only read"),
+        "/sql": Command(show_sql, "QUESTION|on|off", "show the query without running it"),
+        "/csv": Command(save_rows, "FILE", "save the last result whole"),
+        "/right": Command(keep_right, "", "keep the last question and query as an example"),
+        "/wrong": Command(keep_correction, "SQL", "keep the last question with this query"),
+    }
 
 
 def take_line(chat: Chat, line: str) -> None:
@@ -324,9 +303,7 @@ def take_line(chat: Chat, line: str) -> None:
             if command is None:
                 raise UserError(f"there is no {name}: /help lists the commands")
             return command.act(chat, argument.strip())
-        chat.transcript.append(f"you> {line}")
-        prompt = sql_prompt(line, chat.schema) if chat.is_sql else alpaca_prompt(line, None)
-        answer_turn(chat, prompt, chat.database)
+        ask(chat, line, chat.settings.run_queries)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
 

@@ -1,22 +1,31 @@
-"""A user's SQLite file as SQL text that rebuilds it. The file is only read."""
+"""A user's database, from the side that asks: its tables, and queries on the file itself.
+
+`DatabaseFile` asks a SQLite file through a process of its own (see `database_process`);
+`DatabaseText` asks SQL text through the sandbox. Both have one shape, `Database`.
+"""
 
 from __future__ import annotations
 
 import math
-import shutil
-import sqlite3
-import tempfile
-from collections.abc import Iterable
-from contextlib import closing
-from itertools import chain
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from gemma_lora.cli import UserError
+from gemma_lora.confinement import KILL_GRACE_SEC, SQL_LENGTH
+from gemma_lora.database_process import Batch, Job, Opened, late, serve
+from gemma_lora.sandbox import SqlResult, SqlWorker
+from gemma_lora.sql_text import schema_of, sql_tokens
 
-MAX_DB_BYTES = 256_000_000
-MAX_DUMP_BYTES = 800_000  # the sandbox takes a context of a million characters
-DUMP_ROWS = 200  # rows of each table kept when the whole database is too large to copy
+FILE_TIMEOUT_SEC = 30.0
+START_SEC = 60.0
+HEADER = b"SQLite format 3\x00"
+WAL_VERSION = 2  # byte 18 of a file whose log is written ahead
+CREATE_WORDS = frozenset("create table view virtual temp temporary if not exists".split())
+DECLARED = ("CREATE TABLE", "CREATE VIRTUAL TABLE", "CREATE VIEW", "CREATE TEMP")
 
 
 def sql_literal(value: Any) -> str:
@@ -34,65 +43,256 @@ def sql_literal(value: Any) -> str:
     )
 
 
-def dump_database(path: Path) -> tuple[str, str | None]:
-    """(SQL text that rebuilds a SQLite file, a note when rows were left out). Never writes to it.
+class Relation(NamedTuple):
+    """A table or view that can be asked."""
 
-    The file is copied first, its write-ahead log too, because even reading can touch the log.
+    name: str
+    kind: str  # "table" | "view" | "virtual"
+    sql: str  # its CREATE statement
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """What became of one query."""
+
+    status: str  # "ok" | "error" | "timeout" | "refused" | "writes" | "too_large"
+    columns: list[str] = field(default_factory=list)
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    truncated: bool = False  # there are more rows than were asked for
+    error: str | None = None  # one line
+    seconds: float = 0.0
+    note: str | None = None  # what to say instead of rows
+
+
+class Database(Protocol):
+    """What can be asked."""
+
+    def relations(self) -> list[Relation]:
+        """Its tables and views, in stored order."""
+
+    def run(self, sql: str, max_rows: int) -> QueryResult:
+        """The first rows of a query."""
+
+    def stream(self, sql: str) -> Iterator[QueryResult]:
+        """All rows of a query, in batches; the last one tells how it ended."""
+
+
+class DatabaseFile:
+    """A SQLite file, read and never written, asked through one process; a killed one is replaced.
+
+    Use it as a context manager, from one thread at a time. Raises UserError, at first use, when
+    the file cannot be read. Nothing in a query raises: see QueryResult.status.
+    """
+
+    def __init__(self, path: Path, timeout_sec: float = FILE_TIMEOUT_SEC) -> None:
+        self.path, self.timeout_sec = path, timeout_sec
+        self.note: str | None = None  # how the file was opened, when not as usual
+        self._process: Any = None
+        self._pipe: Any = None
+        self._opened: tuple[int, int] | None = None  # device and inode
+
+    def __enter__(self) -> DatabaseFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> Any:
+        """End the process; returns its exit code, None if there was none. Safe to repeat."""
+        if self._process is None:
+            return None
+        process, self._process = self._process, None
+        self._pipe.close()
+        process.join(0.2)
+        process.kill()
+        process.join()
+        return process.exitcode
+
+    def relations(self) -> list[Relation]:
+        """Its tables and views, in stored order, less SQLite's own; UserError when not readable."""
+        [result] = self._ask(Job(None, self.timeout_sec, None))
+        if result.status != "ok":
+            raise UserError(f"cannot read the tables of {self.path}: {result.error}")
+        return [Relation(*row) for row in result.rows]
+
+    def run(self, sql: str, max_rows: int = 1000) -> QueryResult:
+        """The first `max_rows` rows of a query, which has `timeout_sec`."""
+        rows: list[tuple[Any, ...]] = []
+        for result in self._ask(Job(sql, self.timeout_sec, max_rows)):
+            rows += result.rows
+        return QueryResult(
+            result.status, result.columns, rows if result.status == "ok" else [],
+            result.truncated, result.error, result.seconds,
+        )  # fmt: skip
+
+    def stream(self, sql: str) -> Iterator[QueryResult]:
+        """All rows of a query, in batches; the time runs anew for each."""
+        for batch in self._ask(Job(sql, self.timeout_sec, None)):
+            yield QueryResult(
+                batch.status, batch.columns, batch.rows, error=batch.error, seconds=batch.seconds
+            )
+
+    def _ask(self, job: Job) -> Iterator[Batch]:
+        """The batches of one job; the last one is an obituary when the process died of it."""
+        if job.sql is not None and len(job.sql) > SQL_LENGTH:
+            error = f"{len(job.sql):,} characters, more than {SQL_LENGTH:,}"
+            yield Batch("too_large", [], [], False, False, error, 0.0)
+            return
+        for last_try in (False, True):
+            started = False
+            try:
+                for batch in self._exchange(job):
+                    started = True
+                    yield batch
+                return
+            except (EOFError, OSError):
+                code = self.close()
+            if code or started or last_try:
+                yield obituary(code, job.timeout_sec)
+                return
+            # It had retired after its last answer, for the memory that it held: ask a new one.
+
+    def _exchange(self, job: Job) -> Iterator[Batch]:
+        """Send a job, yield its batches. EOFError or OSError when the process ends before."""
+        self._ensure_process()
+        more = True
+        try:
+            self._pipe.send(job)
+            while more:
+                if not self._pipe.poll(job.timeout_sec + START_SEC):
+                    raise EOFError  # not even the kernel could end it: a file system that hangs
+                batch = self._pipe.recv()
+                more = batch.more
+                yield batch
+        except (EOFError, OSError):
+            more = False
+            raise
+        finally:
+            if more:  # interrupted, or the caller stopped early: rows are still on their way
+                self.close()
+
+    def _ensure_process(self) -> None:
+        opened = identity(self.path)
+        if self._process is not None and self._process.is_alive() and opened == self._opened:
+            return
+        self.close()
+        self._opened = opened
+        log_is_empty = check_file(self.path)
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(
+            target=serve, args=(theirs, self.path, log_is_empty), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        opening = Opened("the process that reads it did not start", None)
+        try:
+            if self._pipe.poll(START_SEC):
+                opening = self._pipe.recv()
+        except (EOFError, OSError):
+            pass
+        except BaseException:
+            self.close()
+            raise
+        if opening.error:
+            self.close()
+            raise UserError(f"cannot read the database '{self.path}': {explain(opening.error)}")
+        self.note = opening.note
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """(device, inode) of a regular file; UserError when there is none."""
+    try:
+        status = path.stat()
+        if not path.is_file():  # a pipe would be waited for, a device has no end
+            raise UserError(f"cannot read the database '{path}': it is not a file")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the database '{path}': {error}") from None
+    return status.st_dev, status.st_ino
+
+
+def check_file(path: Path) -> bool:
+    """Whether a SQLite file with a write-ahead log has nothing in it; UserError for other files.
+
+    Read here and not in the process that asks: closing the file there would drop SQLite's locks.
     """
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise UserError(f"cannot read the database '{path}': it is not a file")
-        if size > MAX_DB_BYTES:
-            raise UserError(
-                f"{path} has {size:,} bytes, more than {MAX_DB_BYTES:,}: use /schema instead"
-            )
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder, "copy.sqlite")
-            for suffix in ("", "-wal"):
-                if Path(f"{path}{suffix}").exists():
-                    shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-            with closing(sqlite3.connect(copy)) as connection:
-                connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-                whole = dump_tables(connection, None)
-                if whole is not None:
-                    return whole, None
-                part = dump_tables(connection, DUMP_ROWS)
-    except (OSError, sqlite3.Error) as error:
-        raise UserError(f"cannot read the database '{path}': {error}") from None
-    if part is None:
-        raise UserError(
-            f"{path} is too large to ask even with {DUMP_ROWS} rows a table; use /schema"
+        with path.open("rb") as file:
+            head = file.read(20)
+        whole = path.resolve()  # the log lies beside the file, not beside a link to it
+        log = whole.with_name(f"{whole.name}-wal")
+        pending = log.exists() and log.stat().st_size > 0
+    except OSError as error:
+        raise UserError(f"cannot read the database '{path}': {error.strerror}") from None
+    if head and not head.startswith(HEADER):
+        raise UserError(f"cannot read the database '{path}': it is not a SQLite file")
+    return head[18:19] == bytes([WAL_VERSION]) and not pending
+
+
+def explain(error: str) -> str:
+    """SQLite's reason not to open a file, with what to do where that is known."""
+    if "readonly" in error or "unable to open" in error:
+        return (
+            f"{error}; a change to it may have been cut off, or its log cannot be read from here: "
+            "open it once with the program that writes it, or copy it with its -wal and -journal "
+            "to a folder of your own"
         )
-    return part, f"large database: answers are computed on the first {DUMP_ROWS} rows of each table"
+    if "locked" in error:
+        return f"{error} by a program that is writing to it: try again"
+    return error
 
 
-def dump_tables(connection: sqlite3.Connection, limit: int | None) -> str | None:
-    """CREATE and INSERT statements of a database; None when longer than MAX_DUMP_BYTES."""
-    objects = connection.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL "
-        "AND name NOT LIKE 'sqlite_%' ORDER BY type = 'table' DESC, rowid"
-    ).fetchall()
-    virtual = tuple(
-        f"{name}_" for _, name, sql in objects if sql.upper().startswith("CREATE VIRTUAL")
-    )
-    lines, size = [], 0
-    for kind, name, sql in objects:
-        if sql.upper().startswith("CREATE VIRTUAL") or (virtual and name.startswith(virtual)):
-            continue  # full-text indexes and their shadow tables: the sandbox has no virtual tables
-        table = '"' + name.replace('"', '""') + '"'
-        made: Iterable[str] = [f"{sql};"]
-        if kind == "table":
-            info = connection.execute(f"PRAGMA table_info({table})").fetchall()
-            columns = ", ".join('"' + c[1].replace('"', '""') + '"' for c in info)
-            rows = connection.execute(
-                f"SELECT {columns} FROM {table} LIMIT ?", (-1 if limit is None else limit,)
-            )
-            head = f"INSERT INTO {table} ({columns}) VALUES"
-            made = chain(made, (f"{head} ({', '.join(map(sql_literal, r))});" for r in rows))
-        for line in made:
-            size += len(line) + 1
-            if size > MAX_DUMP_BYTES:
-                return None
-            lines.append(line)
-    return "\n".join(lines)
+def obituary(exit_code: int | None, timeout_sec: float) -> Batch:
+    """What is said of a query whose process ended."""
+    if exit_code in (-signal.SIGALRM, -signal.SIGKILL):
+        seconds = timeout_sec + KILL_GRACE_SEC
+        return Batch("timeout", [], [], False, False, late(timeout_sec), seconds)
+    error = f"the process that reads the file ended (exit code {exit_code})"
+    return Batch("error", [], [], False, False, error, 0.0)
+
+
+@dataclass
+class DatabaseText:
+    """SQL text that makes a database: each query runs on a copy of its own, in the sandbox."""
+
+    sql: str
+    worker: SqlWorker
+    timeout_sec: float
+
+    def relations(self) -> list[Relation]:
+        """The tables and views that the text makes."""
+        return [
+            Relation(name_of(line), "view" if "VIEW" in line[:18].upper() else "table", line)
+            for line in schema_of(self.sql).split("\n")
+            if line.upper().startswith(DECLARED)
+        ]
+
+    def run(self, sql: str, max_rows: int = 1000) -> QueryResult:
+        """The first rows of a query, or what a writing statement did."""
+        return from_sandbox(self.worker.run(self.sql, sql, self.timeout_sec, max_rows))
+
+    def stream(self, sql: str) -> Iterator[QueryResult]:
+        """All rows at once, as far as the sandbox gives them."""
+        yield self.run(sql, max_rows=10_000_000)
+
+
+def name_of(create: str) -> str:
+    """The name in a CREATE statement, without its quotes."""
+    words = iter(sql_tokens(create))
+    names = (text for group, text in words if not (group == "word" and text in CREATE_WORDS))
+    name = next(names, "")
+    if next(names, "") == ".":
+        name = next(names, "")
+    quoted = len(name) > 1 and name[0] in "\"'`["
+    return name[1:-1].replace(name[0] * 2, name[0]) if quoted else name
+
+
+def from_sandbox(result: SqlResult) -> QueryResult:
+    """The sandbox's result as one of a database."""
+    note = None
+    if result.status == "ok" and result.state is not None:
+        note = f"this {result.kind} statement ran on a copy; your data are as they were"
+    return QueryResult(
+        result.status, result.columns, result.rows, result.truncated, result.error,
+        result.seconds, note,
+    )  # fmt: skip

@@ -28,7 +28,6 @@ import test_finetuned as evaluation
 from gemma_lora import (
     adapters,
     cli,
-    database,
     device,
     files,
     generation,
@@ -37,8 +36,9 @@ from gemma_lora import (
     statistics,
     verdicts,
 )
-from gemma_lora.chat import Chat, ChatSettings, run_answer, stream_answer, take_line, use_db
+from gemma_lora.chat import take_line
 from gemma_lora.cli import UserError
+from gemma_lora.conversation import Chat, ChatSettings, stream_answer
 from gemma_lora.figures import TUNED, chrf, repetition_rate, rouge_l, summarize
 from gemma_lora.generation import Generation
 from gemma_lora.prompts import encode, render_chat, render_prompt
@@ -841,24 +841,6 @@ def chat(tuned: Any, home: Path, worker: sandbox.SqlWorker) -> Any:
     return Chat(tuned, settings, make_console(), worker, dict)
 
 
-def test_answers_run_on_a_copy(chat: Any, pets_file: Path) -> None:
-    before = pets_file.read_bytes()
-    use_db(chat, str(pets_file))
-    assert chat.schema.startswith("CREATE TABLE pets")
-    shown = run_answer(chat, CATS, chat.database)
-    assert shown.split() == ["name", "Tom", "Odd"]
-    attacks = [
-        "DROP TABLE pets", "DELETE FROM pets", f"ATTACH '{pets_file}' AS x",
-        "PRAGMA user_version = 7",
-        f"VACUUM INTO '{pets_file}'", "SELECT load_extension('x')", "SELECT 1; DROP TABLE pets",
-        "UPDATE pets SET age = 0", "SELECT writefile('x', 'y')", "CREATE TABLE more (a)",
-    ]  # fmt: skip
-    for sql in attacks:
-        assert run_answer(chat, sql, chat.database).strip()
-        assert pets_file.read_bytes() == before
-    assert [path.name for path in pets_file.parent.iterdir()] == ["pets.sqlite"]
-
-
 def test_both_models_answer_side_by_side_on_a_wide_terminal(chat: Any) -> None:
     from rich.console import Console
 
@@ -883,7 +865,7 @@ def test_ctrl_c_keeps_what_was_said(chat: Any) -> None:
     assert answer == "".join(pieces) and facts.endswith("interrupted")
 
 
-def test_the_whole_history_is_rendered_each_turn(
+def test_each_question_stands_alone_unless_history_is_on(
     chat: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[tuple[str, str]]] = []
@@ -892,52 +874,12 @@ def test_the_whole_history_is_rendered_each_turn(
         seen.append(list(turns))
         return "SELECT 1", "facts"
 
-    monkeypatch.setattr("gemma_lora.chat.stream_answer", answer)
-    for line in ("one", "two", "/reset", "three"):
+    monkeypatch.setattr("gemma_lora.conversation.stream_answer", answer)
+    for line in ("one", "two", "/history on", "three", "four", "/reset", "five"):
         take_line(chat, line)
     assert [[role for role, _ in turns] for turns in seen] == [
-        ["user"], ["user", "model", "user"], ["user"],
+        ["user"], ["user"], ["user"], ["user", "model", "user"], ["user"],
     ]  # fmt: skip
-
-
-def test_odd_databases_survive_the_dump(tmp_path: Path, worker: sandbox.SqlWorker) -> None:
-    path = tmp_path / "odd.sqlite"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(
-            """CREATE TABLE "a ""b" (x REAL, "y z" BLOB, t TEXT, g INT GENERATED ALWAYS AS (x + 1));
-            INSERT INTO "a ""b" (x, "y z", t) VALUES (1e999, X'00ff', 'it''s'), (NULL, NULL, '');
-            CREATE VIEW v AS SELECT t FROM "a ""b"; CREATE INDEX i ON "a ""b" (t);
-            CREATE VIRTUAL TABLE f USING fts5(body); INSERT INTO f VALUES ('hello');"""
-        )
-    sql, note = database.dump_database(path)
-    assert note is None
-    found = worker.run(sql, 'SELECT x, "y z", t FROM "a ""b"')
-    assert found.rows == [(math.inf, b"\x00\xff", "it's"), (None, None, "")], found.error
-    assert worker.run(sql, "SELECT COUNT(*) FROM v").rows == [(2,)]
-
-
-def test_a_write_ahead_log_is_read_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "wal.sqlite"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(
-            "PRAGMA wal_autocheckpoint=0; CREATE TABLE t (a); INSERT INTO t VALUES (5);"
-        )
-        before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-        sql, _ = database.dump_database(path)
-        assert "VALUES (5)" in sql
-        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-
-
-def test_a_large_database_is_sampled(tmp_path: Path, worker: sandbox.SqlWorker) -> None:
-    path = tmp_path / "large.sqlite"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE t (a TEXT)")
-        connection.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 2000)
-        connection.commit()
-    sql, note = database.dump_database(path)
-    assert note and "first 200 rows" in note
-    assert worker.run(sql, "SELECT COUNT(*) FROM t").rows == [(200,)]
 
 
 @pytest.mark.parametrize(
@@ -963,5 +905,5 @@ def test_bad_databases_are_one_line(
     take_line(chat, f"{command} {path}")
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
-    assert chat.schema is None
+    assert chat.database is None and chat.relations == []
     assert path.exists() == (content is not None)

@@ -35,16 +35,15 @@ from gemma_lora import (
     gguf_models,
     models,
     prompts,
-    report,
     sandbox,
     sources,
     splits,
     sql_text,
     verdicts,
 )
-from gemma_lora.chat import Chat, ChatSettings, run_answer, use_schema
+from gemma_lora.chat import use_schema
 from gemma_lora.cli import UserError
-from gemma_lora.database import dump_database
+from gemma_lora.database import DatabaseFile
 
 posix_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 DEEP = '{"a":' * 100_000
@@ -106,22 +105,6 @@ def test_a_leak_would_be_seen(watched: Path) -> None:
         found = soak.Watch()
         soak.strike(worker, found, "leak", "", f"SELECT '{hostile.SECRET}'")
     assert found.problems == [f"leak: read the secret: \"SELECT '{hostile.SECRET}'\""]
-
-
-def test_a_users_database_survives_its_chat(watched: Path) -> None:
-    """What an answer may do to the copy that the chat asks."""
-    before = hostile.files_in(watched)
-    path = watched / hostile.VICTIM
-    database, _ = dump_database(path)
-    wanted = ("attach", "vacuum", "files", "hidden", "schema write", "edge", "transaction")
-    with sandbox.SqlWorker() as worker, chdir(watched):
-        settings = ChatSettings(0.0, 1.0, 8, 42, show_base=False, sql_timeout=0.2)
-        tuned: Any = None
-        chat = Chat(tuned, settings, report.make_console(), worker, dict)
-        for attack in hostile.attacks():
-            if attack.kind in wanted:
-                assert run_answer(chat, attack.sql, database).strip()
-    assert hostile.files_in(watched) == before
 
 
 def test_sql_is_read_in_linear_time() -> None:
@@ -506,7 +489,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, capsys: Any) -> None:
     nobody: Any = None
     for name in ("pipe.jsonl", "zero.jsonl"):
         path = tmp_path / name
-        failure(capsys, lambda path=path: dump_database(path))
+        failure(capsys, lambda path=path: DatabaseFile(path).relations())
         failure(capsys, lambda path=path: use_schema(nobody, str(path)))
 
 

@@ -1,0 +1,105 @@
+"""What a prompt shows of a database beside the question: all tables, those it is about, or none."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from gemma_lora.adapters import AdapterConfig
+from gemma_lora.database import Relation
+from gemma_lora.prompts import sql_prompt
+from gemma_lora.sql_text import SCHEMA_NOISE, schema_of
+
+SCHEMA_TOKENS = 2048  # a longer schema takes a small model's attention, and its time
+NAMES_SAID = 8
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
+
+
+class RenderedQuestion(NamedTuple):
+    """A question as the models are shown it."""
+
+    prompt: str
+    bare: str  # the same without the schema, for an earlier turn of a conversation
+    note: str | None  # what was left out
+
+
+def prompt_form(config: AdapterConfig) -> str:
+    """What the adapter's prompts showed in training: "schema" where it does not say."""
+    return config.get("prompt_context") or "schema"
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text or of names in it, in small letters and without a plural's ending."""
+    words = (word.lower() for word in _WORD.findall(text))
+    singular = (w[:-3] + "y" if w.endswith("ies") else w.rstrip("s") for w in words)
+    return {w for w in singular if len(w) > 1 and w not in SCHEMA_NOISE}
+
+
+def rank_relations(question: str, relations: Sequence[Relation]) -> list[Relation]:
+    """Those that the question's words point at first; the others as they are stored.
+
+    A word counts the more, the fewer tables have it (inverse document frequency), and three times
+    in a table's own name.
+    """
+    asked = words_of(question)
+    names = [words_of(r.name) for r in relations]
+    inside = [words_of(r.sql) for r in relations]
+    having = Counter(word for words in inside for word in words)
+
+    def score(index: int) -> float:
+        shared = asked & (inside[index] | names[index])
+        return sum((3 if w in names[index] else 1) / max(1, having[w]) for w in shared)
+
+    order = sorted(range(len(relations)), key=lambda index: (-score(index), index))
+    return [relations[index] for index in order]
+
+
+def declaration(relation: Relation) -> str:
+    """A relation's CREATE statement on one line, without comments."""
+    return schema_of(relation.sql) or f"{' '.join(relation.sql.split())};"
+
+
+def schema_text(relations: Sequence[Relation]) -> str:
+    """The CREATE statements, one a line."""
+    return "\n".join(map(declaration, relations))
+
+
+def render_question(
+    question: str,
+    relations: Sequence[Relation],
+    form: str,
+    count_tokens: Callable[[str], int],
+    budget: int = SCHEMA_TOKENS,
+) -> RenderedQuestion:
+    """The prompt of a question about these relations, whose schema takes `budget` tokens or fewer.
+
+    Form "none" shows the question alone: the adapter knows its database by heart.
+    """
+    bare = sql_prompt(question, None)
+    if form == "none" or not relations:
+        return RenderedQuestion(bare, bare, None)
+    whole = schema_text(relations)
+    if count_tokens(whole) <= budget:
+        return RenderedQuestion(sql_prompt(question, whole), bare, None)
+    shown: list[Relation] = []
+    left_out: list[str] = []
+    for relation in rank_relations(question, relations):
+        cost = count_tokens(declaration(relation) + "\n")
+        if cost <= budget:
+            shown.append(relation)
+            budget -= cost
+        else:
+            left_out.append(relation.name)
+    note = (
+        f"the prompt shows {len(shown)} of {len(relations)} tables and views "
+        f"({listed([r.name for r in shown])}); left out: {listed(left_out)}"
+    )
+    return RenderedQuestion(sql_prompt(question, schema_text(shown)), bare, note)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row; of many, the first and how many more."""
+    more = len(names) - NAMES_SAID
+    return ", ".join(names[:NAMES_SAID]) + (f" and {more} more" if more > 0 else "")

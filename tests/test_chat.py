@@ -1,0 +1,379 @@
+"""Tests of the chat about a database: what prompts show, how rows look, what the commands do."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gemma_lora import adapters, conversation, sandbox
+from gemma_lora.chat import commands, take_line, use_db
+from gemma_lora.conversation import Chat, ChatSettings
+from gemma_lora.database import DatabaseFile, QueryResult, Relation
+from gemma_lora.figures import TUNED
+from gemma_lora.report import make_console
+from gemma_lora.result_table import cell_text, csv_lines, result_text, table_text
+from gemma_lora.schema_prompt import (
+    declaration,
+    rank_relations,
+    render_question,
+    schema_text,
+    words_of,
+)
+
+PETS = """CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT, age INTEGER);
+INSERT INTO pets VALUES (1, 'Tom', 3), (2, 'Rex', 11), (3, 'Odd', NULL);"""
+NAMES = "SELECT name, age FROM pets ORDER BY id"
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[sandbox.SqlWorker]:
+    with sandbox.SqlWorker() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_adapter: Path) -> Any:
+    return adapters.load_finetuned(tiny_adapter)
+
+
+@pytest.fixture
+def pets_file(tmp_path: Path) -> Path:
+    path = tmp_path / "pets.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(PETS)
+    return path
+
+
+@pytest.fixture
+def chat(tuned: Any, worker: sandbox.SqlWorker, tmp_path: Path) -> Iterator[Chat]:
+    settings = ChatSettings(0.0, 1.0, 8, None, show_base=False, sql_timeout=2.0)
+    one = Chat(tuned, settings, make_console(), worker, dict, tmp_path / "kept" / "asked.jsonl")
+    yield one
+    if isinstance(one.database, DatabaseFile):
+        one.database.close()
+
+
+@pytest.fixture
+def reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """Let the model answer with this text; returns the prompts it is then shown."""
+
+    def set_reply(text: str) -> list[str]:
+        prompts: list[str] = []
+
+        def answer(_: Any, which: str, turns: Any, show: Any) -> tuple[str, str]:
+            prompts.append("\n".join(content for _, content in turns))
+            return text, "facts"
+
+        monkeypatch.setattr(conversation, "stream_answer", answer)
+        return prompts
+
+    return set_reply
+
+
+# --- Asking --------------------------------------------------------------------------------------
+
+
+def test_answers_come_from_the_file_itself(
+    chat: Chat, pets_file: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    reply(NAMES)
+    take_line(chat, "Who is there?")
+    assert ["Rex", "11"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    with closing(sqlite3.connect(pets_file)) as connection:
+        connection.execute("INSERT INTO pets VALUES (4, 'New', 1)")
+        connection.commit()
+    take_line(chat, "And now?")
+    assert ["New", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_table_made_meanwhile_is_in_the_next_prompt(
+    chat: Chat, pets_file: Path, reply: Any
+) -> None:
+    use_db(chat, str(pets_file))
+    prompts = reply(NAMES)
+    take_line(chat, "one?")
+    with closing(sqlite3.connect(pets_file)) as connection:
+        connection.execute("CREATE TABLE owners (name TEXT)")
+    take_line(chat, "two?")
+    assert ["owners" in prompt for prompt in prompts] == [False, True]
+
+
+def test_ctrl_c_stops_a_query_and_the_chat_goes_on(
+    chat: Chat, pets_file: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    reply("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n")
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    take_line(chat, "How far?")
+    interrupt.join()
+    assert "the query was stopped" in capsys.readouterr().out
+    reply(NAMES)
+    take_line(chat, "Who?")
+    assert "Rex" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sql", ["DROP TABLE pets", "INSERT INTO pets VALUES (9, 'x', 1)"])
+def test_writing_statements_are_shown_and_not_run(
+    sql: str, chat: Chat, pets_file: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = pets_file.read_bytes()
+    use_db(chat, str(pets_file))
+    reply(sql)
+    take_line(chat, "Do it")
+    assert "this would change the data: it was not run" in capsys.readouterr().out
+    assert chat.transcript[-2].startswith(f"{TUNED}> {sql}")
+    assert pets_file.read_bytes() == before
+
+
+def test_a_schema_is_never_shown_twice(chat: Chat, pets_file: Path, reply: Any) -> None:
+    use_db(chat, str(pets_file))
+    prompts = reply(NAMES)
+    for line in ("one?", "/history on", "two?", "three?", "/history off", "four?"):
+        take_line(chat, line)
+    assert [prompt.count("CREATE TABLE pets") for prompt in prompts] == [1, 1, 1, 1]
+    assert [prompt.count("Question:") for prompt in prompts] == [1, 1, 2, 1]
+
+
+def test_an_adapter_that_knows_its_database_is_shown_the_question_alone(
+    chat: Chat, pets_file: Path, reply: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(chat.tuned.config, "prompt_context", "none")
+    use_db(chat, str(pets_file))
+    [prompts] = [reply(NAMES)]
+    take_line(chat, "one?")
+    assert "CREATE" not in prompts[0] and "one?" in prompts[0]
+    assert "not shown" in chat.transcript[0]
+
+
+def test_a_second_draw_differs_and_a_seed_fixes_it(chat: Chat) -> None:
+    def answers() -> list[str]:
+        chat.transcript.clear()
+        for _ in range(3):
+            take_line(chat, "Hi")
+        said = [line for line in chat.transcript if line.startswith(f"{TUNED}>")]
+        return [line.rsplit("\n", 1)[0] for line in said]
+
+    take_line(chat, "/temp 1")
+    assert len(set(answers())) == 3
+    take_line(chat, "/seed 7")
+    fixed = answers()
+    assert len(set(fixed)) == 1
+    take_line(chat, "/seed")
+    assert len(set(answers())) == 3
+    take_line(chat, "/seed 7")
+    assert answers() == fixed
+
+
+# --- Commands ------------------------------------------------------------------------------------
+
+
+def test_sql_shows_the_query_alone(
+    chat: Chat, pets_file: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    reply(NAMES)
+    for line, rows in (("/sql Who?", 0), ("Who?", 1), ("/sql on", 0), ("Who?", 0), ("/sql off", 0),
+                       ("Who?", 1)):  # fmt: skip
+        capsys.readouterr()
+        take_line(chat, line)
+        assert capsys.readouterr().out.count("Rex") == rows, line
+
+
+def test_csv_saves_the_last_result_whole(
+    chat: Chat, pets_file: Path, tmp_path: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    take_line(chat, f"/csv {tmp_path}/none.csv")
+    assert "no result" in capsys.readouterr().err
+    reply("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9000) "
+          "SELECT i, 'a, \"b\"' AS text FROM n")  # fmt: skip
+    take_line(chat, "Count")
+    shown = capsys.readouterr().out
+    assert "the first 20 rows" in shown and "/csv" in shown and "\n  21" not in shown
+    take_line(chat, "/sql Count")  # leaves the last result what it is, as does one that fails
+    reply("SELECT nothing FROM pets")
+    take_line(chat, "What?")
+    take_line(chat, f"/csv {tmp_path}/all.csv")
+    rows = list(csv.reader((tmp_path / "all.csv").open(newline="")))
+    assert rows == [["i", "text"], *([str(i), 'a, "b"'] for i in range(1, 9001))]
+    take_line(chat, f"/csv {tmp_path}/all.csv")
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_result_that_breaks_off_leaves_no_file(
+    chat: Chat, pets_file: Path, tmp_path: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    reply("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9000) "
+          "SELECT CASE WHEN i < 5000 THEN i ELSE ABS(-9223372036854775808) END FROM n")  # fmt: skip
+    take_line(chat, "Count")
+    take_line(chat, f"/csv {tmp_path}/all.csv")
+    assert "integer overflow" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets.sqlite"]
+
+
+def test_questions_are_kept_for_the_next_training(
+    chat: Chat, pets_file: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    take_line(chat, "/right")
+    assert "none with a query" in capsys.readouterr().err
+    reply(NAMES)
+    take_line(chat, "Wer heißt wie?")
+    take_line(chat, "/right")
+    take_line(chat, "How many?")
+    for wrong in ("/wrong SELECT nope FROM pets", "/wrong", "/wrong DELETE FROM pets"):
+        take_line(chat, wrong)
+    assert capsys.readouterr().err.count("error: ") == 3
+    take_line(chat, "/wrong SELECT COUNT(*) FROM pets")
+    assert chat.log_path
+    lines = [json.loads(line) for line in chat.log_path.read_text().splitlines()]
+    assert lines == [
+        {"question": "Wer heißt wie?", "sql": NAMES},
+        {"question": "How many?", "sql": "SELECT COUNT(*) FROM pets"},
+    ]
+    chat.log_path.write_text('{"question": "by hand", "sql": "SELECT 1"}')  # without a newline
+    take_line(chat, "/right")
+    assert len([json.loads(line) for line in chat.log_path.read_text().splitlines()]) == 2
+    chat.log_path = None
+    take_line(chat, "/right")
+    assert "--log-questions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["/seed x", "/seed -1", "/history", "/sql", "/csv", "/history x"])
+def test_commands_given_wrongly_are_one_line(
+    line: str, chat: Chat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take_line(chat, line)
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {line.split()[0]} takes") and error.count("\n") == 1
+    assert chat.transcript == []
+
+
+def test_every_command_says_what_it_does(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    take_line(chat, "/help")
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in commands(chat))
+    assert all(len(line) <= 79 for line in shown.splitlines())
+
+
+# --- What prompts show ---------------------------------------------------------------------------
+
+
+def sixty_tables() -> list[Relation]:
+    things = ("ship", "plant", "car", "book", "star", "road")
+    facts = "owner log part price place color size age kind tag".split()
+    names = [f"{a}_{b}" for a in things for b in facts]
+    return [Relation(n, "table", f"CREATE TABLE {n} (id INT, {n}_word TEXT)") for n in names]
+
+
+def test_tables_that_the_question_names_come_first() -> None:
+    relations = sixty_tables()
+    ranked = rank_relations("Which star parts are there?", relations)
+    assert ranked[0].name == "star_part"
+    rest = [r for r in ranked if not {"star", "part"} & set(r.name.split("_"))]
+    assert rest == [r for r in relations if r in rest]  # as they are stored
+
+
+def test_many_tables_do_not_overflow_the_prompt() -> None:
+    relations, budget = sixty_tables(), 300
+    rendered = render_question("What do book prices add up to?", relations, "schema", len, budget)
+    shown = [r for r in relations if declaration(r) in rendered.prompt]
+    assert relations[33] in shown and 0 < len(shown) < 60
+    schema = rendered.prompt.split("Schema:\n")[1].split("\n\nQuestion")[0]
+    assert len(schema) <= budget and schema.startswith(declaration(relations[33]))
+    assert rendered.note
+    assert f"{len(shown)} of 60" in rendered.note and "left out: road_price" in rendered.note
+
+
+def test_a_schema_that_fits_is_shown_as_it_is_stored() -> None:
+    relations = sixty_tables()
+    rendered = render_question("star parts?", relations, "schema", len, 10**6)
+    assert schema_text(relations) in rendered.prompt and rendered.note is None
+
+
+@given(st.text(), st.lists(st.text(max_size=30), max_size=6), st.integers(0, 200))
+def test_what_is_shown_of_a_schema_never_passes_the_budget(
+    question: str, names: list[str], budget: int
+) -> None:
+    relations = [Relation(n, "table", f"CREATE TABLE x ({n} INT)") for n in names]
+    rendered = render_question(question, relations, "schema", len, budget)
+    assert len(rendered.prompt) <= len(rendered.bare) + len("\n\nSchema:\n") + budget
+    assert (rendered.note is None) == (not names or len(schema_text(relations)) <= budget)
+
+
+def test_words_of_names() -> None:
+    assert words_of("tblOrderItems order_ids CITIES") == {"tbl", "order", "item", "id", "city"}
+
+
+# --- How rows look -------------------------------------------------------------------------------
+
+CELLS = st.none() | st.integers() | st.floats() | st.text(max_size=400) | st.binary(max_size=200)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 12), st.integers(20, 200))
+def test_a_table_fits_the_terminal(data: st.DataObject, columns: int, width: int) -> None:
+    from rich.cells import cell_len
+
+    row = st.lists(CELLS, min_size=columns, max_size=columns)
+    rows = data.draw(st.lists(row, min_size=1, max_size=4))
+    names = data.draw(st.lists(st.text(max_size=30), min_size=columns, max_size=columns))
+    text = table_text(names, rows, width)
+    lines = text.split("\n")
+    assert all(cell_len(line) <= width for line in lines if "more columns" not in line)
+    assert all(c.isprintable() or c == "\n" or not c.isascii() for c in text)
+
+
+def test_numbers_stand_to_the_right_and_nothing_is_lost() -> None:
+    rows = [("Tom", 3, None), ("Christopher", 1100, 2.5)]
+    lines = table_text(["name", "n", "score"], rows, 80).split("\n")
+    assert lines[2:] == ["Tom              3    NULL", "Christopher   1100     2.5"]
+    folded = table_text(["name"], [("abc " * 30,)], 40)
+    assert folded.count("abc") == 30
+    assert "[red]" in table_text(["[bold]"], [("[red]",)], 40)
+    assert "\x1b" not in table_text(["x"], [("\x1b[2J\nb",)], 40)
+    wide = table_text([f"column {i}" for i in range(30)], [tuple(range(30))], 80)
+    assert wide.endswith("and 22 more columns: /csv FILE saves them all")
+    assert "more" not in table_text(list("abcdefghijkl"), [tuple(range(12))], 80)
+
+
+def test_long_values_say_how_long_they_are() -> None:
+    assert cell_text("x" * 1000).endswith("... (1,000 characters)")
+    assert cell_text(b"\x00" * 1000).endswith("...' (1,000 bytes)")
+    assert cell_text(b"\x00\xff") == "X'00ff'"
+
+
+def test_results_are_told() -> None:
+    told = {
+        "no rows": QueryResult("ok", ["a"], []),
+        "1 row, ": QueryResult("ok", ["a"], [(1,)]),
+        "the first 2 rows": QueryResult("ok", ["a"], [(1,), (2,)], truncated=True),
+        "ended: too late; --sql-timeout": QueryResult("timeout", error="too late"),
+        "would change": QueryResult("writes"),
+    }
+    for said, result in told.items():
+        assert said in result_text(result, 2, 80)
+
+
+@given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.integers()), max_size=5))
+def test_csv_reads_back(rows: list[tuple[str, int]]) -> None:
+    parts = [QueryResult("ok", ["a", "b"], rows), QueryResult("ok", ["a", "b"], rows)]
+    text = "".join(csv_lines(parts))
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    assert read == [["a", "b"], *([a, str(b)] for a, b in rows * 2)]
