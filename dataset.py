@@ -468,6 +468,8 @@ def build_manifest(
     settings = jsonable(asdict(config))
     for local in ("output_dir", "preview", "workers"):  # change nothing in the data
         del settings[local]
+    for own in ("db", "lexicon", "examples"):  # without the folders of this machine
+        settings[own] = settings[own] and Path(settings[own]).name
     parts = {
         "prompt": [p for p, _ in found.lengths],
         "completion": [c for _, c in found.lengths],

@@ -58,7 +58,7 @@ from gemma_lora.models import base_fingerprint, load_base, named_arrays, recompu
 from gemma_lora.optimizers import learning_rate_schedule, make_optimizer
 from gemma_lora.prompts import encode, render_prompt
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses
-from gemma_lora.splits import Row, edited_files, read_manifest, read_split
+from gemma_lora.splits import Row, edited_files, read_manifest, read_split, trained_on
 from gemma_lora.validation import MAX_VALID_ROWS, Validator, validation_subset
 
 if TYPE_CHECKING:
@@ -467,6 +467,7 @@ def run_record(
         "max_seq_length": config.max_seq_length,
         "seed": config.seed,
         "versions": library_versions(),
+        **trained_on(read_manifest(config.data)),
     }
     return RunRecord(jsonable(asdict(config)), adapter, hashes)
 

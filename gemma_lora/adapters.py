@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 from gemma_lora.cli import UserError
 from gemma_lora.files import DAMAGE, load_tensors, save_tensors, write_atomic
 from gemma_lora.models import base_fingerprint, load_base, named_arrays, resolve_model
+from gemma_lora.splits import TrainedOn
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -38,7 +39,7 @@ class LoraParameters(TypedDict):
     keys: list[str]
 
 
-class AdapterConfig(TypedDict, total=False):
+class AdapterConfig(TrainedOn, total=False):
     """adapter_config.json: mlx-lm's keys, where the adapter comes from, and how it went."""
 
     fine_tune_type: Required[Literal["lora", "dora", "full"]]
@@ -50,7 +51,6 @@ class AdapterConfig(TypedDict, total=False):
     quantize: int | None  # bits
     total_layers: int
     dataset_type: str
-    prompt_context: str  # what prompts show beside the question: "schema" | "full" | "none"
     max_seq_length: int
     seed: int
     versions: dict[str, str]

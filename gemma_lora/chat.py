@@ -24,6 +24,7 @@ from gemma_lora.database import FILE_TIMEOUT_SEC, Database, DatabaseFile, Databa
 from gemma_lora.files import write_atomic
 from gemma_lora.result_table import csv_lines, result_text
 from gemma_lora.schema_prompt import RenderedQuestion, declaration, prompt_form, schema_text
+from gemma_lora.schema_reading import hash_of_schema
 
 MAX_SCHEMA_BYTES = 1_000_000
 
@@ -211,6 +212,12 @@ def use_db(chat: Chat, text: str) -> None:
         raise
     if database.note:
         chat.say(database.note)
+    known = chat.tuned.config.get("database")
+    if known and hash_of_schema({r.name: r.sql for r in relations}) != known["schema_hash"]:
+        chat.say(
+            f"the adapter was trained for {known['name']} with another schema: prepare and train "
+            "again with `python dataset.py --db`, or expect wrong names"
+        )
 
 
 def take_database(chat: Chat, database: Database, relations: list[Relation], path: Path) -> None:

@@ -52,6 +52,20 @@ class Origin(TypedDict):
     licence: str | None
 
 
+class KnownDatabase(TypedDict):
+    """The database whose questions rows are."""
+
+    name: str
+    schema_hash: str
+
+
+class TrainedOn(TypedDict, total=False):
+    """What the rows of a prepared folder have in common."""
+
+    prompt_context: str  # what prompts show beside the question: "schema" | "full" | "none"
+    database: KnownDatabase  # the one they are about, if it is one
+
+
 class SplitFile(TypedDict):
     """One file of a prepared folder."""
 
@@ -140,6 +154,18 @@ def read_manifest(data_dir: Path) -> Manifest:
         return manifest
     except (OSError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is not readable ({error}): run dataset.py again") from None
+
+
+def trained_on(manifest: Manifest) -> TrainedOn:
+    """What an adapter must know of the folder it was trained on, to be asked in the same way."""
+    if manifest.get("type") != "sql":
+        return {}
+    settings, known = manifest.get("settings", {}), TrainedOn()
+    known["prompt_context"] = str(settings.get("prompt_context") or "schema")
+    if settings.get("db"):
+        source = manifest["source"]
+        known["database"] = {"name": source["name"], "schema_hash": source["revision"] or ""}
+    return known
 
 
 def read_split(data_dir: Path, split: str) -> list[Row]:
