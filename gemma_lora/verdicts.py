@@ -290,7 +290,7 @@ class SqlVerdict(TypedDict):
 
 def score_sql(
     reply: str,
-    finish_reason: str,
+    finish_reason: str | None,
     gold: Gold,
     row: Row,
     worker: SqlWorker,
