@@ -42,6 +42,7 @@ from gemma_lora.answers import (
 from gemma_lora.chat import Chat, ChatSettings, converse, use_db, use_schema
 from gemma_lora.cleaning import visible
 from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.comparison import ABS_TOL, REL_TOL
 from gemma_lora.device import prepare_process
 from gemma_lora.figures import (
     TUNED,
@@ -68,7 +69,7 @@ from gemma_lora.prompts import render_chat
 from gemma_lora.report import evaluation_markdown, make_console, ranked_samples, show_report
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row, read_split
-from gemma_lora.verdicts import ABS_TOL, REL_TOL, first_rows, prepare_gold, score_sql
+from gemma_lora.verdicts import first_rows, prepare_gold, score_sql
 
 DEFAULT_SPLIT = "test"
 MAX_TOKENS = {"sql": 96, "alpaca": 256}
@@ -333,7 +334,7 @@ def make_samples(
 ) -> list[Sample]:
     """Score every answer: the rows of evaluation_samples.jsonl. `advance` counts rows done."""
     samples = []
-    with SqlWorker() as worker:
+    with SqlWorker(still=True) as worker:
         for index, row in enumerate(rows):
             known: dict[str, Any] = {**row}
             kept = ("id", "type", "source", "complexity", "question", "context", "prompt")
