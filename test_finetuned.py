@@ -1,13 +1,16 @@
-"""Compare a fine-tuned Gemma 3 with its base model, or chat with both.
+"""Compare a fine-tuned Gemma 3 with its base model, chat with both, or judge others' answers.
 
     python test_finetuned.py --adapter-path checkpoints                       # default prompts
     python test_finetuned.py --adapter-path checkpoints --num-samples 100     # scored on test rows
     python test_finetuned.py --adapter-path checkpoints --split test --shots 3
     python test_finetuned.py --adapter-path checkpoints --interactive --show-base
+    python test_finetuned.py --answers replies.jsonl                          # no model, no MLX
 
 Input: the adapter folder of train.py (it names the base model) and, for scored runs, the data
 folder of dataset.py. Output: a report in the terminal; scored runs also write evaluation.json,
-evaluation_samples.jsonl and evaluation.md to the adapter folder.
+evaluation_samples.jsonl and evaluation.md to the adapter folder. --answers reads one JSON object
+a line, {"question", "context", "gold", "answers": {name: reply}} (or "id" and "answers" for rows of
+--data and --split), and writes the same files to a folder named after the file.
 """
 
 from __future__ import annotations
@@ -15,20 +18,31 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypedDict, cast
 
 import dataset
 from gemma_lora.adapters import Finetuned, adapter_kind, load_finetuned
+from gemma_lora.answers import (
+    AnsweredRow,
+    AnswersRecord,
+    GivenReply,
+    answers_folder,
+    columns_of,
+    read_answers,
+)
 from gemma_lora.chat import converse, use_db, use_schema
+from gemma_lora.cleaning import visible
 from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.comparison import ABS_TOL, REL_TOL
 from gemma_lora.conversation import Chat, ChatSettings
 from gemma_lora.database import DatabaseFile
 from gemma_lora.device import prepare_process
@@ -39,6 +53,7 @@ from gemma_lora.figures import (
     Output,
     Sample,
     Speed,
+    Summary,
     score_text,
     summarize,
 )
@@ -53,10 +68,10 @@ from gemma_lora.files import (
 from gemma_lora.generation import Answer, generate_batch, reference_losses
 from gemma_lora.progress import count_answers
 from gemma_lora.prompts import render_chat
-from gemma_lora.report import evaluation_markdown, make_console, rank_sample, show_report
+from gemma_lora.report import evaluation_markdown, make_console, ranked_samples, show_report
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row, read_split
-from gemma_lora.verdicts import ABS_TOL, REL_TOL, first_rows, prepare_gold, score_sql
+from gemma_lora.verdicts import first_rows, prepare_gold, score_sql
 
 DEFAULT_SPLIT = "test"
 MAX_TOKENS = {"sql": 96, "alpaca": 256}
@@ -135,6 +150,10 @@ class EvaluationConfig:
     output_dir: Path | None = field(
         default=None, metadata={"help": "where the files go; the adapter folder by default"}
     )
+    answers: Path | None = field(
+        default=None,
+        metadata={"help": "score the answers in this .jsonl file; no model is loaded"},
+    )
 
     # (question, database, gold)
     sql_prompts: ClassVar[tuple[tuple[str, str, str], ...]] = (
@@ -192,6 +211,14 @@ class EvaluationConfig:
                 "--db, --schema and --log-questions go with --interactive",
             ),
             (not (self.db and self.schema), "give --db or --schema, not both"),
+            (
+                not (self.answers and (self.interactive or self.check_forgetting)),
+                "--answers loads no model: leave out --interactive and --check-forgetting",
+            ),
+            (
+                not (self.answers and (self.num_samples or self.shots or self.quick_test)),
+                "--answers scores a whole file: leave out --num-samples, --shots, --quick-test",
+            ),
             (self.max_tokens is None or self.max_tokens >= 1, "--max-tokens must be 1 or more"),
             (0 <= self.temp <= 5, "--temp must be between 0 and 5"),
             (0 < self.top_p <= 1, "--top-p must be above 0 and at most 1"),
@@ -308,11 +335,14 @@ def run_models(
 
 
 def make_samples(
-    rows: Sequence[Row], found: Mapping[str, Sequence[Answer]], config: EvaluationConfig
+    rows: Sequence[Row],
+    found: Mapping[str, Sequence[Answer | GivenReply]],
+    config: EvaluationConfig,
+    advance: Callable[[int], None] = lambda rows: None,
 ) -> list[Sample]:
-    """Score every answer: the rows of evaluation_samples.jsonl."""
+    """Score every answer: the rows of evaluation_samples.jsonl. `advance` counts rows done."""
     samples = []
-    with SqlWorker() as worker:
+    with SqlWorker(still=True) as worker:
         for index, row in enumerate(rows):
             known: dict[str, Any] = {**row}
             kept = ("id", "type", "source", "complexity", "question", "context", "prompt")
@@ -322,16 +352,21 @@ def make_samples(
             else:
                 scores = text_scores(row, answers)
             samples.append(cast(Sample, {k: known.get(k) for k in kept} | {**scores}))
+            advance(1)
     return samples
 
 
 def sql_scores(
-    row: Row, answers: Mapping[str, Answer], worker: SqlWorker, config: EvaluationConfig
+    row: Row,
+    answers: Mapping[str, Answer | GivenReply],
+    worker: SqlWorker,
+    config: EvaluationConfig,
 ) -> Sample:
     """A SQL row's gold and every model's verdict: fields of a sample."""
     gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
     outputs = {}
-    for name, (said, _) in answers.items():
+    for name, answer in answers.items():
+        said = answer.said if isinstance(answer, Answer) else answer
         verdict = score_sql(said.text, said.finish_reason, gold, row, worker, config.sql_timeout)
         outputs[name] = cast(Output, {**asdict(said), **verdict})
     return {
@@ -344,13 +379,15 @@ def sql_scores(
     }
 
 
-def text_scores(row: Row, answers: Mapping[str, Answer]) -> Sample:
+def text_scores(row: Row, answers: Mapping[str, Answer | GivenReply]) -> Sample:
     """An instruction row's reference and every model's scores: fields of a sample."""
     outputs = {}
-    for name, (said, loss) in answers.items():
+    counted = None
+    for name, answer in answers.items():
+        said, loss = answer if isinstance(answer, Answer) else (answer, None)
         scores = score_text(said.text, row["completion"], loss and loss[0])
         outputs[name] = cast(Output, {**asdict(said), **scores})
-    counted = next(iter(answers.values())).loss
+        counted = counted or loss
     return {
         "gold": row["completion"],
         "reference_tokens": counted[1] if counted else None,
@@ -375,21 +412,15 @@ def forgetting_samples(
     return title, make_samples(rows, found, config)
 
 
-# --- The report and the chat ---------------------------------------------------------------------
+# --- The report ----------------------------------------------------------------------------------
 
 
 def evaluation_record(
     tuned: Finetuned, config: EvaluationConfig, n: int, speed: dict[str, Speed]
 ) -> EvaluationRecord:
     """With what a run was made: everything that is not computed from its samples."""
-    from importlib import metadata
-
     import mlx.core as mx
 
-    versions = {}
-    for name in ("mlx", "mlx-lm", "transformers", "sqlglot", "scipy", "sacrebleu", "rapidfuzz"):
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     path = config.data / f"{config.rows_from}.jsonl"
     keys = "model base_fingerprint dataset_type best_step best_val_loss fine_tune_type quantize"
     adapter: dict[str, Any] = {**tuned.config}
@@ -403,11 +434,22 @@ def evaluation_record(
         "data_sha256": sha256_of(path),
         "adapter": {k: adapter[k] for k in keys.split() if k in adapter},
         "number_tolerance": {"relative": REL_TOL, "absolute": ABS_TOL},
-        "versions": versions,
+        "versions": package_versions(),
         "device": str(mx.default_device()),
         "peak_memory_gb": mx.get_peak_memory() / 1e9,
         "speed": speed,
     }
+
+
+def package_versions() -> dict[str, str]:
+    """{package: version} of what an evaluation rests on, as far as it is installed."""
+    from importlib import metadata
+
+    versions = {"sqlite": sqlite3.sqlite_version}
+    for name in ("mlx", "mlx-lm", "transformers", "sqlglot", "scipy", "sacrebleu", "rapidfuzz"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def run_title(config: EvaluationConfig, n: int) -> str:
@@ -422,7 +464,7 @@ def run_title(config: EvaluationConfig, n: int) -> str:
 
 
 def write_report(
-    folder: Path, samples: Sequence[Sample], text: str, report: EvaluationReport
+    folder: Path, samples: Sequence[Sample], text: str, report: EvaluationReport | AnswersReport
 ) -> None:
     """Write the three files of a scored run; evaluation.json vouches for the others."""
     remove_leftovers(folder, ["evaluation*"])
@@ -462,7 +504,7 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     record = evaluation_record(tuned, config, len(rows), speed)
     report: EvaluationReport = {"summary": summary, "run": record}
     show_report(title, summary, samples, config.examples)
-    ranked = sorted(samples, key=rank_sample)[: config.examples]
+    ranked = ranked_samples(samples, summary)[: config.examples]
     text = evaluation_markdown(f"Evaluation: {title}", summary, ranked)
     if config.check_forgetting:
         name, made = forgetting_samples(tuned, kind, config)
@@ -476,6 +518,63 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
         ]
     write_report(folder, samples, text, report)
     return report
+
+
+# --- Answers made elsewhere ----------------------------------------------------------------------
+
+
+class AnswersReport(TypedDict):
+    """evaluation.json of answers made elsewhere."""
+
+    summary: Summary
+    run: AnswersRecord
+
+
+def score_answers(path: Path, config: EvaluationConfig) -> AnswersReport:
+    """Judge the replies in a file as those of our own models; the first name against the others."""
+    folder = answers_folder(path, config.output_dir)
+    require_writable(folder)
+    split = config.rows_from or DEFAULT_SPLIT
+
+    def rows_of_split() -> dict[str, Row]:
+        return {row["id"]: row for row in read_split(config.data, split)}
+
+    answered = read_answers(path, rows_of_split)
+    title = f"{len(answered)} rows answered in {visible(str(path))}"
+    print(title, file=sys.stderr)
+    with count_answers(len(answered), "rows judged") as advance:
+        rows = [line.row for line in answered]
+        samples = make_samples(rows, columns_of(answered), config, advance)
+    for sample, line in zip(samples, answered, strict=True):
+        sample["id"] = line.id
+    summary = summarize(samples, next(iter(answered[0].replies)))
+    record = answers_record(path, answered, config)
+    show_report(title, summary, samples, config.examples)
+    ranked = ranked_samples(samples, summary)[: config.examples]
+    text = evaluation_markdown(f"Evaluation: {title}", summary, ranked)
+    report: AnswersReport = {"summary": summary, "run": record}
+    write_report(folder, samples, text, report)
+    return report
+
+
+def answers_record(
+    path: Path, answered: Sequence[AnsweredRow], config: EvaluationConfig
+) -> AnswersRecord:
+    """With what the answers were judged."""
+    by_id = any(line.of_split for line in answered)
+    return {
+        "answers": str(path),
+        "answers_sha256": sha256_of(path),
+        "split": (config.rows_from or DEFAULT_SPLIT) if by_id else None,
+        "n": len(answered),
+        "seed": config.seed,
+        "settings": jsonable(asdict(config)),
+        "number_tolerance": {"relative": REL_TOL, "absolute": ABS_TOL},
+        "versions": package_versions(),
+    }
+
+
+# --- The chat ------------------------------------------------------------------------------------
 
 
 def open_chat(config: EvaluationConfig) -> None:
@@ -510,10 +609,13 @@ def open_chat(config: EvaluationConfig) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the flags, then evaluate or chat."""
+    """Read the flags, then evaluate, chat, or judge answers."""
     config = parse_config(EvaluationConfig, argv, __doc__, preset)
 
     def work() -> None:
+        if config.answers:
+            score_answers(config.answers, config)
+            return
         prepare_process()
         open_chat(config) if config.interactive else evaluate(config)
 

@@ -1,7 +1,8 @@
-"""One text made fit to train on, and what counts as the same text."""
+"""One text made fit to train on or to be shown, and what counts as the same text."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -11,6 +12,16 @@ from gemma_lora.prompts import CONTROL_CHARACTERS, neutralize
 PUNCTUATION = {ord(c): " " for c in ".,:;!?'\"`"} | {
     ord(c): f" {c} " for c in "+-*/=<>()[]{}%#&|^~@$"
 }
+
+
+# What a terminal or a page obeys instead of showing it: C0 (less tab and newline), DEL, C1, half
+# characters, and the marks that turn the direction of writing.
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """Text from outside without control characters; line ends become newlines."""
+    return OBEYED.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def clean_text(text: str) -> tuple[str, list[str]]:

@@ -39,13 +39,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gemma_lora.sql_text import is_empty_statement, sql_tokens, statement_kind, translate_to_sqlite
+from gemma_lora.clock import stop_clock
+from gemma_lora.sql_text import (
+    is_empty_statement,
+    sql_tokens,
+    statement_kind,
+    translate_to_sqlite,
+    uses_clock,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 SQL_LENGTH = 1_000_000  # characters of a context or a query, bytes of a single value
 RESULT_BYTES = 8_000_000
+STATE_ROWS, VIEW_ROWS = 20_000, 1000
 HEAP_BYTES = 256_000_000
 ANSWER_SEC = 0.01  # a worker answers this often: what a kill loses is run again
 TRANSLATE_SEC = 5.0
@@ -84,6 +92,14 @@ _DEFINITIONS = """SELECT 'main', type, name, sql FROM sqlite_master UNION ALL
 _as_text = functools.partial(str, encoding="utf-8", errors="replace")
 
 
+class DatabaseContents(NamedTuple):
+    """What a writing statement left, to be compared with a tolerance; `state` has none."""
+
+    definitions: str  # sha256 of all but the rows
+    tables: dict[str, list[tuple[Any, ...]]]
+    views: dict[str, tuple[list[str], list[tuple[Any, ...]]]]  # labels and rows
+
+
 class WorkerReply(NamedTuple):
     """What became of one job; crosses to the parent, who makes a SqlResult of it."""
 
@@ -98,6 +114,7 @@ class WorkerReply(NamedTuple):
     seconds: float
     context_used: str | None = None
     sql_used: str | None = None
+    contents: DatabaseContents | None = None
 
 
 def _confine() -> int:
@@ -158,12 +175,16 @@ class _Guard:
         return ("too_large" if large else "error"), message
 
 
-def _open(guard: _Guard) -> sqlite3.Connection:
+def _open(guard: _Guard, builtin: sqlite3.Connection | None) -> sqlite3.Connection:
+    """A confined connection; with `builtin`, whose functions ours call, its clock stands still."""
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     connection.text_factory = _as_text
     for limit, value in _LIMITS.items():
         connection.setlimit(limit, value)
     connection.executescript(_SETTINGS)  # PRAGMA works only until the authorizer is there
+    if builtin:
+        connection.execute("PRAGMA trusted_schema=ON")  # its views and defaults call our functions
+        stop_clock(connection, builtin)
     connection.set_authorizer(guard.authorize)
     connection.set_progress_handler(guard.progress, 4000)
     return connection
@@ -184,25 +205,61 @@ def _plain(value: Any) -> Any:
     """1.0 and 1 alike, and no noise in a float's last digits."""
     if not isinstance(value, float):
         return value
-    return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.12g}")
+    rounded = float(f"{value:.12g}")
+    return int(rounded) if rounded.is_integer() and abs(value) < 1e15 else rounded
 
 
-def _state(connection: sqlite3.Connection) -> str:
-    """sha256 of all definitions and of every table's rows as a sorted bag (rowids do not count)."""
-    digest = hashlib.sha256()
-    for schema, kind, name, sql in connection.execute(_DEFINITIONS).fetchall():
+def _state(connection: sqlite3.Connection, kind: str) -> tuple[str | None, DatabaseContents | None]:
+    """(sha256 of all definitions and of every table's rows as a sorted bag, the contents).
+
+    Rowids do not count. Views are read only when the statement was one of definition. The contents
+    are None when they hold more than STATE_ROWS rows or RESULT_BYTES.
+    """
+    if kind not in WRITING_KINDS:
+        return None, None
+    whole, definitions = hashlib.sha256(), hashlib.sha256()
+    tables: dict[str, list[tuple[Any, ...]]] = {}
+    views = {}
+    for schema, thing, name, sql in connection.execute(_DEFINITIONS).fetchall():
         if name.startswith("sqlite_"):
             continue
         words = (text if g == "text" else text.strip('"`[]').lower() for g, text in sql_tokens(sql))
-        digest.update(f"{schema} {kind} {' '.join(words)}\n".encode())
-        if kind == "table":
-            quoted = name.replace('"', '""')
-            lines = [
-                repr([_plain(value) for value in row])
-                for row in connection.execute(f'SELECT * FROM {schema}."{quoted}"')
-            ]
-            digest.update("\n".join(sorted(lines)).encode())
-    return digest.hexdigest()
+        line = f"{schema} {thing} {' '.join(words)}\n"
+        whole.update(line.encode())
+        source = f'{schema}."{name.replace(chr(34), chr(34) * 2)}"'
+        if thing == "table":
+            tables[source.lower()] = connection.execute(f"SELECT * FROM {source}").fetchall()
+            lines = [repr([_plain(value) for value in row]) for row in tables[source.lower()]]
+            whole.update("\n".join(sorted(lines)).encode())
+        if thing == "view" and kind == "ddl" and (shows := _view(connection, source)):
+            views[source.lower()], line = shows, f"{schema} view {name.lower()}\n"
+        definitions.update(line.encode())
+    contents = DatabaseContents(definitions.hexdigest(), tables, views)
+    return whole.hexdigest(), contents if _fits(tables) else None
+
+
+def _fits(tables: dict[str, list[tuple[Any, ...]]]) -> bool:
+    """Whether rows are few and small enough to be sent to the parent."""
+    if sum(map(len, tables.values())) > STATE_ROWS:
+        return False
+    values = (value for rows in tables.values() for row in rows for value in row)
+    return sum(len(v) for v in values if isinstance(v, str | bytes)) <= RESULT_BYTES
+
+
+def _view(
+    connection: sqlite3.Connection, source: str
+) -> tuple[list[str], list[tuple[Any, ...]]] | None:
+    """Labels and rows of a view; None when it cannot be read or has too many."""
+    try:
+        cursor = connection.execute(f"SELECT * FROM {source}")
+        rows = cursor.fetchmany(VIEW_ROWS + 1)
+    except sqlite3.Error as error:
+        if "interrupted" in str(error):
+            raise  # the deadline is the whole job's
+        return None
+    labels = [column[0] for column in cursor.description]
+    cursor.close()
+    return (labels, rows) if len(rows) <= VIEW_ROWS else None
 
 
 def _arm(seconds: float) -> None:
@@ -211,16 +268,23 @@ def _arm(seconds: float) -> None:
 
 
 def _execute(
-    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int
+    context: str,
+    sql: str,
+    timeout_sec: float,
+    max_rows: int,
+    max_bytes: int,
+    builtin: sqlite3.Connection | None = None,
 ) -> WorkerReply:
+    """Answer one job; `builtin` is there when the clock must stand still."""
     start, guard, kind = time.perf_counter(), _Guard(timeout_sec, max_bytes), "other"
     rows: list[tuple[Any, ...]] = []
     columns: list[str] = []
-    status, error, state = "ok", None, None
+    status, error, state, contents = "ok", None, None, None
     try:
         _arm(max(timeout_sec, 0.001))
         kind = statement_kind(sql)
-        with contextlib.closing(_open(guard)) as connection:
+        still = builtin if uses_clock(context) or uses_clock(sql) else None
+        with contextlib.closing(_open(guard, still)) as connection:
             connection.executescript(context)
             guard.stage = "query"
             if kind == "other" and is_empty_statement(sql):
@@ -229,15 +293,16 @@ def _execute(
             rows = _fetch(cursor, max_rows)
             columns = [column[0] for column in cursor.description or ()]
             cursor.close()
-            state = _state(connection) if kind in WRITING_KINDS else None
+            state, contents = _state(connection, kind)
     except Exception as problem:  # whatever one row does, the next one runs
         rows, columns = [], []
         status, error = guard.classify(problem)
     seconds = time.perf_counter() - start
     truncated = len(rows) > max_rows
     return WorkerReply(
-        status, rows[:max_rows], columns, truncated, error, guard.stage, kind, state, seconds
-    )
+        status, rows[:max_rows], columns, truncated, error, guard.stage, kind, state, seconds,
+        contents=contents,
+    )  # fmt: skip
 
 
 def _execute_translated(
@@ -278,14 +343,15 @@ def _readings(sql: str) -> Iterator[str]:
             yield translated
 
 
-def _worker_main(pipe: Connection, translate: bool) -> None:
+def _worker_main(pipe: Connection, translate: bool, still: bool = False) -> None:
     """WorkerReply lists of jobs, in lists, until the parent's end of the pipe closes."""
     if translate:  # import sqlglot while files can still be opened
         translate_to_sqlite("SELECT 1", "mysql")
         translate_to_sqlite("SELECT 1", "postgres")
         gc.freeze()  # syntax trees are many small objects: collecting took a tenth of the time
         gc.set_threshold(100_000)
-    execute = _execute_translated if translate else _execute
+    builtin = sqlite3.connect(":memory:") if still else None
+    execute = _execute_translated if translate else functools.partial(_execute, builtin=builtin)
     max_bytes = _confine()
     answers: list[WorkerReply] = []
     with contextlib.suppress(EOFError, OSError):

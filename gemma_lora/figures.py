@@ -40,7 +40,7 @@ class Output(TypedDict, total=False):
     text: str
     prompt_tokens: int
     generation_tokens: int
-    finish_reason: str
+    finish_reason: str | None  # None: not told, of an answer made elsewhere
     time_sec: float
     sql: str
     valid_sql: bool | None
@@ -60,7 +60,7 @@ class Output(TypedDict, total=False):
 class Sample(TypedDict, total=False):
     """A row of evaluation_samples.jsonl."""
 
-    id: str | None
+    id: str | int | None
     type: str
     source: str | None
     complexity: str | None
@@ -97,7 +97,7 @@ class ModelFigures(TypedDict, total=False):
 
 
 class Comparison(TypedDict):
-    """The fine-tuned model against another one on the same rows."""
+    """The subject against another model on the same rows."""
 
     against: str
     metric: str
@@ -121,6 +121,7 @@ class Summary(TypedDict):
     type: str
     n: int
     headline: str  # the metric that the verdict is about
+    subject: str  # the model that is compared with each of the others
     excluded: dict[str, int]
     models: dict[str, ModelFigures]
     paired: list[Comparison]
@@ -183,8 +184,11 @@ def repetition_rate(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def summarize(samples: Sequence[Sample]) -> Summary:
-    """Every figure of a run from its rows alone, as evaluation_samples.jsonl holds them."""
+def summarize(samples: Sequence[Sample], subject: str | None = None) -> Summary:
+    """Every figure of a run from its rows alone, as evaluation_samples.jsonl holds them.
+
+    `subject` is compared with each other model: the fine-tuned one, or else the first.
+    """
     kind = samples[0]["type"]
     names = list(samples[0]["outputs"])
     scored = [s for s in samples if headline_counts(s)]
@@ -194,20 +198,23 @@ def summarize(samples: Sequence[Sample]) -> Summary:
     figures = {
         name: (sql_figures if kind == "sql" else text_figures)(samples, name) for name in names
     }
-    others = [name for name in names if name != TUNED] if TUNED in names else []
+    subject = subject or (TUNED if TUNED in names else names[0])
+    others = [name for name in names if name != subject]
     summary: Summary = {
         "type": kind,
         "n": len(samples),
         "headline": metric,
+        "subject": subject,
         "excluded": dict(Counter(why for s in samples if (why := s.get("excluded")))),
         "models": figures,
         "paired": [],
     }
     if kind == "sql":
-        summary["paired"] = [compare_hits(scored, name, metric) for name in others]
+        summary["paired"] = [compare_hits(scored, subject, name, metric) for name in others]
         summary["breakdown"] = breakdown(scored, names, metric)
     else:
-        summary["paired"] = [p for name in others if (p := compare_losses(samples, name))]
+        pairs = (compare_losses(samples, subject, name) for name in others)
+        summary["paired"] = [pair for pair in pairs if pair]
     return summary
 
 
@@ -224,9 +231,10 @@ def hit(sample: Sample, name: str, metric: str) -> bool:
 
 def shared_figures(outputs: Sequence[Output]) -> ModelFigures:
     """What both tasks count: how answers ended, and their length."""
+    endings = [o["finish_reason"] for o in outputs if o["finish_reason"]]
     return {
-        "stopped": proportion(o["finish_reason"] == "stop" for o in outputs),
-        "generation_tokens": sum(o["generation_tokens"] for o in outputs),
+        "stopped": proportion(ending == "stop" for ending in endings),
+        "generation_tokens": sum(o.get("generation_tokens", 0) for o in outputs),
     }
 
 
@@ -267,9 +275,9 @@ def text_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
     }
 
 
-def compare_hits(samples: Sequence[Sample], base: str, metric: str) -> Comparison:
-    """Paired comparison of the fine-tuned model with `base` on right and wrong rows."""
-    pairs = [(hit(s, TUNED, metric), hit(s, base, metric)) for s in samples]
+def compare_hits(samples: Sequence[Sample], subject: str, base: str, metric: str) -> Comparison:
+    """Paired comparison of the subject with `base` on right and wrong rows."""
+    pairs = [(hit(s, subject, metric), hit(s, base, metric)) for s in samples]
     n, wins, losses = len(pairs), pairs.count((True, False)), pairs.count((False, True))
     p = mcnemar(wins, losses)
     needed = rows_needed(wins, losses, n)
@@ -287,12 +295,12 @@ def compare_hits(samples: Sequence[Sample], base: str, metric: str) -> Compariso
             else "they are equal"
         )
         sentence = (
-            f"No difference between {TUNED} and {base} can be shown at n = {n} "
+            f"No difference between {subject} and {base} can be shown at n = {n} "
             f"({100 * difference:+.1f} points, exact McNemar p = {p:.2g}); {more}."
         )
     else:
         sentence = (
-            f"{TUNED.capitalize()} is {word} than {base}: {100 * difference:+.1f} "
+            f"{capital(subject)} is {word} than {base}: {100 * difference:+.1f} "
             f"points of {metric} at n = {n} (won {wins}, lost {losses}, exact McNemar p = {p:.2g})."
         )
     return {
@@ -302,16 +310,21 @@ def compare_hits(samples: Sequence[Sample], base: str, metric: str) -> Compariso
     }  # fmt: skip
 
 
+def capital(name: str) -> str:
+    """A model's name at the beginning of a sentence; names given from outside stay as they are."""
+    return name.capitalize() if name == TUNED else name
+
+
 def verdict(difference: float | None, shown: bool) -> str:
     """'better', 'worse' or 'no difference' for a difference where more is better."""
     return ("better" if difference > 0 else "worse") if difference and shown else "no difference"
 
 
-def compare_losses(samples: Sequence[Sample], base: str) -> Comparison | None:
+def compare_losses(samples: Sequence[Sample], subject: str, base: str) -> Comparison | None:
     """Paired comparison on the reference's loss per token; None without references."""
     gains = []
     for sample in samples:
-        tuned, other = (sample["outputs"][name]["nll"] for name in (TUNED, base))
+        tuned, other = (sample["outputs"][name]["nll"] for name in (subject, base))
         if tuned is not None and other is not None and (tokens := sample["reference_tokens"]):
             gains.append((other - tuned) / tokens)
     if not gains:
@@ -326,9 +339,9 @@ def compare_losses(samples: Sequence[Sample], base: str) -> Comparison | None:
     size = f"{gain:+.3f} nats a token less loss on the reference at n = {len(gains)}{interval}"
     if word == "no difference":
         more = f"; about {n_needed:,} rows would be needed for one this size" if n_needed else ""
-        sentence = f"No difference between {TUNED} and {base} can be shown: {size}{more}."
+        sentence = f"No difference between {subject} and {base} can be shown: {size}{more}."
     else:
-        sentence = f"{TUNED.capitalize()} is {word} than {base}: {size}."
+        sentence = f"{capital(subject)} is {word} than {base}: {size}."
     return {
         "against": base, "metric": "nll_per_token", "n": len(gains), "difference": gain, "ci": ci,
         "n_needed": n_needed, "verdict": word, "sentence": sentence,

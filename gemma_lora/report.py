@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from gemma_lora.cleaning import visible
 from gemma_lora.figures import TUNED, Output, Sample, Summary
 from gemma_lora.statistics import Figure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+MARKUP = re.compile(r"([\\`*<>|\[\]])")  # what Markdown would read in a name
 WIDE = 120  # terminal columns from which answers stand side by side
 
 SQL_COLUMNS = {
@@ -90,25 +92,32 @@ def summary_notes(summary: Summary) -> list[str]:
     return lines
 
 
-def rank_sample(sample: Sample) -> int:
+def rank_sample(sample: Sample, subject: str = TUNED) -> int:
     """Order of the rows shown: won, lost, right by both, wrong by both."""
     outputs = sample["outputs"]
-    if TUNED not in outputs or sample["type"] != "sql":
+    others = [out for name, out in outputs.items() if name != subject]
+    if subject not in outputs or not others or sample["type"] != "sql":
         return 0
-    base = next(iter(outputs.values()))
     return {(True, False): 0, (False, True): 1, (True, True): 2}.get(
-        (bool(outputs[TUNED]["match"]), bool(base["match"])), 3
+        (bool(outputs[subject]["match"]), bool(others[0]["match"])), 3
     )
+
+
+def ranked_samples(samples: Sequence[Sample], summary: Summary | None) -> list[Sample]:
+    """The samples, those first that show most of the difference."""
+    subject = summary["subject"] if summary else TUNED
+    return sorted(samples, key=lambda sample: rank_sample(sample, subject))
 
 
 def outcome(out: Output) -> str:
     """One line under an answer: right or wrong, and how it ended."""
-    ending = f"{out['generation_tokens']} tokens, ended by {out['finish_reason']}"
+    ended = out["finish_reason"]
+    ending = [f"{out['generation_tokens']} tokens, ended by {ended}"] if ended else []
     if "match" not in out:
         scores = {"ROUGE-L": out["rouge_l"], "chrF": out["chrf"]}
-        return ", ".join([f"{k} {v:.2f}" for k, v in scores.items() if v is not None] + [ending])
+        return ", ".join([f"{k} {v:.2f}" for k, v in scores.items() if v is not None] + ending)
     said = "right" if out["match"] else f"wrong: {out['error']}" if out["error"] else "not scored"
-    return f"{said} ({ending})"
+    return " ".join([said, *(f"({text})" for text in ending)])
 
 
 def clip(text: str, lines: int = 14, width: int = 900) -> str:
@@ -129,7 +138,10 @@ def answer_text(out: Output) -> str:
 
 
 def sample_parts(sample: Sample) -> list[tuple[str, str]]:
-    """(title, text) pairs of a row: question, reference, then an answer for each model."""
+    """(title, text) pairs of a row: question, reference, then an answer for each model.
+
+    Without control characters: a query's result holds what its writer wanted.
+    """
     gold = clip(sample["gold"] or "")
     if rows := rows_text(sample.get("gold_rows")):
         gold += f"\n-> its first rows\n{rows}"
@@ -137,29 +149,37 @@ def sample_parts(sample: Sample) -> list[tuple[str, str]]:
     if sample["type"] == "alpaca" and sample["context"]:
         question += f"\n{clip(sample['context'])}"
     head = [("question", question)] + ([("reference", gold)] if gold else [])
-    return head + [(name, answer_text(out)) for name, out in sample["outputs"].items()]
+    answers = [(name, answer_text(out)) for name, out in sample["outputs"].items()]
+    return [(name, visible(text)) for name, text in head + answers]
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with numbers to the right."""
+    """A Markdown table with numbers to the right; names, on its edges, are escaped."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
+    named = [[markdown_text(cells[0]), *cells[1:]] for cells in lines]
+    table = [[markdown_text(cell) for cell in header], rule, *named]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return MARKUP.sub(r"\\\1", text)
 
 
 def evaluation_markdown(title: str, summary: Summary | None, samples: Sequence[Sample]) -> str:
     """The report as Markdown: evaluation.md."""
-    lines = [f"# {title}", ""]
+    lines = [f"# {markdown_text(title)}", ""]
     if summary:
         header, cells = summary_cells(summary)
         lines += [markdown_table(header, cells), ""]
-        lines += [*(f"- {note}" for note in summary_notes(summary)), ""]
+        lines += [*(f"- {markdown_text(note)}" for note in summary_notes(summary)), ""]
         for rows in breakdown_cells(summary):
             lines += [markdown_table(rows[0], rows[1:]), ""]
     for number, sample in enumerate(samples, 1):
         lines += [f"## Example {number}", ""]
         for name, text in sample_parts(sample):
             fence = "`" * max(3, max((len(m) + 1 for m in re.findall(r"`{3,}", text)), default=3))
-            lines += [f"{name}:", "", fence, text, fence, ""]
+            lines += [f"{markdown_text(name)}:", "", fence, text, fence, ""]
     return "\n".join(lines)
 
 
@@ -184,7 +204,7 @@ def show_sample(console: Console, sample: Sample, title: str) -> None:
     grid = Table(show_header=side_by_side, expand=True, box=None, padding=(0, 2, 0, 0))
     if side_by_side:
         for name, _ in answers:
-            grid.add_column(name, ratio=1, header_style="bold")
+            grid.add_column(Text(name), ratio=1, header_style="bold")
         grid.add_row(*(painted(text) for _, text in answers))
         console.print(grid)
         return
@@ -206,14 +226,15 @@ def show_report(
     title: str, summary: Summary | None, samples: Sequence[Sample], examples: int
 ) -> None:
     """Print one answer before and after, the table with its verdict, then more examples."""
-    ranked = sorted(samples, key=rank_sample)
+    ranked = ranked_samples(samples, summary)
     console = make_console()
     if summary is None:
         console.print(f"\n[bold]{title}[/bold]")
         for number, sample in enumerate(samples, 1):
             show_sample(console, sample, f"prompt {number}")
         return
-    show_sample(console, ranked[0], "an answer before and after")
+    tuned = TUNED in ranked[0]["outputs"]
+    show_sample(console, ranked[0], "an answer before and after" if tuned else "an answer")
     console.print()
     header, cells = summary_cells(summary)
     print_table(console, header, cells, title)
@@ -230,10 +251,11 @@ def print_table(
 ) -> None:
     """Print a table whose first column holds names; the fine-tuned model's row is green."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_style="bold", header_style="bold")
+    table = Table(title=Text(title), title_style="bold", header_style="bold")
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", no_wrap=not index)
+        table.add_column(Text(name), justify="right" if index else "left", no_wrap=not index)
     for row in cells:
-        table.add_row(*row, style="green" if row[0] == TUNED else None)
+        table.add_row(*map(Text, row), style="green" if row[0] == TUNED else None)
     console.print(table)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from gemma_lora.cli import UserError
-from gemma_lora.confinement import KILL_GRACE_SEC, SQL_LENGTH, _worker_main
+from gemma_lora.confinement import KILL_GRACE_SEC, SQL_LENGTH, DatabaseContents, _worker_main
 from gemma_lora.sql_text import statement_kind, uses_clock
 
 CHUNK_JOBS = 64  # jobs sent to a worker at once: one pickle and one wake-up for all of them
@@ -52,6 +52,7 @@ class SqlResult:
     seconds: float = 0.0
     context_used: str | None = None  # the translated context; None: as given
     sql_used: str | None = None  # the translated statement; None: as given
+    contents: DatabaseContents | None = None  # beside `state`, unless there is too much of it
 
 
 class GoldFacts(TypedDict):
@@ -70,11 +71,13 @@ class SqlWorker:
     """One reused worker process; started at the first job, replaced after a kill or a crash.
 
     With `translate`, what fails as it stands is tried again as sqlglot rewrites it for SQLite.
+    With `still`, the clock stands and chance is seeded (see `clock`): results can be compared.
     Use it as a context manager, from one thread at a time. UserError when no process can start.
     """
 
-    def __init__(self, *, translate: bool = False) -> None:
+    def __init__(self, *, translate: bool = False, still: bool = False) -> None:
         self._translate = translate
+        self._still = still
         self._process: Any = None
         self._pipe: Any = None
         self._busy = threading.Lock()
@@ -99,7 +102,7 @@ class SqlWorker:
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        arguments = (theirs, self._translate)
+        arguments = (theirs, self._translate, self._still)
         self._process = spawn.Process(target=_worker_main, args=arguments, daemon=True)
         self._process.start()
         theirs.close()

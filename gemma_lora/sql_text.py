@@ -270,14 +270,17 @@ def order_columns(sql: str, columns: Sequence[str]) -> tuple[int, ...] | None:
     """
     trees = parse_sql(sql)
     order = trees[-1].args.get("order") if trees else None
-    if order is None:
+    if trees is None or order is None:
         return None
     names, found = [c.lower() for c in columns], []
+    shown = [p.unalias().sql(dialect="sqlite").lower() for p in trees[-1].selects]
     for item in order.expressions:
         key = item.this
         text = key.sql(dialect="sqlite").lower()
         if key.is_int and 1 <= int(key.name) <= len(names):
             found.append(int(key.name) - 1)
+        elif names.count(key.name.lower()) > 1 and text in shown and len(shown) == len(names):
+            found.append(shown.index(text))  # a.name and b.name are both called name
         elif text in names or key.name.lower() in names:
             found.append(names.index(text if text in names else key.name.lower()))
         else:

@@ -1,4 +1,4 @@
-"""Is this SQL right: comparing results, a perturbed copy of the data, the error classes."""
+"""Is this SQL right: running it, a perturbed copy of the data, the error classes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import importlib
 import math
 import random
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
+from gemma_lora.comparison import TieGroup, compare_rows, same_bag
 from gemma_lora.database import sql_literal
+from gemma_lora.orderings import tie_groups
 from gemma_lora.sandbox import SqlResult, SqlWorker
 from gemma_lora.splits import Row
 from gemma_lora.sql_text import (
@@ -25,8 +26,6 @@ from gemma_lora.sql_text import (
     uses_clock,
 )
 
-# Numbers match when both are whole and equal, or when they differ by at most one part in a million.
-REL_TOL, ABS_TOL = 1e-6, 1e-9
 PREVIEW_ROWS = 3
 
 BAD_CONTEXT = "the database does not load"
@@ -45,92 +44,6 @@ SQL_ERRORS = {
     "several statements": "several statements",
 }
 NO_CHANGE = 'DROP TABLE IF EXISTS "no such table"'  # runs as a change and leaves all as it was
-
-
-def same_value(a: Any, b: Any) -> bool:
-    """NULL equals NULL, 1 equals 1.0, text is compared as text, floats with a tolerance."""
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        whole = isinstance(a, int) and isinstance(b, int)
-        return a == b if whole else math.isclose(a, b, rel_tol=REL_TOL, abs_tol=ABS_TOL)
-    return type(a) is type(b) and bool(a == b)
-
-
-def _shape(row: Sequence[Any]) -> tuple[Any, ...]:
-    """What must be equal exactly in a row; numbers are left to `same_value`."""
-    return tuple("number" if isinstance(v, (int, float)) else (type(v).__name__, v) for v in row)
-
-
-def same_bag(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> bool:
-    """Whether two results hold the same rows equally often, in any order."""
-    if len(gold) != len(predicted):
-        return False
-    groups: dict[Any, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
-    for side, rows in enumerate((gold, predicted)):
-        for row in rows:
-            groups[_shape(row)][side].append(tuple(v for v in row if isinstance(v, (int, float))))
-    return all(_same_numbers(sorted(g), sorted(p)) for g, p in groups.values())
-
-
-def _same_numbers(gold: list[Any], predicted: list[Any]) -> bool:
-    """Match sorted number rows one to one: in step, or else each to the first that fits."""
-    if len(gold) != len(predicted):
-        return False
-
-    def same(a: Any, b: Any) -> bool:
-        return all(same_value(x, y) for x, y in zip(a, b, strict=True))
-
-    if all(same(a, b) for a, b in zip(gold, predicted, strict=True)):
-        return True
-    left = list(predicted)
-    for row in gold:
-        fit = next((i for i, other in enumerate(left) if same(row, other)), None)
-        if fit is None:
-            return False
-        left.pop(fit)
-    return True
-
-
-def align_columns(
-    gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]
-) -> tuple[int, ...] | None:
-    """The predicted column for each gold column, None when the results cannot match.
-
-    Columns in the same places win. Another order is accepted only if the contents leave no choice:
-    each gold column equals exactly one predicted column.
-    """
-    width = len(gold[0])
-    if any(len(row) != width for row in predicted) or len(gold) != len(predicted):
-        return None
-    if same_bag(gold, predicted):
-        return tuple(range(width))
-    chosen = []
-    for i in range(width):
-        column = [(row[i],) for row in gold]
-        fits = [j for j in range(width) if same_bag(column, [(row[j],) for row in predicted])]
-        if len(fits) != 1:
-            return None
-        chosen.append(fits[0])
-    moved = [tuple(row[j] for j in chosen) for row in predicted]
-    return tuple(chosen) if len(set(chosen)) == width and same_bag(gold, moved) else None
-
-
-def compare_rows(
-    gold: Sequence[Sequence[Any]],
-    predicted: Sequence[Sequence[Any]],
-    order: Sequence[int] | None = None,
-) -> str:
-    """'match', 'wrong rows' or 'wrong order'; `order` is what `order_columns` gave for the gold."""
-    if not gold or not predicted:
-        return "match" if not gold and not predicted else "wrong rows"
-    columns = align_columns(gold, predicted)
-    if columns is None:
-        return "wrong rows"
-    in_order = all(
-        same_value(g[i], p[columns[i]])
-        for g, p in zip(gold, predicted, strict=True)
-        for i in order or ()
-    )
-    return "match" if in_order else "wrong order"
 
 
 def context_tables(context: str) -> dict[str, set[str]]:
@@ -187,8 +100,8 @@ def perturb_rows(
 
 def _fresh(column: Sequence[Any], n: int) -> Any:
     """A value that a key column does not hold yet."""
-    numbers = [v for v in column if isinstance(v, (int, float))]
-    if len(numbers) == len(column):
+    numbers = [v for v in column if isinstance(v, (int, float)) and math.isfinite(v)]
+    if numbers and not any(isinstance(v, (str, bytes)) or v is None for v in column):
         return int(max(numbers)) + n + 1
     return f"{column[n % len(column)]}-{n + 1}"
 
@@ -210,6 +123,7 @@ class Gold:
     empty: bool = False  # the gold returns nothing, or changes nothing
     result: SqlResult | None = None
     order: tuple[int, ...] | None = None
+    groups: list[TieGroup] | None = None  # rows that tie, where that can be told
     copy: str | None = None  # context of the perturbed copy, None when it serves no purpose
     copy_result: SqlResult | None = None
 
@@ -233,7 +147,8 @@ def prepare_gold(row: Row, worker: SqlWorker, seed: int, timeout_sec: float) -> 
     if uses_clock(sql):
         return Gold(sql, kind, "the gold reads the clock or random numbers")
     empty = shows_nothing(result, context, worker, timeout_sec)
-    gold = Gold(sql, kind, None, empty, result, order_columns(sql, result.columns))
+    groups = tie_groups(context, sql, result, worker, timeout_sec) if result.rows else None
+    gold = Gold(sql, kind, None, empty, result, order_columns(sql, result.columns), groups)
     copy = None if empty else perturbed_context(context, worker, f"{seed} {row['id']}", timeout_sec)
     if copy is None:
         return gold
@@ -263,16 +178,48 @@ def perturbed_context(context: str, worker: SqlWorker, seed: str, timeout_sec: f
     return "\n".join([context.rstrip().rstrip(";") + ";", *changes]) if changes else None
 
 
-def judge(result: SqlResult, gold: SqlResult, order: Sequence[int] | None) -> str | None:
+def judge(
+    result: SqlResult,
+    gold: SqlResult,
+    order: Sequence[int] | None,
+    groups: Sequence[TieGroup] | None = None,
+) -> str | None:
     """None when a result matches the gold's, else what is wrong with it."""
     if result.status == "ok":
         if gold.state is not None or result.state is not None:
-            return None if gold.state == result.state else "wrong rows"
-        said = "wrong rows" if result.truncated else compare_rows(gold.rows, result.rows, order)
+            return None if same_state(gold, result) else "wrong rows"
+        labels = (gold.columns, result.columns)
+        said = "wrong rows"
+        if not result.truncated:
+            said = compare_rows(gold.rows, result.rows, order, labels, groups)
         return None if said == "match" else said
     message = (result.error or "").lower()
     by_message = (name for marker, name in SQL_ERRORS.items() if marker in message)
     return STATUS_ERRORS.get(result.status) or next(by_message, "other error")
+
+
+def same_state(gold: SqlResult, other: SqlResult) -> bool:
+    """Whether two statements left the same database: numbers with the tolerance of results.
+
+    Tables must hold the same rows under the same definitions. Of a view its rows count, not how
+    they are selected.
+    """
+    if gold.state is None or other.state is None or gold.state == other.state:
+        return gold.state == other.state
+    ours, theirs = gold.contents, other.contents
+    if ours is None or theirs is None or ours.definitions != theirs.definitions:
+        return False
+    return (
+        ours.tables.keys() == theirs.tables.keys()
+        and ours.views.keys() == theirs.views.keys()
+        and all(same_bag(rows, theirs.tables[name]) for name, rows in ours.tables.items())
+        and all(
+            len(labels) == len(theirs.views[name][0])
+            and compare_rows(rows, theirs.views[name][1], None, (labels, theirs.views[name][0]))
+            == "match"
+            for name, (labels, rows) in ours.views.items()
+        )
+    )
 
 
 class SqlVerdict(TypedDict):
@@ -290,7 +237,7 @@ class SqlVerdict(TypedDict):
 
 def score_sql(
     reply: str,
-    finish_reason: str,
+    finish_reason: str | None,
     gold: Gold,
     row: Row,
     worker: SqlWorker,
@@ -315,7 +262,9 @@ def score_sql(
         out |= {"executes": True, "rows": first_rows(result.rows)}
     if gold.result is None:
         return out
-    out["error"] = judge(result, gold.result, gold.order) if result else "no SQL in the reply"
+    out["error"] = "no SQL in the reply"
+    if result:
+        out["error"] = judge(result, gold.result, gold.order, gold.groups)
     out["match"] = out["error"] is None
     if gold.copy and gold.copy_result:
         again = worker.run(gold.copy, sql, timeout_sec) if out["match"] else None

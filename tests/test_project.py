@@ -105,6 +105,8 @@ def test_examples_of_the_help_run(
     (tmp_path / "rows.csv").write_text("\n".join(["question,answer", *lines]) + "\n")
     (tmp_path / "old.json").write_text("{}")
     make_library(tmp_path / "shop.sqlite")
+    answered = {"question": "How many?", "context": None, "gold": "SELECT 1", "answers": {"a": ""}}
+    (tmp_path / "replies.jsonl").write_text(json.dumps(answered))
     main = sys.modules[Path(script).stem].main  # type: ignore[attr-defined]
     examples = commands_in(docstring(script))
     assert len(examples) >= 4
@@ -136,7 +138,7 @@ def test_error_texts_in_the_readme_exist() -> None:
 
 def test_files_named_in_the_readme_exist() -> None:
     pattern = r"[\w./-]+\.(?:jsonl|json|md|png|txt|safetensors|toml|sh|py)\b"
-    examples = {"hosts.json", "ROWS.jsonl", "llama.cpp/convert_hf_to_gguf.py"}
+    examples = {"hosts.json", "ROWS.jsonl", "replies.jsonl", "llama.cpp/convert_hf_to_gguf.py"}
     for name in set(re.findall(pattern, README)) - examples:
         known = (ROOT / name).exists() or Path(name).name in joined_sources()
         assert known, name
