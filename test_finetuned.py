@@ -45,6 +45,12 @@ from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.comparison import ABS_TOL, REL_TOL
 from gemma_lora.conversation import Chat, ChatSettings
 from gemma_lora.database import DatabaseFile
+from gemma_lora.database_scoring import (
+    FileWorker,
+    on_database,
+    prepare_file_gold,
+    question_rows,
+)
 from gemma_lora.device import prepare_process
 from gemma_lora.figures import (
     TUNED,
@@ -74,6 +80,7 @@ from gemma_lora.splits import Row, read_split
 from gemma_lora.verdicts import first_rows, prepare_gold, score_sql
 
 DEFAULT_SPLIT = "test"
+MEMORY = " (made as the training rows were: memory of them, not how well people are answered)"
 MAX_TOKENS = {"sql": 96, "alpaca": 256}
 CHAT_TOKENS = 512
 
@@ -116,8 +123,13 @@ class EvaluationConfig:
     show_base: bool = field(
         default=False, metadata={"help": "in the chat, let the base answer too"}
     )
+    questions: Path | None = field(
+        default=None,
+        metadata={"help": "score people's questions with their sql, a .jsonl or .csv, on --db"},
+    )
     db: Path | None = field(
-        default=None, metadata={"help": "SQLite file to ask in the chat; read, never written"}
+        default=None,
+        metadata={"help": "SQLite file to ask, in the chat or scored; read, never written"},
     )
     schema: Path | None = field(
         default=None, metadata={"help": "SQL file with a schema to ask about in the chat"}
@@ -207,8 +219,20 @@ class EvaluationConfig:
                 f"--use-validation and --split {self.split} ask for different rows; give one",
             ),
             (
-                self.interactive or not (self.db or self.schema or self.log_questions),
-                "--db, --schema and --log-questions go with --interactive",
+                self.interactive or not (self.schema or self.log_questions),
+                "--schema and --log-questions go with --interactive",
+            ),
+            (
+                bool(self.interactive or self.scored or not self.db),
+                "--db goes with --interactive, --questions or --split",
+            ),
+            (
+                self.db is not None or not self.questions,
+                "--questions needs the file they are about: --db",
+            ),
+            (
+                not (self.questions and (self.interactive or self.rows_from)),
+                "--questions are rows of their own: no --interactive, --split or --num-samples",
             ),
             (not (self.db and self.schema), "give --db or --schema, not both"),
             (
@@ -227,6 +251,11 @@ class EvaluationConfig:
             (self.examples >= 0, "--examples must be 0 or more"),
             (self.sql_timeout > 0, "--sql-timeout must be above 0"),
         )
+
+    @property
+    def scored(self) -> bool:
+        """Whether rows with references are scored, and files written."""
+        return bool(self.rows_from or self.questions)
 
     @property
     def rows_from(self) -> str | None:
@@ -265,12 +294,14 @@ def default_rows(kind: str, quick: bool) -> list[Row]:
 
 def evaluation_rows(config: EvaluationConfig, kind: str) -> list[Row]:
     """The rows to evaluate; UserError when they are of another type than the adapter."""
+    if config.questions and config.db:
+        return on_database(question_rows(config.questions, config.db), config.db)
     if config.rows_from is None:
         return default_rows(kind, config.quick_test)
     rows = typed_rows(config, config.rows_from, kind)
     if config.num_samples and config.num_samples < len(rows):
         rows = random.Random(config.seed).sample(rows, config.num_samples)
-    return rows
+    return on_database(rows, config.db) if config.db else rows
 
 
 def typed_rows(config: EvaluationConfig, split: str, kind: str) -> list[Row]:
@@ -342,7 +373,7 @@ def make_samples(
 ) -> list[Sample]:
     """Score every answer: the rows of evaluation_samples.jsonl. `advance` counts rows done."""
     samples = []
-    with SqlWorker(still=True) as worker:
+    with FileWorker(config.db) if config.db else SqlWorker(still=True) as worker:
         for index, row in enumerate(rows):
             known: dict[str, Any] = {**row}
             kept = ("id", "type", "source", "complexity", "question", "context", "prompt")
@@ -363,7 +394,10 @@ def sql_scores(
     config: EvaluationConfig,
 ) -> Sample:
     """A SQL row's gold and every model's verdict: fields of a sample."""
-    gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
+    if config.db:
+        gold = prepare_file_gold(row, worker, config.sql_timeout)
+    else:
+        gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
     outputs = {}
     for name, answer in answers.items():
         said = answer.said if isinstance(answer, Answer) else answer
@@ -421,7 +455,7 @@ def evaluation_record(
     """With what a run was made: everything that is not computed from its samples."""
     import mlx.core as mx
 
-    path = config.data / f"{config.rows_from}.jsonl"
+    path = config.questions or config.data / f"{config.rows_from}.jsonl"
     keys = "model base_fingerprint dataset_type best_step best_val_loss fine_tune_type quantize"
     adapter: dict[str, Any] = {**tuned.config}
     return {
@@ -454,12 +488,15 @@ def package_versions() -> dict[str, str]:
 
 def run_title(config: EvaluationConfig, n: int) -> str:
     """What was evaluated, for the head of the report."""
+    if config.questions and config.db:
+        return f"{n} questions of {config.questions.name}, asked of {config.db.name}"
     if config.rows_from is None:
         return f"{n} default prompts"
     chose = " (these rows chose the checkpoint: expect a lower score on new ones)"
     return (
         f"{n} rows of {config.data}/{config.rows_from}.jsonl, split {config.rows_from}, "
         f"seed {config.seed}{chose if config.rows_from == 'valid' else ''}"
+        f"{MEMORY if config.db else ''}"
     )
 
 
@@ -489,7 +526,7 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     """
     tuned = load_finetuned(config.adapter_path, config.model)
     folder = config.output_dir or config.adapter_path
-    if config.rows_from:
+    if config.scored:
         require_writable(folder)
     kind = adapter_kind(tuned)
     rows = evaluation_rows(config, kind)
@@ -497,7 +534,7 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     print(title, file=sys.stderr)
     found, speed = run_models(tuned, rows, shot_turns(config, kind), config)
     samples = make_samples(rows, found, config)
-    if config.rows_from is None:
+    if not config.scored:
         show_report(title, None, samples, len(samples))
         return {"summary": None, "samples": samples}
     summary = summarize(samples)

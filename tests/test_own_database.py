@@ -15,13 +15,18 @@ import pytest
 from conftest import one_line_error, run_script
 
 import dataset
+import test_finetuned
+from gemma_lora.answers import GivenReply
 from gemma_lora.cli import UserError
+from gemma_lora.database_scoring import on_database, question_rows
+from gemma_lora.figures import Sample
 from gemma_lora.files import sha256_of
 from gemma_lora.lexicon import reading_yaml, with_lexicon
 from gemma_lora.name_reading import column_words, name_words, table_words
 from gemma_lora.own_database import EXAMPLE_WEIGHT, read_examples
 from gemma_lora.questions import KINDS, Question, make_questions
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
+from gemma_lora.splits import Row
 
 
 @pytest.fixture(scope="session")
@@ -280,3 +285,72 @@ def test_describe_prints_the_reading(
     shown = capsys.readouterr().out
     assert "books: 160 rows, each a book, named by title" in shown
     assert "key to authors" in shown and "loans.book_id -> books.book_id" in shown
+
+
+# --- Scored on the file ---------------------------------------------------------------------------
+
+
+QUESTIONS = Path(__file__).with_name("library_questions.jsonl")
+
+
+def replies_scored(rows: list[Row], replies: list[str], db: Path) -> list[Sample]:
+    config = test_finetuned.EvaluationConfig(questions=QUESTIONS, db=db)
+    given = {"someone": [GivenReply(text, None) for text in replies]}
+    return test_finetuned.make_samples(rows, given, config)
+
+
+def test_the_librarys_own_questions_are_answered_by_their_queries(library: Path) -> None:
+    before = sha256_of(library)
+    rows = on_database(question_rows(QUESTIONS, library), library)
+    assert len(rows) >= 30
+    samples = replies_scored(rows, [row["completion"] for row in rows], library)
+    assert [s["outputs"]["someone"]["match"] for s in samples] == [True] * len(rows)
+    assert not any(s["excluded"] or s["empty_gold"] for s in samples)
+    assert sha256_of(library) == before
+
+
+def test_wrong_and_writing_answers_are_wrong(library: Path) -> None:
+    rows = on_database(question_rows(QUESTIONS, library), library)[:3]
+    replies = ["SELECT 'x'", "DELETE FROM books", "I do not know"]
+    samples = replies_scored(rows, replies, library)
+    errors = [s["outputs"]["someone"]["error"] for s in samples]
+    assert errors == ["wrong rows", "refused by the sandbox", "no SQL in the reply"]
+
+
+def test_questions_are_scored_from_the_command_line(
+    library: Path, adapter_copy: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("".join(QUESTIONS.read_text().splitlines(True)[:4]))
+    done = run_script(
+        "test_finetuned.py", "--adapter-path", adapter_copy, "--questions", mine, "--db", library,
+        "--max-tokens", 8,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "4 questions of mine.jsonl, asked of library.sqlite" in done.stderr
+    report = json.loads((adapter_copy / "evaluation.json").read_text())
+    assert report["run"]["n"] == 4 and report["run"]["split"] is None
+
+
+def test_an_adapter_knows_its_database(library: Path, tiny_model: Path, tmp_path: Path) -> None:
+    data, adapter = tmp_path / "data", tmp_path / "adapter"
+    flags = ["--sample-size", 60, "--output-dir", data, "--model", tiny_model]
+    assert run_script("dataset.py", "--db", library, *flags).returncode == 0
+    done = run_script(
+        "train.py", "--model", tiny_model, "--data", data, "--adapter-path", adapter,
+        "--iters", 2, "--warmup", 0, "--batch-size", 2, "--num-layers", 1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    known = {"name": "library.sqlite", "schema_hash": read_database(library).schema_hash}
+    assert (config["prompt_context"], config["database"]) == ("none", known)
+    other = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    for path, changed in ((library, False), (other, True)):
+        said = run_script(
+            "test_finetuned.py", "--adapter-path", adapter, "--interactive", "--db", path,
+            "--max-tokens", 4, stdin="How many?\n",
+        )  # fmt: skip
+        assert said.returncode == 0, said.stderr
+        assert ("another schema" in said.stdout) == changed
