@@ -156,13 +156,14 @@ class DatabaseFile:
     def _exchange(self, job: Job) -> Iterator[Batch]:
         """Send a job, yield its batches. EOFError or OSError when the process ends before."""
         self._ensure_process()
-        process, self._owes, more = self._process, True, True
+        process, pipe = self._process, self._pipe
+        self._owes = more = True
         try:
-            self._pipe.send(job)
+            pipe.send(job)
             while more:
-                if not self._pipe.poll(job.timeout_sec + START_SEC):
+                if not pipe.poll(job.timeout_sec + START_SEC):
                     raise TimeoutError  # the kernel could not end it: a file system that hangs
-                batch = self._pipe.recv()
+                batch = pipe.recv()
                 self._owes = more = batch.more
                 yield batch
         except (EOFError, OSError):

@@ -286,6 +286,9 @@ def test_rows_come_capped_or_all(shop: DatabaseFile) -> None:
     next(stream)
     assert shop.run("SELECT 7").rows == [(7,)]  # while the stream is still open
     assert shop.run("SELECT 8").rows == [(8,)]
+    assert [part.status for part in stream] == ["error"]  # its process is gone
+    stream = shop.stream(COUNT_UP.format(50_000))
+    next(stream)
     stream.close()  # a caller that had enough
     assert shop.run("SELECT 9").rows == [(9,)]
 
