@@ -90,6 +90,7 @@ class DatabaseFile:
         self._process: Any = None
         self._pipe: Any = None
         self._opened: tuple[int, int] | None = None  # device and inode
+        self._owes = False  # rows of a stream that nobody read to its end
 
     def __enter__(self) -> DatabaseFile:
         return self
@@ -145,38 +146,40 @@ class DatabaseFile:
                     started = True
                     yield batch
                 return
-            except (EOFError, OSError):
-                code = self.close()
+            except (EOFError, OSError) as error:
+                hangs, code = isinstance(error, TimeoutError), self.close()
             if code or started or last_try:
-                yield obituary(code, job.timeout_sec)
+                yield obituary(-signal.SIGALRM if hangs else code, job.timeout_sec)
                 return
             # It had retired after its last answer, for the memory that it held: ask a new one.
 
     def _exchange(self, job: Job) -> Iterator[Batch]:
         """Send a job, yield its batches. EOFError or OSError when the process ends before."""
         self._ensure_process()
-        more = True
+        process, pipe = self._process, self._pipe
+        self._owes = more = True
         try:
-            self._pipe.send(job)
+            pipe.send(job)
             while more:
-                if not self._pipe.poll(job.timeout_sec + START_SEC):
-                    raise EOFError  # not even the kernel could end it: a file system that hangs
-                batch = self._pipe.recv()
-                more = batch.more
+                if not pipe.poll(job.timeout_sec + START_SEC):
+                    raise TimeoutError  # the kernel could not end it: a file system that hangs
+                batch = pipe.recv()
+                self._owes = more = batch.more
                 yield batch
         except (EOFError, OSError):
             more = False
             raise
         finally:
-            if more:  # interrupted, or the caller stopped early: rows are still on their way
-                self.close()
+            if more and process is self._process:
+                self.close()  # interrupted, or the caller stopped early: rows are on their way
 
     def _ensure_process(self) -> None:
         opened = identity(self.path)
-        if self._process is not None and self._process.is_alive() and opened == self._opened:
+        alive = self._process is not None and self._process.is_alive()
+        if alive and opened == self._opened and not self._owes:
             return
         self.close()
-        self._opened = opened
+        self._opened, self._owes = opened, False
         log_is_empty = check_file(self.path)
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
@@ -244,10 +247,11 @@ def explain(error: str) -> str:
 
 def obituary(exit_code: int | None, timeout_sec: float) -> Batch:
     """What is said of a query whose process ended."""
-    if exit_code in (-signal.SIGALRM, -signal.SIGKILL):
+    if exit_code == -signal.SIGALRM:
         seconds = timeout_sec + KILL_GRACE_SEC
         return Batch("timeout", [], [], False, False, late(timeout_sec), seconds)
-    error = f"the process that reads the file ended (exit code {exit_code})"
+    why = "was killed, perhaps for its memory" if exit_code == -signal.SIGKILL else "ended"
+    error = f"the process that reads the file {why} (exit code {exit_code})"
     return Batch("error", [], [], False, False, error, 0.0)
 
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gemma_lora.database import DatabaseFile
+from gemma_lora.database import FILE_TIMEOUT_SEC, DatabaseFile
 from gemma_lora.files import sha256_of
 from gemma_lora.result_table import csv_lines
 
@@ -162,10 +162,10 @@ def hashes(path: Path) -> dict[str, str]:
     return {one.name: sha256_of(one) for one in found if one.exists() and one.stat().st_size}
 
 
-def check(path: Path) -> dict[str, Any]:
+def check(path: Path, timeout_sec: float) -> dict[str, Any]:
     """Ask everything both ways; what the JSON line holds."""
     before, lines, peak = hashes(path), [], None
-    with DatabaseFile(path, 30.0) as file:
+    with DatabaseFile(path, timeout_sec) as file:
         print(f"tables and views: {', '.join(r.name for r in file.relations())}")
         print("result, then seconds: all rows, the 20 that the chat shows, all rows by sqlite3")
         for sql in QUERIES:
@@ -194,6 +194,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=1.05)
     parser.add_argument("--journal-mode", default="DELETE", choices=["DELETE", "WAL", "PERSIST"])
+    parser.add_argument(
+        "--timeout", type=float, default=FILE_TIMEOUT_SEC, help="a busy machine: more"
+    )
     config = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "big shop #1.sqlite")
@@ -205,12 +208,21 @@ def main() -> int:
             if config.journal_mode == "WAL":
                 writer.execute("INSERT INTO sqlitestats VALUES ('in the log', 2)")
                 writer.commit()
-            found = check(path)
+            found = check(path, config.timeout)
         if found["peak_mb"]:
             print(f"peak memory of the process that reads: {found['peak_mb']:,.0f} MB")
         kept = found["hashes_before"] == found["hashes_after"]
         good = kept and all(q["equal"] and q["csv_equal"] is not False for q in found["queries"])
-        print(json.dumps({"good": good, "journal_mode": config.journal_mode, **found}))
+        print(
+            json.dumps(
+                {
+                    "good": good,
+                    "journal_mode": config.journal_mode,
+                    "timeout": config.timeout,
+                    **found,
+                }
+            )
+        )
     return 0 if good else 1
 
 

@@ -284,8 +284,13 @@ def test_rows_come_capped_or_all(shop: DatabaseFile) -> None:
     assert [row for part in parts for row in part.rows] == [(i,) for i in range(1, 50_001)]
     stream = shop.stream(COUNT_UP.format(50_000))
     next(stream)
+    assert shop.run("SELECT 7").rows == [(7,)]  # while the stream is still open
+    assert shop.run("SELECT 8").rows == [(8,)]
+    assert [part.status for part in stream] == ["error"]  # its process is gone
+    stream = shop.stream(COUNT_UP.format(50_000))
+    next(stream)
     stream.close()  # a caller that had enough
-    assert shop.run("SELECT 1").rows == [(1,)]
+    assert shop.run("SELECT 9").rows == [(9,)]
 
 
 def test_a_late_error_ends_a_stream(shop: DatabaseFile) -> None:
@@ -324,9 +329,13 @@ def test_text_that_is_not_utf8_and_infinity(tmp_path: Path) -> None:
 
 def test_a_killed_process_is_replaced(shop: DatabaseFile) -> None:
     assert shop.run("SELECT 1").rows == [(1,)]
+    threading.Timer(0.3, os.kill, (shop._process.pid, signal.SIGKILL)).start()
+    killed = shop.run(ENDLESS)
+    assert killed.status == "error" and "killed" in (killed.error or "")
+    assert shop.run("SELECT 1").rows == [(1,)]
     os.kill(shop._process.pid, signal.SIGKILL)
-    results = [shop.run("SELECT 1") for _ in range(2)]
-    assert results[-1].rows == [(1,)]
+    shop._process.join()
+    assert shop.run("SELECT 1").rows == [(1,)]
 
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
