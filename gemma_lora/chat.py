@@ -19,10 +19,11 @@ from gemma_lora.figures import TUNED
 from gemma_lora.files import write_atomic
 from gemma_lora.generation import prompt_ids, stop_ids
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat, sql_prompt
+from gemma_lora.replies import extract_sql
 from gemma_lora.report import WIDE, rows_text
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row
-from gemma_lora.sql_text import extract_sql, schema_of
+from gemma_lora.sql_text import schema_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -222,7 +223,7 @@ def answer_turn(chat: Chat, text: str, database: str | None) -> None:
             show(name, f"\n[{facts}]\n")
             chat.history[name] = [*turns, ("model", answer)]
             chat.transcript.append(f"{name}> {answer}\n[{facts}]")
-            if database and (sql := extract_sql(answer, text)):
+            if database and (sql := extract_sql(answer, chat.schema or "")):
                 table = run_answer(chat, sql, database)
                 show(name, table + "\n")
                 chat.transcript.append(table)
