@@ -31,8 +31,9 @@ SHAPES = {
     "WITH": rf"(?:{GAP}RECURSIVE)?{GAP}{NAME}\s*(?:\([^()]*\))?\s*AS\b",
     "INSERT": rf"(?:{GAP}OR{GAP}\w+)?{GAP}INTO\b",
     "REPLACE": rf"{GAP}INTO\b",
-    "UPDATE": rf"(?:{GAP}OR{GAP}\w+)?{GAP}{NAME}(?:\.{NAME})?(?:{GAP}(?:AS{GAP})?\w+)?{GAP}SET\b",
-    "DELETE": rf"{GAP}(?:{NAME}{GAP})?FROM\b",
+    "UPDATE": rf"(?:{GAP}OR{GAP}\w+)?{GAP}{NAME}(?:\.{NAME})?(?:{GAP}(?:AS{GAP})?\w+)?"
+    rf"{GAP}(?:SET|JOIN)\b",
+    "DELETE": rf"{GAP}(?:{NAME}(?:\s*,\s*{NAME})*{GAP})?FROM\b",
     "CREATE": rf"(?:{GAP}(?:OR{GAP}REPLACE|TEMP|TEMPORARY|UNIQUE|VIRTUAL|MATERIALIZED))?{GAP}"
     r"(?:TABLE|VIEW|INDEX|TRIGGER|DATABASE|SCHEMA|FUNCTION|PROCEDURE|SEQUENCE)\b(?!s\b)",
     "ALTER": rf"{GAP}(?:TABLE|VIEW|INDEX)\b",
@@ -90,7 +91,7 @@ NO_CLAUSE = re.compile(
 )
 STOP = re.compile(
     r"(?P<blank>\n[ \t\r]*\n)|(?P<prose>\n(?=[ \t>*_#-]*(?:[A-Z][a-z']*(?:,? [\w'`*\"()-]+){2}"
-    r"|[A-Z][\w ]{0,40}:)))|(?P<sentence>[.!?]{1,5}(?=\s|$|[\"'\u201d\u2019*_`)]))"
+    r"|[A-Z][\w ]{0,40}:)))|(?P<sentence>[.!?]{1,5}(?=(?:[\"'\u201d\u2019`)]|\*\*|__)*(?:\s|$)))"
     r"|(?P<fence>`{3,}|~{3,})"
 )
 TABLE = re.compile(
@@ -114,12 +115,12 @@ def extract_sql(reply: str, schema: str = "") -> str:
     """
     quotable = " ".join(schema.split())
     tables = {bare_name(match[1]) for match in TABLE.finditer(schema)}
-    rest = reply
+    rest, only = reply, ""
     while True:
         pairs = ((region, statements(region)) for region in regions(rest))
         region, found = next(((r, f) for r, f in pairs if f), ("", []))
         if not found:
-            return ""
+            return only
         texts = [region[start:end] for start, end in found]
         quoted = [quotes(text, quotable, tables) for text in texts]
         if False in quoted:
@@ -127,6 +128,8 @@ def extract_sql(reply: str, schema: str = "") -> str:
             last = quoted.index(True, first) if True in quoted[first:] else len(quoted)
             last = first + without_echo(texts[first:last])
             return region[found[first][0] : found[last - 1][1]].strip()
+        if rest is reply and len(texts) == 1 and texts[0][:6].upper() == "INSERT":
+            only = texts[0].strip()  # a row that is there already may be wanted again
         rest = rest[rest.index(texts[-1]) + len(texts[-1]) :]
 
 
@@ -138,7 +141,7 @@ def bare_name(name: str) -> str:
 def quotes(statement: str, schema: str, tables: set[str]) -> bool:
     """Whether a statement, or the beginning of one, is part of the schema, spacing apart."""
     words = " ".join(statement.split())
-    if not re.match(r"(?:CREATE|INSERT)\b", words, re.I):
+    if not re.match(r"(?:CREATE|INSERT|ALTER|DROP)\b", words, re.I):
         return False
     made = TABLE.match(words)
     return words.rstrip("; ") in schema or (made is not None and bare_name(made[1]) in tables)
@@ -214,7 +217,7 @@ def statements(text: str) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
         start = candidate.start
         while True:
-            end, right = statement_end(text, start)
+            end, right = statement_end(text, start, candidate.start)
             if not found and not right and not candidate.sure:
                 break
             found.append((start, end))
@@ -231,13 +234,15 @@ def begins_statement(text: str) -> bool:
     return first is not None and first.start == 0 and (first.sure or parses(text.split(";")[0]))
 
 
-def statement_end(text: str, start: int) -> tuple[int, bool]:
+def statement_end(text: str, start: int, first: int) -> tuple[int, bool]:
     """(index where the statement at `start` ends, whether SQLite can read it).
+
+    The one at `first` began the row of statements: what it is wrapped in ends them all.
 
     The first stop at which it can be read; else the first that is no mere punctuation.
     """
     fallback = None
-    for end, firm in stops(text, start):
+    for end, firm in stops(text, start, first):
         if parses(text[start:end]):
             return end, True
         if firm and fallback is None:
@@ -245,7 +250,7 @@ def statement_end(text: str, start: int) -> tuple[int, bool]:
     return (len(text) if fallback is None else fallback), False
 
 
-def stops(text: str, start: int) -> list[tuple[int, bool]]:
+def stops(text: str, start: int, first: int) -> list[tuple[int, bool]]:
     """(index, whether a statement that cannot be read ends there too) in order, after `start`."""
     comments: list[tuple[int, int]] = []
     limit, ended = len(text), False
@@ -262,15 +267,15 @@ def stops(text: str, start: int) -> list[tuple[int, bool]]:
         if kind in ("blank", "prose") and (goes_on or _open_brackets(text[start:here])):
             continue
         found.append((here, kind != "sentence"))
-    found += wrapper_ends(text, start, limit)
+    found += wrapper_ends(text, start, limit, first)
     inside = [here for here, _ in found if any(a <= here < b for a, b in comments)]
     return sorted({*((len(text), True),), *(stop for stop in found if stop[0] not in inside)})
 
 
-def wrapper_ends(text: str, start: int, limit: int) -> Iterator[tuple[int, bool]]:
+def wrapper_ends(text: str, start: int, limit: int, first: int) -> Iterator[tuple[int, bool]]:
     """Where what a statement is wrapped in may close, or the next item of its list begins."""
-    before = text[max(0, start - 60) : start]
-    if ITEM.search(before if start > 60 else "\n" + before):
+    before = text[max(0, first - 60) : first]
+    if ITEM.search(before if first > 60 else "\n" + before):
         items = NEXT_ITEM.finditer(text, start, limit)
         yield from ((match.start(), False) for match, _ in zip(items, range(3), strict=False))
     wrapped = WRAPPER.search(before)

@@ -136,6 +136,10 @@ CTE = "WITH x AS (\nSELECT 1 AS a\n\n)\n\nSELECT * FROM x"
         ("SELECT 1; DROP TABLE t;", "SELECT 1; DROP TABLE t;"),
         ("SELECT 1; DROP TABLE t", "SELECT 1; DROP TABLE t"),
         ("DELETE FROM t; DELETE FROM t;", "DELETE FROM t; DELETE FROM t;"),
+        ("`INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)` do it",
+         "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)"),
+        # a row that is in the schema already
+        ("INSERT INTO pets VALUES (1, 'Rex', 3);", "INSERT INTO pets VALUES (1, 'Rex', 3);"),
         # nothing inside is changed
         ("SELECT ';' AS a, \"x;y\" FROM t; done", "SELECT ';' AS a, \"x;y\" FROM t;"),
         ("SELECT 'it''s;\n\nfine' FROM t; bye", "SELECT 'it''s;\n\nfine' FROM t;"),
@@ -147,12 +151,16 @@ CTE = "WITH x AS (\nSELECT 1 AS a\n\n)\n\nSELECT * FROM x"
         ("SELECT a, -- The first one is\nb FROM t", "SELECT a, -- The first one is\nb FROM t"),
         ("SELECT 'Note: a\nThis is it' FROM t", "SELECT 'Note: a\nThis is it' FROM t"),
         ("SELECT a FROM t WHERE b = 'SELECT 1; '", "SELECT a FROM t WHERE b = 'SELECT 1; '"),
+        ("SELECT t.* FROM t", "SELECT t.* FROM t"),
+        ("SELECT t._a, t.`b c`, t.\"d\" FROM t.", "SELECT t._a, t.`b c`, t.\"d\" FROM t"),
         ("SELECT 2 * 3 ** 4", "SELECT 2 * 3 ** 4"),
         (
             "CREATE TRIGGER r AFTER INSERT ON t BEGIN UPDATE t SET a = 1; END; done",
             "CREATE TRIGGER r AFTER INSERT ON t BEGIN UPDATE t SET a = 1; END;",
         ),
         # wrong SQL stays wrong SQL
+        ("DELETE a, b FROM a JOIN b", "DELETE a, b FROM a JOIN b"),
+        ("UPDATE a JOIN b ON a.i = b.i SET c = 1", "UPDATE a JOIN b ON a.i = b.i SET c = 1"),
         ("SELECT name FROM pets WHERE", "SELECT name FROM pets WHERE"),
         ("SELECT a FROM pets\nWHERE >> 3\nORDER a", "SELECT a FROM pets\nWHERE >> 3\nORDER a"),
         ("SELECT TOP 3 name FROM pets;", "SELECT TOP 3 name FROM pets;"),
