@@ -16,6 +16,7 @@ from gemma_lora.database import Database, Relation
 from gemma_lora.figures import TUNED
 from gemma_lora.generation import prompt_ids, stop_ids
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat
+from gemma_lora.replies import extract_sql
 from gemma_lora.report import WIDE
 from gemma_lora.result_table import UNLIMITED, result_text
 from gemma_lora.sandbox import SqlWorker
@@ -26,7 +27,6 @@ from gemma_lora.schema_prompt import (
     render_question,
 )
 from gemma_lora.splits import Row
-from gemma_lora.sql_text import extract_sql
 
 if TYPE_CHECKING:
     from rich.console import Console

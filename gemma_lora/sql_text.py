@@ -1,4 +1,4 @@
-"""Reading SQL without running it: statements, kinds, clock, schema, translation, SQL in a reply.
+"""Reading SQL without running it: statements, kinds, clock, schema, translation.
 
 Promises linear time on hostile text, and no exception for any text. What only sqlglot can tell is
 None or empty where it is not installed or cannot read the statement.
@@ -10,12 +10,10 @@ import functools
 import importlib
 import logging
 import re
-import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gemma_lora.cli import optional
-from gemma_lora.prompts import CONTROL_CHARACTERS
 
 _SKIP = r"\s+|--[^\n]*|/\*.*?(?:\*/|\Z)"
 _FIRST_WORD = re.compile(rf"(?:{_SKIP}|[;(])*([A-Za-z]*)", re.S)
@@ -47,21 +45,18 @@ SCHEMA_NOISE = frozenset(
 )
 
 SQLGLOT_COSTS = "valid_sql_rate, row-order check or normalised exact_match"
-STATEMENT = r"(?:SELECT|WITH|INSERT|UPDATE|DELETE|REPLACE|CREATE|ALTER|DROP|VALUES|EXPLAIN)"
-CLAUSE = re.compile(
-    rf"\s*(?:{STATEMENT}|FROM|WHERE|JOIN|LEFT|INNER|CROSS|GROUP|HAVING|ORDER|LIMIT|UNION|EXCEPT"
-    r"|INTERSECT|WINDOW|SET|ON|AND|OR|\()\b",
-    re.IGNORECASE,
-)
-FENCE = re.compile(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
-STARTS = re.compile(rf"(?:^|[:\n>])[ \t]*({STATEMENT})\b", re.IGNORECASE)
-QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 def sql_tokens(sql: str) -> list[tuple[str, str]]:
     """(class, text) of every token but blanks and comments; words in lower case."""
     found = ((match.lastgroup or "", match.group()) for match in _TOKEN.finditer(sql))
     return [(g, text.lower() if g == "word" else text) for g, text in found if g != "skip"]
+
+
+def token_spans(sql: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """(class, begin, end) of the tokens between two places; blanks and comments are "skip"."""
+    for match in _TOKEN.finditer(sql, start, end):
+        yield match.lastgroup or "", match.start(), match.end()
 
 
 def is_empty_statement(sql: str) -> bool:
@@ -169,56 +164,6 @@ def schema_key(context: str | None) -> str:
     """What makes two schemas the same: their CREATE statements less case, spacing and types."""
     names = re.findall(r"\w+", re.sub(r"\([\d, ]+\)", "", schema_of(context or "").lower()))
     return " ".join(w for w in names if w not in SCHEMA_NOISE)
-
-
-def extract_sql(reply: str, asked: str = "") -> str:
-    """The SQL of a reply: out of its fence, without prose before or after; '' when there is none.
-
-    Only the surroundings are cut. When several statements follow each other they are all kept: to
-    run just the first would give the reply a meaning it does not have. Leading statements that
-    repeat the prompt `asked` word for word (its schema) are a quotation, not the answer.
-    """
-    for language, body in FENCE.findall(reply):
-        if language.lower() in ("", "sql", "sqlite") and STARTS.search(body):
-            reply = body
-            break
-    quotable = " ".join(asked.split())
-    while start := STARTS.search(reply):
-        text = reply[start.start(1) :].split("```")[0]
-        first = text[: _statement_end(text, 0)]
-        if " ".join(first.split()) not in quotable:
-            return _statements(text)
-        reply = text[len(first) :]
-    return ""
-
-
-def _statements(text: str) -> str:
-    """The statements that `text` begins with, up to the first thing that is none."""
-    end = 0
-    while (cut := _statement_end(text, end)) is not None:
-        end = cut
-        if not re.match(rf"\s*{STATEMENT}\b", text[end:], re.IGNORECASE):
-            return text[:end].strip()
-    return text[: end + _prose_start(text[end:])].strip()
-
-
-def _statement_end(text: str, start: int) -> int | None:
-    """Index after the next semicolon that ends a statement (not one in quotes or a trigger)."""
-    text = CONTROL_CHARACTERS.sub(" ", text)  # SQLite refuses to look at NUL
-    for match in re.finditer(";", text[start:]):
-        if sqlite3.complete_statement(text[start : start + match.end()]):
-            return start + match.end()
-    return None
-
-
-def _prose_start(text: str) -> int:
-    """Length of the statement at the start of `text`: up to an empty line that no SQL follows."""
-    blank = QUOTED.sub(lambda m: "x" * len(m.group()), text)
-    for gap in re.finditer(r"\n\s*\n", blank):
-        head = blank[: gap.start()]
-        if head.count("(") <= head.count(")") and not CLAUSE.match(blank, gap.end()):
-            return gap.start()
-    return len(text)
 
 
 def sqlglot_is_there() -> bool:

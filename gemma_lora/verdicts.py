@@ -13,10 +13,10 @@ from typing import Any, TypedDict
 from gemma_lora.comparison import TieGroup, compare_rows, same_bag
 from gemma_lora.database import sql_literal
 from gemma_lora.orderings import tie_groups
+from gemma_lora.replies import extract_sql
 from gemma_lora.sandbox import SqlResult, SqlWorker
 from gemma_lora.splits import Row
 from gemma_lora.sql_text import (
-    extract_sql,
     normal_sql,
     order_columns,
     parse_sql,
@@ -244,7 +244,8 @@ def score_sql(
     timeout_sec: float,
 ) -> SqlVerdict:
     """One model's verdict on one row: the fields of a sample's outputs."""
-    sql, context = extract_sql(reply, row["prompt"]), row.get("context")
+    context = row.get("context")
+    sql = extract_sql(reply, context or row["prompt"])
     out: SqlVerdict = {
         "sql": sql,
         "valid_sql": parse_sql(sql) is not None if sqlglot_is_there() else None,

@@ -372,6 +372,12 @@ def test_many_alike_columns_end_soon() -> None:
 # --- The question, the clock, infinity ------------------------------------------------------------
 
 
+def test_an_answer_that_the_question_quotes_is_an_answer(worker: sandbox.SqlWorker) -> None:
+    gold = "SELECT COUNT(*) FROM goods"
+    question = f"What does this return: {gold};"
+    assert verdict(gold, f"{gold};", worker, question=question) is None
+
+
 def test_a_context_that_reads_the_clock_reads_the_same_one(worker: sandbox.SqlWorker) -> None:
     context = """CREATE TABLE log (id INT, at TEXT DEFAULT CURRENT_TIMESTAMP, day TEXT, dice INT);
     INSERT INTO log (id, day, dice) VALUES (1, datetime('now', '-1 day'), random());

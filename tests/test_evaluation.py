@@ -142,53 +142,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
 
 
-# --- Finding SQL in a reply ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("reply", "sql"),
-    [
-        ("SELECT 1", "SELECT 1"),
-        ("SELECT a FROM t;", "SELECT a FROM t;"),
-        ("```sql\nSELECT a\nFROM t;\n```\nThis query lists a.", "SELECT a\nFROM t;"),
-        ("```\nselect 1\n```", "select 1"),
-        ("```sqlite\nSELECT 1", "SELECT 1"),
-        ("Sure! Here is the query:\n\nSELECT a FROM t;\n\nIt selects a.", "SELECT a FROM t;"),
-        ("The answer: SELECT a FROM t\n\nThis selects a.", "SELECT a FROM t"),
-        (
-            "WITH x AS (\nSELECT 1\n\n)\n\nSELECT * FROM x",
-            "WITH x AS (\nSELECT 1\n\n)\n\nSELECT * FROM x",
-        ),
-        ("SELECT ';' AS a, \"x;y\" FROM t; done", "SELECT ';' AS a, \"x;y\" FROM t;"),
-        ("SELECT 'it''s;\n\nfine' FROM t; bye", "SELECT 'it''s;\n\nfine' FROM t;"),
-        ("SELECT 1; DROP TABLE t;", "SELECT 1; DROP TABLE t;"),
-        ("SELECT 1; DROP TABLE t", "SELECT 1; DROP TABLE t"),
-        ("SELECT 1;\n\nThat was it; enjoy.", "SELECT 1;"),
-        ("UPDATE t SET a = 1 WHERE b = 2;", "UPDATE t SET a = 1 WHERE b = 2;"),
-        ("I do not know.", ""),
-        ("You could selectively update things.", ""),
-        ("```python\nprint(1)\n```", ""),
-        ("", ""),
-    ],
-)
-def test_extracts_sql_and_nothing_else(reply: str, sql: str) -> None:
-    assert sql_text.extract_sql(reply) == sql
-
-
-def test_schema_repeated_from_the_prompt_is_no_answer() -> None:
-    asked = "Write a query.\n\nSchema:\nCREATE TABLE t (a INT);\n\nQuestion: how many?"
-    reply = "CREATE TABLE t\n  (a INT);\nSELECT COUNT(*) FROM t;"
-    assert sql_text.extract_sql(reply, asked) == "SELECT COUNT(*) FROM t;"
-    assert sql_text.extract_sql("CREATE TABLE t (a INT);", asked) == ""
-    assert sql_text.extract_sql("Schema:\nCREATE TABLE t (a IN", asked) == ""
-    assert sql_text.extract_sql("CREATE TABLE u (a INT);", asked) == "CREATE TABLE u (a INT);"
-
-
-@given(st.text(max_size=80))
-def test_extraction_is_a_part_of_the_reply_and_settled(reply: str) -> None:
-    sql = sql_text.extract_sql(reply)
-    assert sql in reply
-    assert sql_text.extract_sql(sql) == sql
+# --- Reading SQL --------------------------------------------------------------------------------
 
 
 def test_normal_sql_sees_through_spelling_only() -> None:

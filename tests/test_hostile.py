@@ -35,6 +35,7 @@ from gemma_lora import (
     gguf_models,
     models,
     prompts,
+    replies,
     sandbox,
     sources,
     splits,
@@ -139,7 +140,7 @@ def test_a_models_answer_is_read_without_a_traceback_or_noise(capfd: Any) -> Non
         sql_text.normal_sql(sql)
         sql_text.order_columns(f"{sql} ORDER BY 1", ["a"])
         verdicts.context_tables(sql)
-        assert isinstance(sql_text.extract_sql(sql), str)
+        assert isinstance(replies.extract_sql(sql), str)
     assert capfd.readouterr().err == ""
 
 
