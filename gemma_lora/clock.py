@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 NOW = "2025-01-01 12:00:00"
+MAX_BYTES = 1_000_000  # of one randomblob
 # Functions whose time argument comes behind others: how many stand before it.
 TIME_FUNCTIONS = {
     "date": 0, "time": 0, "datetime": 0, "julianday": 0, "unixepoch": 0, "strftime": 1,
@@ -38,10 +39,20 @@ def stop_clock(connection: sqlite3.Connection, builtin: sqlite3.Connection) -> N
 
         return call
 
-    for name, before in TIME_FUNCTIONS.items():
-        connection.create_function(name, -1, wrap(name, before), deterministic=True)
+    there = {name for (name,) in builtin.execute("SELECT name FROM pragma_function_list")}
+    for name in there & TIME_FUNCTIONS.keys():  # an older SQLite has fewer
+        call = wrap(name, TIME_FUNCTIONS[name])
+        connection.create_function(name, -1, call, deterministic=True)
     for name, value in KEYWORDS.items():
         connection.create_function(name, 0, lambda value=value: value, deterministic=True)
     dice = random.Random(NOW)
+
+    def random_bytes(count: Any) -> bytes:
+        return dice.randbytes(max(1, min(int(count), MAX_BYTES)) if _is_number(count) else 1)
+
     connection.create_function("random", 0, lambda: dice.getrandbits(64) - 2**63)
-    connection.create_function("randomblob", 1, lambda n: dice.randbytes(max(1, min(n, 10**6))))
+    connection.create_function("randomblob", 1, random_bytes)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e18

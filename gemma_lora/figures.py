@@ -6,16 +6,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NotRequired, TypedDict
 
 from gemma_lora.cli import optional
 from gemma_lora.statistics import (
     CONFIDENCE,
+    FEW_PAIRS,
     Figure,
     average,
-    bootstrap_mean,
     mcnemar,
+    paired_sum,
     proportion,
     rows_needed,
 )
@@ -104,11 +105,11 @@ class Comparison(TypedDict):
     n: int
     difference: float | None
     n_needed: int | None  # rows that would show a difference of this size
-    verdict: str  # "better" | "worse" | "no difference"
+    verdict: str  # "better" | "worse" | "no difference" | "too few" (of instruction rows)
     sentence: str
     wins: NotRequired[int]
     losses: NotRequired[int]
-    p_value: NotRequired[float | None]  # exact McNemar
+    p_value: NotRequired[float | None]  # exact McNemar, or sign flips of losses
     ci: NotRequired[list[float] | None]
 
 
@@ -321,30 +322,41 @@ def verdict(difference: float | None, shown: bool) -> str:
 
 
 def compare_losses(samples: Sequence[Sample], subject: str, base: str) -> Comparison | None:
-    """Paired comparison on the reference's loss per token; None without references."""
-    gains = []
+    """Paired comparison on the references' loss per token; None without references.
+
+    Weighted by tokens, as perplexity is, so that both have the same sign.
+    """
+    gains, tokens = [], []
     for sample in samples:
-        tuned, other = (sample["outputs"][name]["nll"] for name in (subject, base))
-        if tuned is not None and other is not None and (tokens := sample["reference_tokens"]):
-            gains.append((other - tuned) / tokens)
+        ours, other = (sample["outputs"][name]["nll"] for name in (subject, base))
+        if ours is not None and other is not None and (count := sample["reference_tokens"]):
+            gains.append(other - ours)
+            tokens.append(count)
     if not gains:
         return None
-    gain, ci = fmean(gains), bootstrap_mean(gains)
-    word = verdict(gain, ci is not None and (ci[0] > 0 or ci[1] < 0))
+    n, mean_tokens = len(gains), fmean(tokens)
+    gain, test = fmean(gains) / mean_tokens, paired_sum(gains)
+    ci = [end / mean_tokens for end in test.ci] if test.ci else None
+    word = verdict(gain, test.shown) if n >= FEW_PAIRS else "too few"
     n_needed = None
-    if word == "no difference" and gain and len(gains) > 1:
-        spread = math.sqrt(sum((g - gain) ** 2 for g in gains) / (len(gains) - 1))
-        n_needed = math.ceil(((1.96 + 0.84) * spread / gain) ** 2)
+    if word == "no difference" and gain:
+        n_needed = math.ceil(((1.96 + 0.84) * stdev(gains) / fmean(gains)) ** 2)
     interval = f", 95% interval {ci[0]:+.3f} to {ci[1]:+.3f}" if ci else ""
-    size = f"{gain:+.3f} nats a token less loss on the reference at n = {len(gains)}{interval}"
-    if word == "no difference":
+    size = f"{gain:+.3f} nats a token less loss on the reference at n = {n}{interval}"
+    if word == "too few":
+        sentence = (
+            f"Too few rows to say whether {subject} is better or worse than {base}: {size}; "
+            f"{FEW_PAIRS} or more are needed."
+        )
+    elif word == "no difference":
         more = f"; about {n_needed:,} rows would be needed for one this size" if n_needed else ""
+        more = more if ci else "; whether that is chance needs scipy"
         sentence = f"No difference between {subject} and {base} can be shown: {size}{more}."
     else:
         sentence = f"{capital(subject)} is {word} than {base}: {size}."
     return {
-        "against": base, "metric": "nll_per_token", "n": len(gains), "difference": gain, "ci": ci,
-        "n_needed": n_needed, "verdict": word, "sentence": sentence,
+        "against": base, "metric": "nll_per_token", "n": n, "difference": gain, "ci": ci,
+        "p_value": test.p_value, "n_needed": n_needed, "verdict": word, "sentence": sentence,
     }  # fmt: skip
 
 

@@ -403,6 +403,17 @@ def test_bad_calls_of_a_still_clock_are_null(worker: sandbox.SqlWorker) -> None:
     ]
 
 
+def test_a_still_clock_adds_no_function_and_its_dice_take_anything(
+    worker: sandbox.SqlWorker,
+) -> None:
+    sql = "SELECT timediff('now', '2024-01-01')"
+    with sandbox.SqlWorker() as moving:
+        assert worker.run(None, sql).status == moving.run(None, sql).status
+    blobs = "SELECT length(randomblob('x')), length(randomblob(NULL)), length(randomblob(3.9))"
+    assert worker.run(None, f"{blobs}, length(randomblob(1e15))").rows == [(1, 1, 3, 1_000_000)]
+    assert worker.run(None, "SELECT random()").rows == worker.run(None, "SELECT random()").rows
+
+
 def test_a_key_of_infinity_is_a_key(worker: sandbox.SqlWorker) -> None:
     context = """CREATE TABLE t (k REAL PRIMARY KEY, v TEXT);
     INSERT INTO t VALUES (9e999, 'a'), (-9e999, 'b'), (1, 'c');"""

@@ -386,6 +386,80 @@ def test_bootstrap_is_seeded_and_within_the_data(numbers: list[float]) -> None:
     assert min(numbers) - 1e-9 <= interval[0] <= interval[1] <= max(numbers) + 1e-9
 
 
+def test_too_few_pairs_say_nothing() -> None:
+    for n in range(1, statistics.FEW_PAIRS):
+        assert statistics.paired_sum([5.0] * n) == (None, None, False)
+    least = statistics.paired_sum([5.0, 5.1, 4.9, 5.0, 5.2, 5.0])
+    assert least.p_value == 2 / 2**6 and least.shown
+    assert statistics.paired_sum([0.0] * 8).shown is False
+
+
+@given(st.lists(st.floats(-50, 50, width=16), min_size=6, max_size=11))
+@settings(max_examples=25)
+def test_sign_flips_know_no_side_and_no_order(numbers: list[float]) -> None:
+    test = statistics.paired_sum(numbers)
+    other = statistics.paired_sum([-x for x in numbers[::-1]])
+    assert test.p_value == other.p_value and test.shown == other.shown
+    assert test.p_value is not None and 2 / 2 ** len(numbers) <= test.p_value <= 1
+    if test.shown:
+        assert test.ci and (test.ci[0] > 0 or test.ci[1] < 0)
+
+
+@pytest.mark.parametrize("shape", ["normal", "skewed", "very skewed"])
+def test_a_difference_that_is_not_there_is_claimed_in_5_percent(shape: str) -> None:
+    import numpy as np
+    from simulate_verdict import draw_rows
+
+    draws = np.random.default_rng(1)
+    for n in (2, 5, 6, 10, 12):
+        claims = sum(statistics.paired_sum(draw_rows(shape, n, draws)[0]).shown for _ in range(400))
+        assert claims <= 28, n  # more than 28 of 400 at 5% or less: once in 50 runs at most
+
+
+def text_samples(gains: list[float], tokens: list[int]) -> list[dict[str, Any]]:
+    """Instruction rows whose references cost the base so much more than the fine-tuned model."""
+    common = {
+        "finish_reason": "stop", "generation_tokens": 3, "rouge_l": 0.1, "chrf": 1.0,
+        "length_ratio": 1.0, "repetition_rate": 0.0,
+    }  # fmt: skip
+    return [
+        {
+            "type": "alpaca", "context": None, "reference_tokens": count, "question": "q",
+            "outputs": {
+                "base": common | {"nll": 500.0 + gain}, TUNED: common | {"nll": 500.0},
+            },
+        }
+        for gain, count in zip(gains, tokens, strict=True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([9.0, 8.0, 9.0, 7.0, 8.0, 9.0, 8.0], "better"),
+        ([-9.0, -8.0, -9.0, -7.0, -8.0, -9.0, -8.0], "worse"),
+        ([9.0, -8.0, 9.0, -7.0, 8.0, -9.0, 8.0], "no difference"),
+        ([9.0, 8.0, 9.0, 8.0, 9.0], "too few"),
+        ([9.0], "too few"),
+    ],
+)
+def test_the_verdict_on_losses(gains: list[float], said: str) -> None:
+    (paired,) = summarize(text_samples(gains, [40] * len(gains)))["paired"]
+    assert paired["verdict"] == said and f"n = {len(gains)}" in paired["sentence"]
+    assert paired["sentence"].startswith("Too few") == (said == "too few")
+
+
+def test_the_verdict_on_losses_and_perplexity_have_one_sign() -> None:
+    gains = [1.0] * 9 + [-30.0]  # per row a gain, per token a loss
+    summary = summarize(text_samples(gains, [2] * 9 + [300]))
+    (paired,) = summary["paired"]
+    perplexity = {
+        name: figures["perplexity"]["value"] for name, figures in summary["models"].items()
+    }
+    assert paired["difference"] < 0 and perplexity[TUNED] > perplexity["base"]
+    assert paired["difference"] == pytest.approx(math.log(perplexity["base"] / perplexity[TUNED]))
+
+
 @given(st.text(max_size=60))
 def test_text_metrics_are_bounded(text: str) -> None:
     assert 0 <= repetition_rate(text) < 1
