@@ -158,11 +158,12 @@ class _Guard:
         return ("too_large" if large else "error"), message
 
 
-def _open(guard: _Guard) -> sqlite3.Connection:
+def _open(guard: _Guard, reverse: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     connection.text_factory = _as_text
     for limit, value in _LIMITS.items():
         connection.setlimit(limit, value)
+    connection.execute(f"PRAGMA reverse_unordered_selects={int(reverse)}")
     connection.executescript(_SETTINGS)  # PRAGMA works only until the authorizer is there
     connection.set_authorizer(guard.authorize)
     connection.set_progress_handler(guard.progress, 4000)
@@ -211,7 +212,7 @@ def _arm(seconds: float) -> None:
 
 
 def _execute(
-    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int
+    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int, reverse: bool = False
 ) -> WorkerReply:
     start, guard, kind = time.perf_counter(), _Guard(timeout_sec, max_bytes), "other"
     rows: list[tuple[Any, ...]] = []
@@ -220,7 +221,7 @@ def _execute(
     try:
         _arm(max(timeout_sec, 0.001))
         kind = statement_kind(sql)
-        with contextlib.closing(_open(guard)) as connection:
+        with contextlib.closing(_open(guard, reverse)) as connection:
             connection.executescript(context)
             guard.stage = "query"
             if kind == "other" and is_empty_statement(sql):
@@ -241,10 +242,10 @@ def _execute(
 
 
 def _execute_translated(
-    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int
+    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int, reverse: bool = False
 ) -> WorkerReply:
     """As _execute; text that SQLite cannot read is tried again as sqlglot translates it."""
-    first = result = _execute(context, sql, timeout_sec, max_rows, max_bytes)
+    first = result = _execute(context, sql, timeout_sec, max_rows, max_bytes, reverse)
     used = context
     if _is_foreign(first) and first.stage == "context":
         for used in _readings(context):
@@ -292,8 +293,8 @@ def _worker_main(pipe: Connection, translate: bool) -> None:
         pipe.send(answers)
         while True:
             jobs, sent_at = pipe.recv(), time.monotonic()
-            for number, (context, sql, timeout_sec, max_rows) in enumerate(jobs, start=1):
-                answers.append(execute(context, sql, timeout_sec, max_rows, max_bytes))
+            for number, (context, sql, timeout_sec, max_rows, reverse) in enumerate(jobs, start=1):
+                answers.append(execute(context, sql, timeout_sec, max_rows, max_bytes, reverse))
                 large = answers[-1].status == "too_large"
                 if number == len(jobs) or large or time.monotonic() - sent_at > ANSWER_SEC:
                     _arm(0)
