@@ -31,6 +31,7 @@ from gemma_lora.chat import Chat, ChatSettings, converse, use_db, use_schema
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.device import prepare_process
 from gemma_lora.figures import (
+    EVALUATION_FORMAT,
     TUNED,
     EvaluationRecord,
     EvaluationReport,
@@ -332,6 +333,7 @@ def sql_scores(
         "excluded": gold.excluded,
         "empty_gold": gold.empty,
         "gold_rows": first_rows(gold.result.rows) if gold.result else None,
+        "suite": gold.suite.facts if gold.suite else None,
         "outputs": outputs,
     }
 
@@ -371,9 +373,9 @@ def forgetting_samples(
 
 
 def evaluation_record(
-    tuned: Finetuned, config: EvaluationConfig, n: int, speed: dict[str, Speed]
+    tuned: Finetuned, config: EvaluationConfig, n: int, speed: dict[str, Speed], weights: str
 ) -> EvaluationRecord:
-    """With what a run was made: everything that is not computed from its samples."""
+    """With what a run was made; `weights` is the sha256 of the adapter file that was loaded."""
     from importlib import metadata
 
     import mlx.core as mx
@@ -393,7 +395,7 @@ def evaluation_record(
         "settings": jsonable(asdict(config)),
         "shots_as": "earlier turns of the chat, drawn from train.jsonl" if config.shots else None,
         "data_sha256": sha256_of(path),
-        "adapter": {k: adapter[k] for k in keys.split() if k in adapter},
+        "adapter": {k: adapter[k] for k in keys.split() if k in adapter} | {"sha256": weights},
         "number_tolerance": {"relative": REL_TOL, "absolute": ABS_TOL},
         "versions": versions,
         "device": str(mx.default_device()),
@@ -438,6 +440,7 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     For the default prompts nothing is written and "summary" is None.
     """
     tuned = load_finetuned(config.adapter_path, config.model)
+    weights = sha256_of(config.adapter_path / "adapters.safetensors")
     folder = config.output_dir or config.adapter_path
     if config.rows_from:
         require_writable(folder)
@@ -451,8 +454,10 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
         show_report(title, None, samples, len(samples))
         return {"summary": None, "samples": samples}
     summary = summarize(samples)
-    record = evaluation_record(tuned, config, len(rows), speed)
-    report: EvaluationReport = {"summary": summary, "run": record}
+    record = evaluation_record(tuned, config, len(rows), speed, weights)
+    report: EvaluationReport = {
+        "format": EVALUATION_FORMAT, "summary": summary, "run": record,
+    }  # fmt: skip
     show_report(title, summary, samples, config.examples)
     ranked = sorted(samples, key=rank_sample)[: config.examples]
     text = evaluation_markdown(f"Evaluation: {title}", summary, ranked)

@@ -19,9 +19,11 @@ from gemma_lora.statistics import (
     proportion,
     rows_needed,
 )
+from gemma_lora.suites import SuiteFacts
 from gemma_lora.verdicts import BAD_CONTEXT
 
 TUNED = "fine-tuned"
+EVALUATION_FORMAT = 2  # of evaluation.json; 1 had no test suites
 
 
 class TextScores(TypedDict):
@@ -47,7 +49,7 @@ class Output(TypedDict, total=False):
     executes: bool
     exact_match: bool
     match: bool
-    strict_match: bool | None
+    suite_match: bool | None
     error: str | None
     rows: list[list[Any]] | None
     nll: float | None
@@ -68,10 +70,11 @@ class Sample(TypedDict, total=False):
     context: str | None
     prompt: str
     gold: str
-    kind: str  # these four of SQL rows
+    kind: str  # these five of SQL rows
     excluded: str | None
     empty_gold: bool
     gold_rows: list[list[Any]] | None
+    suite: SuiteFacts | None
     reference_tokens: int | None  # of instruction rows
     outputs: dict[str, Output]  # by model
     set: str  # "main" or "forgetting", when there are two
@@ -84,7 +87,8 @@ class ModelFigures(TypedDict, total=False):
     executes_rate: Figure
     exact_match: Figure
     execution_accuracy: Figure
-    execution_accuracy_strict: Figure
+    test_suite_accuracy: Figure  # on the same rows as execution_accuracy
+    without_suite: dict[str, int]  # {"n", "matches"}
     empty_results: dict[str, int]  # {"n", "matches"}
     errors: dict[str, int]
     perplexity: Figure
@@ -144,7 +148,7 @@ class EvaluationRecord(TypedDict):
     settings: dict[str, Any]  # of EvaluationConfig, paths as text
     shots_as: str | None
     data_sha256: str
-    adapter: dict[str, Any]  # from adapter_config.json
+    adapter: dict[str, Any]  # from adapter_config.json, and the sha256 of its weights
     number_tolerance: dict[str, float]
     versions: dict[str, str]
     device: str
@@ -155,6 +159,7 @@ class EvaluationRecord(TypedDict):
 class EvaluationReport(TypedDict):
     """evaluation.json; of the default prompts only the samples, and no summary."""
 
+    format: NotRequired[int]  # EVALUATION_FORMAT of what wrote it
     summary: Summary | None
     run: NotRequired[EvaluationRecord]
     forgetting: NotRequired[Summary]
@@ -187,8 +192,11 @@ def summarize(samples: Sequence[Sample]) -> Summary:
     """Every figure of a run from its rows alone, as evaluation_samples.jsonl holds them."""
     kind = samples[0]["type"]
     names = list(samples[0]["outputs"])
-    scored = [s for s in samples if headline_counts(s)]
-    metric = "perplexity" if kind == "alpaca" else "execution_accuracy"
+    metric, scored = "perplexity", []
+    if kind == "sql":
+        scored = judged_rows(samples)
+        suited = any(s.get("suite") for s in scored)
+        metric = "test_suite_accuracy" if suited else "execution_accuracy"
     if kind == "sql" and not any(s["context"] for s in samples):
         metric, scored = "exact_match", list(samples)
     figures = {
@@ -212,13 +220,21 @@ def summarize(samples: Sequence[Sample]) -> Summary:
 
 
 def headline_counts(sample: Sample) -> bool:
-    """Whether a SQL row counts for execution accuracy: a gold that runs and shows something."""
+    """Whether execution can judge a SQL row: a gold that runs and shows something."""
     return sample["type"] == "sql" and not sample["excluded"] and not sample["empty_gold"]
+
+
+def judged_rows(samples: Sequence[Sample]) -> list[Sample]:
+    """The rows that accuracy counts: those with a suite, or all that run when none has one."""
+    scored = [s for s in samples if headline_counts(s)]
+    return [s for s in scored if s.get("suite")] or scored
 
 
 def hit(sample: Sample, name: str, metric: str) -> bool:
     """Whether a model got a row right."""
     out = sample["outputs"][name]
+    if metric == "test_suite_accuracy":
+        return bool(out["suite_match"])
     return bool(out["exact_match"] if metric == "exact_match" else out["match"])
 
 
@@ -234,17 +250,24 @@ def sql_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
     """One model's figures on SQL rows."""
     outputs = [s["outputs"][name] for s in samples]
     loaded = [s["outputs"][name] for s in samples if s["context"] and s["excluded"] != BAD_CONTEXT]
-    scored = [s["outputs"][name] for s in samples if headline_counts(s)]
-    strict = [o for o in scored if o["strict_match"] is not None]
+    rows = judged_rows(samples)
+    judged = [s["outputs"][name] for s in rows]
+    suited = [s["outputs"][name] for s in rows if s.get("suite")]
+    apart = [s["outputs"][name] for s in samples if headline_counts(s) and not s.get("suite")]
+    apart = apart if suited else []
+    errors = Counter(o["error"] for o in judged if o["error"])
+    if lucky := sum(o["match"] and not o["suite_match"] for o in suited):
+        errors["right on its own database only"] = lucky
     empty = [s["outputs"][name] for s in samples if not s["excluded"] and s["empty_gold"]]
     return {
         "valid_sql_rate": proportion(o["valid_sql"] for o in outputs if o["valid_sql"] is not None),
         "executes_rate": proportion(o["executes"] for o in loaded),
         "exact_match": proportion(o["exact_match"] for o in outputs),
-        "execution_accuracy": proportion(o["match"] for o in scored),
-        "execution_accuracy_strict": proportion(bool(o["strict_match"]) for o in strict),
+        "execution_accuracy": proportion(o["match"] for o in judged),
+        "test_suite_accuracy": proportion(bool(o["suite_match"]) for o in suited),
+        "without_suite": {"n": len(apart), "matches": sum(o["match"] for o in apart)},
         "empty_results": {"n": len(empty), "matches": sum(o["match"] for o in empty)},
-        "errors": dict(Counter(o["error"] for o in scored if o["error"]).most_common()),
+        "errors": dict(errors.most_common()),
         **shared_figures(outputs),
     }
 
