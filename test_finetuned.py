@@ -53,6 +53,7 @@ from gemma_lora.database_scoring import (
 )
 from gemma_lora.device import prepare_process
 from gemma_lora.figures import (
+    EVALUATION_FORMAT,
     TUNED,
     EvaluationRecord,
     EvaluationReport,
@@ -60,7 +61,6 @@ from gemma_lora.figures import (
     Sample,
     Speed,
     Summary,
-    score_text,
     summarize,
 )
 from gemma_lora.files import (
@@ -77,6 +77,7 @@ from gemma_lora.prompts import render_chat
 from gemma_lora.report import evaluation_markdown, make_console, ranked_samples, show_report
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row, read_split
+from gemma_lora.text_scores import score_text
 from gemma_lora.verdicts import first_rows, prepare_gold, score_sql
 
 DEFAULT_SPLIT = "test"
@@ -409,6 +410,7 @@ def sql_scores(
         "excluded": gold.excluded,
         "empty_gold": gold.empty,
         "gold_rows": first_rows(gold.result.rows) if gold.result else None,
+        "suite": gold.suite.facts if gold.suite else None,
         "outputs": outputs,
     }
 
@@ -450,9 +452,9 @@ def forgetting_samples(
 
 
 def evaluation_record(
-    tuned: Finetuned, config: EvaluationConfig, n: int, speed: dict[str, Speed]
+    tuned: Finetuned, config: EvaluationConfig, n: int, speed: dict[str, Speed], weights: str
 ) -> EvaluationRecord:
-    """With what a run was made: everything that is not computed from its samples."""
+    """With what a run was made; `weights` is the sha256 of the adapter file that was loaded."""
     import mlx.core as mx
 
     path = config.questions or config.data / f"{config.rows_from}.jsonl"
@@ -466,7 +468,7 @@ def evaluation_record(
         "settings": jsonable(asdict(config)),
         "shots_as": "earlier turns of the chat, drawn from train.jsonl" if config.shots else None,
         "data_sha256": sha256_of(path),
-        "adapter": {k: adapter[k] for k in keys.split() if k in adapter},
+        "adapter": {k: adapter[k] for k in keys.split() if k in adapter} | {"sha256": weights},
         "number_tolerance": {"relative": REL_TOL, "absolute": ABS_TOL},
         "versions": package_versions(),
         "device": str(mx.default_device()),
@@ -525,6 +527,7 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     For the default prompts nothing is written and "summary" is None.
     """
     tuned = load_finetuned(config.adapter_path, config.model)
+    weights = sha256_of(config.adapter_path / "adapters.safetensors")
     folder = config.output_dir or config.adapter_path
     if config.scored:
         require_writable(folder)
@@ -538,8 +541,10 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
         show_report(title, None, samples, len(samples))
         return {"summary": None, "samples": samples}
     summary = summarize(samples)
-    record = evaluation_record(tuned, config, len(rows), speed)
-    report: EvaluationReport = {"summary": summary, "run": record}
+    record = evaluation_record(tuned, config, len(rows), speed, weights)
+    report: EvaluationReport = {
+        "format": EVALUATION_FORMAT, "summary": summary, "run": record,
+    }  # fmt: skip
     show_report(title, summary, samples, config.examples)
     ranked = ranked_samples(samples, summary)[: config.examples]
     text = evaluation_markdown(f"Evaluation: {title}", summary, ranked)

@@ -144,6 +144,8 @@ def figure_cells(result: BenchmarkResult) -> tuple[list[str], list[list[str]]]:
     if quality := result["quality"]:
         add("validation loss", (f"{quality['val_loss'][n]:.3f}" for n in names))
         models = quality["evaluation"]["models"]
+        suite = [models[n].get("test_suite_accuracy") for n in names]
+        add("test suite", (share_text(a) for a in suite))
         accuracy = [models[n].get("execution_accuracy") for n in names]
         add("exec. accuracy", (share_text(a) for a in accuracy))
     return ["", *names], lines
@@ -284,14 +286,14 @@ def plot_panels(result: BenchmarkResult) -> list[tuple[str, str, list[tuple[floa
         losses = [(quality["val_loss"][n], 0.0) for n in names]
         panels.append((f"validation loss, n = {quality['n']}", "nats per token", losses))
         models = [quality["evaluation"]["models"][n] for n in names]
-        shares = [m["execution_accuracy"] for m in models if "execution_accuracy" in m]
+        shares = [m["test_suite_accuracy"] for m in models if "test_suite_accuracy" in m]
         bars = [
             (100 * a["value"], accuracy_error(a["value"], a["ci"]))
             for a in shares
             if a["value"] is not None
         ]
         if len(bars) == len(names):
-            panels.append((f"execution accuracy, n = {shares[0]['n']}", "%", bars))
+            panels.append((f"test-suite accuracy, n = {shares[0]['n']}", "%", bars))
     return panels
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from gemma_lora.adapters import HUB_ID, AdapterConfig, hub_model
 from gemma_lora.benchmark_report import BenchmarkResult, Quality, benchmark_markdown
 from gemma_lora.cli import UserError
-from gemma_lora.figures import TUNED, EvaluationReport, Summary
+from gemma_lora.figures import EVALUATION_FORMAT, TUNED, EvaluationReport, Summary
+from gemma_lora.files import sha256_of
 from gemma_lora.prompts import BOS, render_prompt, sql_prompt
 from gemma_lora.report import (
     SQL_COLUMNS,
@@ -34,14 +36,25 @@ CARD_WORDS = {
 CARD_MARK = "<!-- written by benchmark.py; without this line the file is left alone -->"
 
 
-def read_evaluation(folder: Path, config: AdapterConfig) -> EvaluationReport | None:
-    """evaluation.json when it is there and was made with this very adapter."""
+def read_evaluation(folder: Path) -> tuple[EvaluationReport | None, str | None]:
+    """(evaluation.json of the folder's very adapter, in words why the one there is left out)."""
+    path, again = folder / "evaluation.json", "left out; run test_finetuned.py again"
     try:
-        report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        same = report["run"]["adapter"].get("best_val_loss") == config.get("best_val_loss")
-        return report if same and report["summary"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError) as error:
+        return None, f"{path} cannot be read ({error}): {again}"
+    found = report.get("format", 1) if isinstance(report, dict) else "unknown"
+    if found != EVALUATION_FORMAT:
+        return None, f"{path} has format {found}, not {EVALUATION_FORMAT}: {again}"
+    try:
+        same = report["run"]["adapter"]["sha256"] == sha256_of(folder / "adapters.safetensors")
+        if same and report["summary"]["models"]:
+            return report, None
+    except (KeyError, TypeError):
+        return None, f"{path} is damaged: {again}"
+    return None, f"{path} was made with other weights than adapters.safetensors: {again}"
 
 
 class CardScores(NamedTuple):
@@ -76,7 +89,10 @@ def card_metrics(
         "dataset_name": source or f"{kind} rows prepared by dataset.py",
     }
     figures = cast("dict[str, Figure]", scores.summary["models"].get(TUNED, {}))
-    keys = ("execution_accuracy", "exact_match", "valid_sql_rate", "perplexity", "rouge_l")
+    keys = (
+        "test_suite_accuracy", "execution_accuracy", "exact_match", "valid_sql_rate", "perplexity",
+        "rouge_l",
+    )  # fmt: skip
     columns = {**SQL_COLUMNS, **TEXT_COLUMNS}
     found = [
         EvalResult(
@@ -208,7 +224,10 @@ def make_card(
     assert quality is not None, "only a comparison measures quality"
     name = manifest["source"]["name"] if "source" in manifest else ""
     source = name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
-    scores = card_scores(quality, read_evaluation(folder, config))
+    scored, left_out = read_evaluation(folder)
+    if left_out:
+        print(left_out, file=sys.stderr)
+    scores = card_scores(quality, scored)
     sql = config["dataset_type"] == "sql"
     data = ModelCardData(
         model_name=f"{(base or 'gemma-3').split('/')[-1]}-{config['dataset_type']}",

@@ -175,12 +175,13 @@ class _Guard:
         return ("too_large" if large else "error"), message
 
 
-def _open(guard: _Guard, builtin: sqlite3.Connection | None) -> sqlite3.Connection:
+def _open(guard: _Guard, reverse: bool, builtin: sqlite3.Connection | None) -> sqlite3.Connection:
     """A confined connection; with `builtin`, whose functions ours call, its clock stands still."""
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     connection.text_factory = _as_text
     for limit, value in _LIMITS.items():
         connection.setlimit(limit, value)
+    connection.execute(f"PRAGMA reverse_unordered_selects={int(reverse)}")
     connection.executescript(_SETTINGS)  # PRAGMA works only until the authorizer is there
     if builtin:
         connection.execute("PRAGMA trusted_schema=ON")  # its views and defaults call our functions
@@ -273,6 +274,7 @@ def _execute(
     timeout_sec: float,
     max_rows: int,
     max_bytes: int,
+    reverse: bool = False,
     builtin: sqlite3.Connection | None = None,
 ) -> WorkerReply:
     """Answer one job; `builtin` is there when the clock must stand still."""
@@ -284,7 +286,7 @@ def _execute(
         _arm(max(timeout_sec, 0.001))
         kind = statement_kind(sql)
         still = builtin if uses_clock(context) or uses_clock(sql) else None
-        with contextlib.closing(_open(guard, still)) as connection:
+        with contextlib.closing(_open(guard, reverse, still)) as connection:
             connection.executescript(context)
             guard.stage = "query"
             if kind == "other" and is_empty_statement(sql):
@@ -306,10 +308,10 @@ def _execute(
 
 
 def _execute_translated(
-    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int
+    context: str, sql: str, timeout_sec: float, max_rows: int, max_bytes: int, reverse: bool = False
 ) -> WorkerReply:
     """As _execute; text that SQLite cannot read is tried again as sqlglot translates it."""
-    first = result = _execute(context, sql, timeout_sec, max_rows, max_bytes)
+    first = result = _execute(context, sql, timeout_sec, max_rows, max_bytes, reverse)
     used = context
     if _is_foreign(first) and first.stage == "context":
         for used in _readings(context):
@@ -358,8 +360,8 @@ def _worker_main(pipe: Connection, translate: bool, still: bool = False) -> None
         pipe.send(answers)
         while True:
             jobs, sent_at = pipe.recv(), time.monotonic()
-            for number, (context, sql, timeout_sec, max_rows) in enumerate(jobs, start=1):
-                answers.append(execute(context, sql, timeout_sec, max_rows, max_bytes))
+            for number, (context, sql, timeout_sec, max_rows, reverse) in enumerate(jobs, start=1):
+                answers.append(execute(context, sql, timeout_sec, max_rows, max_bytes, reverse))
                 large = answers[-1].status == "too_large"
                 if number == len(jobs) or large or time.monotonic() - sent_at > ANSWER_SEC:
                     _arm(0)

@@ -1,15 +1,13 @@
-"""From judged samples to figures: scores of text, shares, paired comparisons, the verdict."""
+"""From judged samples to figures: shares, paired comparisons, the verdict."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any, NotRequired, TypedDict
 
-from gemma_lora.cli import optional
 from gemma_lora.statistics import (
     CONFIDENCE,
     FEW_PAIRS,
@@ -20,19 +18,11 @@ from gemma_lora.statistics import (
     proportion,
     rows_needed,
 )
+from gemma_lora.suites import SuiteFacts
 from gemma_lora.verdicts import BAD_CONTEXT
 
 TUNED = "fine-tuned"
-
-
-class TextScores(TypedDict):
-    """What is measured of one reply to an instruction; None where a reference is missing."""
-
-    nll: float | None  # summed loss of the reference, in nats
-    rouge_l: float | None  # 0 to 1
-    chrf: float | None  # 0 to 100
-    length_ratio: float | None  # words over the reference's words
-    repetition_rate: float
+EVALUATION_FORMAT = 2  # of evaluation.json; 1 had no test suites
 
 
 class Output(TypedDict, total=False):
@@ -48,7 +38,7 @@ class Output(TypedDict, total=False):
     executes: bool
     exact_match: bool
     match: bool
-    strict_match: bool | None
+    suite_match: bool | None
     error: str | None
     rows: list[list[Any]] | None
     nll: float | None
@@ -69,10 +59,11 @@ class Sample(TypedDict, total=False):
     context: str | None
     prompt: str
     gold: str
-    kind: str  # these four of SQL rows
+    kind: str  # these five of SQL rows
     excluded: str | None
     empty_gold: bool
     gold_rows: list[list[Any]] | None
+    suite: SuiteFacts | None
     reference_tokens: int | None  # of instruction rows
     outputs: dict[str, Output]  # by model
     set: str  # "main" or "forgetting", when there are two
@@ -85,7 +76,8 @@ class ModelFigures(TypedDict, total=False):
     executes_rate: Figure
     exact_match: Figure
     execution_accuracy: Figure
-    execution_accuracy_strict: Figure
+    test_suite_accuracy: Figure  # on the same rows as execution_accuracy
+    without_suite: dict[str, int]  # {"n", "matches"}
     empty_results: dict[str, int]  # {"n", "matches"}
     errors: dict[str, int]
     perplexity: Figure
@@ -146,7 +138,7 @@ class EvaluationRecord(TypedDict):
     settings: dict[str, Any]  # of EvaluationConfig, paths as text
     shots_as: str | None
     data_sha256: str
-    adapter: dict[str, Any]  # from adapter_config.json
+    adapter: dict[str, Any]  # from adapter_config.json, and the sha256 of its weights
     number_tolerance: dict[str, float]
     versions: dict[str, str]
     device: str
@@ -157,32 +149,11 @@ class EvaluationRecord(TypedDict):
 class EvaluationReport(TypedDict):
     """evaluation.json; of the default prompts only the samples, and no summary."""
 
+    format: NotRequired[int]  # EVALUATION_FORMAT of what wrote it
     summary: Summary | None
     run: NotRequired[EvaluationRecord]
     forgetting: NotRequired[Summary]
     samples: NotRequired[list[Sample]]
-
-
-def rouge_l(reference: str, text: str) -> float | None:
-    """ROUGE-L F1 (0 to 1) over lower-cased words; the subsequence is found by rapidfuzz."""
-    lcs = optional("rapidfuzz.distance", "rapidfuzz", "ROUGE-L")
-    if lcs is None:
-        return None
-    a, b = (re.findall(r"\w+", t.lower()) for t in (reference, text))
-    return 2 * lcs.LCSseq.similarity(a, b) / (len(a) + len(b)) if a and b else 0.0
-
-
-def chrf(reference: str, text: str) -> float | None:
-    """Sentence chrF (0 to 100) as sacrebleu computes it."""
-    sacrebleu = optional("sacrebleu", "sacrebleu", "chrF")
-    return float(sacrebleu.sentence_chrf(text, [reference]).score) if sacrebleu else None
-
-
-def repetition_rate(text: str) -> float:
-    """Share of the 4-word sequences that repeat an earlier one; 0 for shorter texts."""
-    words = text.split()
-    grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def summarize(samples: Sequence[Sample], subject: str | None = None) -> Summary:
@@ -192,8 +163,11 @@ def summarize(samples: Sequence[Sample], subject: str | None = None) -> Summary:
     """
     kind = samples[0]["type"]
     names = list(samples[0]["outputs"])
-    scored = [s for s in samples if headline_counts(s)]
-    metric = "perplexity" if kind == "alpaca" else "execution_accuracy"
+    metric, scored = "perplexity", []
+    if kind == "sql":
+        scored = judged_rows(samples)
+        suited = any(s.get("suite") for s in scored)
+        metric = "test_suite_accuracy" if suited else "execution_accuracy"
     if kind == "sql" and not any(s["context"] for s in samples):
         metric, scored = "exact_match", list(samples)
     figures = {
@@ -220,13 +194,21 @@ def summarize(samples: Sequence[Sample], subject: str | None = None) -> Summary:
 
 
 def headline_counts(sample: Sample) -> bool:
-    """Whether a SQL row counts for execution accuracy: a gold that runs and shows something."""
+    """Whether execution can judge a SQL row: a gold that runs and shows something."""
     return sample["type"] == "sql" and not sample["excluded"] and not sample["empty_gold"]
+
+
+def judged_rows(samples: Sequence[Sample]) -> list[Sample]:
+    """The rows that accuracy counts: those with a suite, or all that run when none has one."""
+    scored = [s for s in samples if headline_counts(s)]
+    return [s for s in scored if s.get("suite")] or scored
 
 
 def hit(sample: Sample, name: str, metric: str) -> bool:
     """Whether a model got a row right."""
     out = sample["outputs"][name]
+    if metric == "test_suite_accuracy":
+        return bool(out["suite_match"])
     return bool(out["exact_match"] if metric == "exact_match" else out["match"])
 
 
@@ -243,17 +225,24 @@ def sql_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
     """One model's figures on SQL rows."""
     outputs = [s["outputs"][name] for s in samples]
     loaded = [s["outputs"][name] for s in samples if s["context"] and s["excluded"] != BAD_CONTEXT]
-    scored = [s["outputs"][name] for s in samples if headline_counts(s)]
-    strict = [o for o in scored if o["strict_match"] is not None]
+    rows = judged_rows(samples)
+    judged = [s["outputs"][name] for s in rows]
+    suited = [s["outputs"][name] for s in rows if s.get("suite")]
+    apart = [s["outputs"][name] for s in samples if headline_counts(s) and not s.get("suite")]
+    apart = apart if suited else []
+    errors = Counter(o["error"] for o in judged if o["error"])
+    if lucky := sum(o["match"] and not o["suite_match"] for o in suited):
+        errors["right on its own database only"] = lucky
     empty = [s["outputs"][name] for s in samples if not s["excluded"] and s["empty_gold"]]
     return {
         "valid_sql_rate": proportion(o["valid_sql"] for o in outputs if o["valid_sql"] is not None),
         "executes_rate": proportion(o["executes"] for o in loaded),
         "exact_match": proportion(o["exact_match"] for o in outputs),
-        "execution_accuracy": proportion(o["match"] for o in scored),
-        "execution_accuracy_strict": proportion(bool(o["strict_match"]) for o in strict),
+        "execution_accuracy": proportion(o["match"] for o in judged),
+        "test_suite_accuracy": proportion(bool(o["suite_match"]) for o in suited),
+        "without_suite": {"n": len(apart), "matches": sum(o["match"] for o in apart)},
         "empty_results": {"n": len(empty), "matches": sum(o["match"] for o in empty)},
-        "errors": dict(Counter(o["error"] for o in scored if o["error"]).most_common()),
+        "errors": dict(errors.most_common()),
         **shared_figures(outputs),
     }
 
@@ -377,14 +366,3 @@ def breakdown(samples: Sequence[Sample], names: Sequence[str], metric: str) -> B
                     name: [sum(hit(s, name, metric) for s in rows), n] for name in names
                 }
     return found
-
-
-def score_text(reply: str, reference: str, loss: float | None) -> TextScores:
-    """One model's scores on one instruction row; without a reference only what needs none."""
-    return {
-        "nll": loss,
-        "rouge_l": rouge_l(reference, reply) if reference else None,
-        "chrf": chrf(reference, reply) if reference else None,
-        "length_ratio": len(reply.split()) / max(1, len(reference.split())) if reference else None,
-        "repetition_rate": repetition_rate(reply),
-    }

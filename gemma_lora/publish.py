@@ -22,7 +22,7 @@ from pathlib import Path
 from gemma_lora.adapters import AdapterConfig, read_adapter_config
 from gemma_lora.card import CARD_MARK, read_evaluation
 from gemma_lora.cli import UserError
-from gemma_lora.figures import TUNED
+from gemma_lora.figures import TUNED, Summary
 from gemma_lora.files import PARTIAL, JsonObject, partial_folder, sha256_of
 from gemma_lora.gguf_models import CHAT_TEMPLATE, GEMMA_NOTICE
 
@@ -132,19 +132,27 @@ def cleaned(text: str, private: Iterable[str]) -> str:
     return PATH.sub(lambda match: match[1] or "...", text)
 
 
+def accuracy_facts(summary: Summary, split: str | None) -> str:
+    """A line for each accuracy of the fine-tuned model that has an interval."""
+    figures, lines = summary["models"].get(TUNED, {}), ""
+    for name, share in (
+        ("Test-suite", figures.get("test_suite_accuracy")),
+        ("Execution", figures.get("execution_accuracy")),
+    ):
+        if share and share["value"] is not None and share["ci"]:
+            low, high = (f"{100 * bound:.0f}" for bound in share["ci"])
+            where = f"on {share['n']} rows of the {split} split"
+            lines += f"\n- {name} accuracy {share['value']:.1%} [{low}-{high}] {where}"
+    return lines
+
+
 def with_facts(card: str, adapter: Path, config: AdapterConfig, adapter_path: Path) -> str:
     """The card with what tells this adapter from others, before the line that ends it."""
     size = adapter.stat().st_size / 1e6
     facts = f"- `{ADAPTER}`: {size:.1f} MB, sha256 `{sha256_of(adapter)}`"
-    scored = read_evaluation(adapter_path, config)
-    summary = scored["summary"] if scored else None
-    share = summary["models"].get(TUNED, {}).get("execution_accuracy") if summary else None
-    if scored and share and share["value"] is not None and share["ci"]:
-        low, high = (f"{100 * bound:.0f}" for bound in share["ci"])
-        facts += (
-            f"\n- Execution accuracy {share['value']:.1%} [{low}-{high}] on {share['n']} rows of "
-            f"the {scored['run']['split']} split"
-        )
+    scored, _ = read_evaluation(adapter_path)
+    if scored and scored["summary"]:
+        facts += accuracy_facts(scored["summary"], scored["run"]["split"])
     facts += FROM_PACKAGE if config["model"] == "packaged" else ""
     section = f"## This adapter\n\n{facts}\n\n{SERVER}\n"
     if CARD_MARK not in card:  # someone's own: what is theirs stays first

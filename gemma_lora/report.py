@@ -21,8 +21,9 @@ SQL_COLUMNS = {
     "executes_rate": "executes",
     "exact_match": "exact",
     "execution_accuracy": "exec. accuracy",
-    "execution_accuracy_strict": "strict",
+    "test_suite_accuracy": "test suite",
 }
+BY_EXECUTION = ("test_suite_accuracy", "execution_accuracy")
 TEXT_COLUMNS = {
     "perplexity": "ppl",
     "rouge_l": "ROUGE-L",
@@ -36,12 +37,14 @@ TEXT_COLUMNS = {
 def summary_cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the summary table."""
     sql = summary["type"] == "sql"
-    columns = SQL_COLUMNS if sql else TEXT_COLUMNS
+    known_to_all = set.intersection(*(set(f) for f in summary["models"].values()))
+    wanted = SQL_COLUMNS if sql else TEXT_COLUMNS
+    columns = {key: title for key, title in wanted.items() if key in known_to_all}
     lines = []
     for name, figures in summary["models"].items():
         known = cast("dict[str, Figure]", figures)
-        scored = summary["headline"] == "execution_accuracy"
-        cells = [name, str(known["execution_accuracy"]["n"] if scored else summary["n"])]
+        scored = summary["headline"] in BY_EXECUTION
+        cells = [name, str(known[summary["headline"]]["n"] if scored else summary["n"])]
         for key in columns:
             value, ci = known[key]["value"], known[key]["ci"]
             percent = sql or key in ("repetition_rate", "stopped")
@@ -69,27 +72,46 @@ def summary_notes(summary: Summary) -> list[str]:
     """What a reader of the table must know: the verdicts first, then what was left out."""
     lines = [p["sentence"] for p in summary["paired"]]
     scored = next(iter(summary["models"].values())).get("execution_accuracy", {}).get("n")
-    if summary["headline"] == "execution_accuracy" and scored != summary["n"]:
+    if summary["headline"] in BY_EXECUTION and scored != summary["n"]:
         lines.append(
-            f"n is what execution can judge; valid SQL and exact match are over all {summary['n']}."
+            f"n is what accuracy judges; valid SQL and exact match are over all {summary['n']}."
         )
     if summary["headline"] == "exact_match":
         lines.append("These rows have no database to run on: exact_match is the headline instead.")
+    if summary["headline"] == "execution_accuracy":
+        lines.append("No row has a test suite: execution_accuracy is the headline instead.")
     if summary["excluded"]:
         counts = ", ".join(f"{reason}: {n}" for reason, n in summary["excluded"].items())
         lines.append(f"Not scored by execution ({counts}).")
     if summary["type"] == "sql":
-        empty = next(iter(summary["models"].values()))["empty_results"]["n"]
-        if empty:
-            by = (f"{k} {v['empty_results']['matches']}" for k, v in summary["models"].items())
-            lines.append(
-                f"Gold shows nothing on {empty} rows, counted apart; matched: {', '.join(by)}."
-            )
+        lines += counted_apart(summary)
         for name, figures in summary["models"].items():
             if figures["errors"]:
                 errors = ", ".join(f"{k} {v}" for k, v in figures["errors"].items())
                 lines.append(f"What went wrong, {name}: {errors}.")
     return lines
+
+
+def counted_apart(summary: Summary) -> list[str]:
+    """Rows that run but stay out of the accuracies."""
+    lines = []
+    models = summary["models"]
+    for key, what in (
+        ("without_suite", "There is no test suite for"),
+        ("empty_results", "Gold shows nothing on"),
+    ):
+        counts = {k: cast("dict[str, dict[str, int]]", v).get(key) for k, v in models.items()}
+        n = max((c["n"] for c in counts.values() if c), default=0)
+        if n:
+            by = ", ".join(f"{name} {c['matches']}" for name, c in counts.items() if c)
+            lines.append(f"{what} {n} rows, counted apart; matched: {by}.")
+    return lines
+
+
+def right(out: Output) -> bool:
+    """Whether an answer is right: on the suite where the row has one."""
+    judged = out.get("suite_match")
+    return bool(out["match"] if judged is None else judged)
 
 
 def rank_sample(sample: Sample, subject: str = TUNED) -> int:
@@ -99,7 +121,7 @@ def rank_sample(sample: Sample, subject: str = TUNED) -> int:
     if subject not in outputs or not others or sample["type"] != "sql":
         return 0
     return {(True, False): 0, (False, True): 1, (True, True): 2}.get(
-        (bool(outputs[subject]["match"]), bool(others[0]["match"])), 3
+        (right(outputs[subject]), right(others[0])), 3
     )
 
 
@@ -116,7 +138,9 @@ def outcome(out: Output) -> str:
     if "match" not in out:
         scores = {"ROUGE-L": out["rouge_l"], "chrF": out["chrf"]}
         return ", ".join([f"{k} {v:.2f}" for k, v in scores.items() if v is not None] + ending)
-    said = "right" if out["match"] else f"wrong: {out['error']}" if out["error"] else "not scored"
+    said = "right" if right(out) else f"wrong: {out['error']}" if out["error"] else "not scored"
+    if out["match"] and not right(out):
+        said = "wrong: right on its own database only"
     return " ".join([said, *(f"({text})" for text in ending)])
 
 

@@ -35,6 +35,7 @@ class SqlJob:
     sql: str
     timeout_sec: float = 2.0
     max_rows: int = 1000
+    reverse: bool = False  # rows come in reverse where SQL leaves their order open
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class SqlWorker:
 
     def _send(self, jobs: list[SqlJob]) -> None:
         self._pipe.send(
-            [(job.context or "", job.sql, job.timeout_sec, job.max_rows) for job in jobs]
+            [(j.context or "", j.sql, j.timeout_sec, j.max_rows, j.reverse) for j in jobs]
         )
 
 

@@ -62,7 +62,9 @@ OTHER_DEFINITIONS = {
     "once for each token",
     "prefill_share": "prefill speed over what the matmul peak allows for the layers' products",
     "val_loss": "nats per supervised token (answer and its end) of the sampled validation rows",
-    "execution_accuracy": "share of scorable SQL rows whose answer returns the gold's rows",
+    "execution_accuracy": "share of judged SQL rows whose answer returns the gold's rows",
+    "test_suite_accuracy": "share of the same rows whose answer does so on every database of the "
+    "row's test suite too",
 }
 
 

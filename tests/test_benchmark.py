@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import benchmark
 from benchmark import TUNED, BenchmarkConfig
-from gemma_lora import adapters, benchmark_report, cli, models, timing
+from gemma_lora import adapters, benchmark_report, cli, files, models, timing
 from gemma_lora.adapters import PACKAGED_MODEL, hub_model
 from gemma_lora.benchmark_report import BASE
 from gemma_lora.card import make_card, read_evaluation
@@ -204,7 +204,7 @@ def test_picture_and_tables(compared: Any, capsys: pytest.CaptureFixture[str]) -
     for told in (result, slow):
         benchmark_report.show_benchmark(told, "Benchmark")
         lines = capsys.readouterr().out.splitlines()
-        assert max(map(len, lines)) <= 80 and not any("…" in line for line in lines)
+        assert max(map(len, lines)) <= 80 and not [line for line in lines if "…" in line]
 
 
 def test_card_is_valid_and_complete(compared: Any) -> None:
@@ -214,7 +214,7 @@ def test_card_is_valid_and_complete(compared: Any) -> None:
     told = card.data.to_dict()
     assert told["library_name"] == "mlx" and told["license"] == "gemma"
     metrics = {e.metric_type: e.metric_value for e in card.data.eval_results}
-    assert {"loss", "execution_accuracy"} <= set(metrics)
+    assert {"loss", "execution_accuracy", "test_suite_accuracy"} <= set(metrics)
     for part in ("loss_curve.png", "benchmark.png", "mlx_lm.generate", "## Limits", "| base |"):
         assert part in card.text, part
 
@@ -227,16 +227,32 @@ def test_card_names_the_base_by_its_place_on_the_hub(model: str, hub: str | None
     assert hub_model({"model": model}) == hub
 
 
-def test_card_shows_the_evaluation_only_of_this_very_adapter(compared: Any, tmp_path: Path) -> None:
+def test_card_shows_the_evaluation_only_of_this_very_adapter(
+    compared: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result, folder = compared
     config = adapters.read_adapter_config(folder)
-    summary = result["quality"]["evaluation"]
-    run = {"split": "test", "n": 60, "seed": 1, "adapter": {"best_val_loss": -1.0}}
-    (tmp_path / "evaluation.json").write_text(json.dumps({"summary": summary, "run": run}))
-    assert read_evaluation(tmp_path, config) is None
-    run["adapter"] = {"best_val_loss": config["best_val_loss"]}
-    (tmp_path / "evaluation.json").write_text(json.dumps({"summary": summary, "run": run}))
+    shutil.copy(folder / "adapters.safetensors", tmp_path)
+    same = files.sha256_of(folder / "adapters.safetensors")
+    run: Any = {"split": "test", "n": 60, "seed": 1, "adapter": {"sha256": same}}
+    report = {"format": 2, "summary": result["quality"]["evaluation"], "run": run}
+    assert read_evaluation(tmp_path) == (None, None)
+    loss = {"best_val_loss": config["best_val_loss"]}
+    for wrong, said in (
+        ({"run": run | {"adapter": loss | {"sha256": "0" * 64}}}, "made with other weights"),
+        ({"run": run | {"adapter": loss}}, "is damaged"),
+        ({"format": 1}, "has format 1, not 2"),
+    ):
+        (tmp_path / "evaluation.json").write_text(json.dumps(report | wrong))
+        capsys.readouterr()
+        assert "60 rows of the test split" not in make_card(result, config, {}, tmp_path)
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 1 and said in told[0] and "run test_finetuned.py again" in told[0]
+    (tmp_path / "evaluation.json").write_text(json.dumps(report))
     assert "60 rows of the test split" in make_card(result, config, {}, tmp_path)
+    with (tmp_path / "adapters.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert read_evaluation(tmp_path)[0] is None
 
 
 # --- The command --------------------------------------------------------------------------------

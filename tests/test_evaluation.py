@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import math
-import random
 import re
 import sqlite3
 import subprocess
@@ -40,10 +39,11 @@ from gemma_lora import (
 from gemma_lora.chat import take_line
 from gemma_lora.cli import UserError
 from gemma_lora.conversation import Chat, ChatSettings, stream_answer
-from gemma_lora.figures import TUNED, chrf, repetition_rate, rouge_l, summarize
+from gemma_lora.figures import TUNED, summarize
 from gemma_lora.generation import Generation
 from gemma_lora.prompts import encode, render_chat, render_prompt
 from gemma_lora.report import make_console, show_report, summary_notes
+from gemma_lora.text_scores import chrf, repetition_rate, rouge_l
 
 settings.register_profile("no deadline", deadline=None)  # first calls import libraries
 settings.load_profile("no deadline")
@@ -229,38 +229,6 @@ def test_comparison_cases(gold: Any, predicted: Any, order: Any, said: str) -> N
     assert comparison.compare_rows(gold, predicted, order) == said
 
 
-# --- The perturbed copy -------------------------------------------------------------------------
-
-
-@given(st.integers(1, 12), st.integers())
-def test_perturbed_rows_keep_keys_unique(count: int, seed: int) -> None:
-    draw = random.Random(seed)
-    columns = ["code", "order_id", "kind", "price"]
-    rows = [(f"c{i}", i, draw.choice("ab"), draw.choice([1.5, None])) for i in range(count)]
-    made = verdicts.perturb_rows(columns, rows, {"code"}, str(seed))
-    assert made == verdicts.perturb_rows(columns, rows, {"code"}, str(seed))
-    assert len(made) == count + max(2, count // 2)
-    for key in (0, 1):
-        assert len({row[key] for row in made}) == len(made)
-    assert {row[0] for row in rows} <= {row[0] for row in made}
-    assert made[-1][2] is None or made[-1][3] is None
-
-
-def test_declared_keys_are_found() -> None:
-    sql = """CREATE TABLE a (x INT PRIMARY KEY, y TEXT UNIQUE, z INT NOT NULL);
-    CREATE TABLE "b c" (p INT, q INT, r INT, PRIMARY KEY (p, q));
-    INSERT INTO a VALUES (1, 'b', 2);"""
-    assert verdicts.context_tables(sql) == {"a": {"x", "y"}, '"b c"': {"p", "q"}}
-
-
-def test_perturbed_context_loads_and_differs(worker: sandbox.SqlWorker) -> None:
-    copy = verdicts.perturbed_context(PETS, worker, "1", 2.0)
-    assert copy is not None
-    rows = worker.run(copy, "SELECT * FROM pets").rows
-    assert len(rows) == 5 and len({r[0] for r in rows}) == 5
-    assert rows != worker.run(PETS, "SELECT * FROM pets").rows
-
-
 # --- Scoring SQL --------------------------------------------------------------------------------
 
 
@@ -315,11 +283,11 @@ def test_verdicts(reply: str, gold: str, error: str | None, worker: sandbox.SqlW
     assert out["match"] is (error is None)
 
 
-def test_luck_does_not_pass_the_perturbed_copy(worker: sandbox.SqlWorker) -> None:
+def test_luck_does_not_pass_the_suite(worker: sandbox.SqlWorker) -> None:
     _, lucky = score("SELECT name FROM pets WHERE id > 1", CATS, worker)
     _, right = score(CATS, CATS, worker)
-    assert lucky["match"] and lucky["strict_match"] is False
-    assert right["match"] and right["strict_match"] is True and right["exact_match"]
+    assert lucky["match"] and lucky["suite_match"] is False
+    assert right["match"] and right["suite_match"] is True and right["exact_match"]
 
 
 @pytest.mark.parametrize(
@@ -478,7 +446,7 @@ def test_text_metrics_known_values() -> None:
 def fake_samples(pairs: list[tuple[bool, bool]]) -> list[dict[str, Any]]:
     """Samples in which base and fine-tuned are right as told."""
     common = {
-        "valid_sql": True, "executes": True, "exact_match": False, "strict_match": None,
+        "valid_sql": True, "executes": True, "exact_match": False,
         "finish_reason": "stop", "generation_tokens": 3, "text": "SELECT 1", "sql": "SELECT 1",
     }  # fmt: skip
     return [
@@ -486,9 +454,14 @@ def fake_samples(pairs: list[tuple[bool, bool]]) -> list[dict[str, Any]]:
             "type": "sql", "context": "x", "excluded": None, "empty_gold": False, "kind": "select",
             "complexity": "basic" if base else "hard", "question": "q", "gold": "g",
             "outputs": {
-                "base": common | {"match": base, "error": None if base else "wrong rows"},
-                TUNED: common | {"match": tuned, "error": None if tuned else "syntax"},
+                "base": common | {
+                    "match": base, "suite_match": base, "error": None if base else "wrong rows",
+                },
+                TUNED: common | {
+                    "match": tuned, "suite_match": tuned, "error": None if tuned else "syntax",
+                },
             },
+            "suite": {"databases": 6, "neighbours": 9, "told_apart": 9},
         }
         for base, tuned in pairs
     ]  # fmt: skip
@@ -517,9 +490,49 @@ def test_rows_that_prove_nothing_stay_out_of_the_headline() -> None:
     samples[0]["empty_gold"] = True
     samples[1]["excluded"] = "the gold does not run"
     figures = summarize(samples)
-    assert figures["models"][TUNED]["execution_accuracy"]["n"] == 2
+    for metric in ("execution_accuracy", "test_suite_accuracy"):
+        assert figures["models"][TUNED][metric]["n"] == 2
     assert figures["models"][TUNED]["empty_results"] == {"n": 1, "matches": 1}
     assert figures["excluded"] == {"the gold does not run": 1}
+
+
+def test_rows_without_a_suite_are_counted_apart() -> None:
+    samples = fake_samples([(False, True)] * 4)
+    samples[0]["suite"] = None
+    for out in samples[0]["outputs"].values():
+        out["suite_match"] = None
+    summary = summarize(samples)
+    assert summary["headline"] == "test_suite_accuracy"
+    assert summary["models"][TUNED]["execution_accuracy"]["n"] == 3
+    assert summary["models"][TUNED]["without_suite"] == {"n": 1, "matches": 1}
+    notes = summary_notes(summary)
+    assert any("no test suite for 1 rows" in n and "base 0, fine-tuned 1" in n for n in notes)
+
+
+def test_without_any_suite_execution_leads_and_says_so() -> None:
+    samples = fake_samples([(False, True)] * 4)
+    for sample in samples:
+        sample["suite"] = None
+        for out in sample["outputs"].values():
+            out["suite_match"] = None
+    summary = summarize(samples)
+    assert summary["headline"] == "execution_accuracy"
+    assert summary["models"][TUNED]["execution_accuracy"]["n"] == 4
+    assert summary["models"][TUNED]["test_suite_accuracy"]["n"] == 0
+    assert any("execution_accuracy is the headline" in line for line in summary_notes(summary))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=9))
+def test_the_suite_never_counts_more_than_execution(rows: list[tuple[bool, bool, bool]]) -> None:
+    samples = fake_samples([(False, match) for match, _, _ in rows])
+    for sample, (match, passes, suited) in zip(samples, rows, strict=True):
+        sample["outputs"][TUNED]["suite_match"] = (match and passes) if suited else None
+        sample["suite"] = sample["suite"] if suited else None
+    figures = summarize(samples)["models"][TUNED]
+    suite, plain = figures["test_suite_accuracy"], figures["execution_accuracy"]
+    if suite["n"]:
+        assert suite["n"] == plain["n"] and suite["value"] <= plain["value"]
+        assert figures["without_suite"]["n"] + suite["n"] == len(rows)
 
 
 def test_without_databases_exact_match_leads_and_says_so() -> None:
@@ -543,7 +556,7 @@ def test_report_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -
     show_report("title", summarize(samples), samples, 3)
     shown = screen.getvalue()
     assert max(map(len, shown.splitlines())) <= width
-    assert shown.index("an answer before and after") < shown.index("exec. accuracy")
+    assert shown.index("an answer before and after") < shown.index("test suite")
     for text in ("question", "right", "wrong: syntax", "No difference", "base", TUNED):
         assert text in shown
 
@@ -712,7 +725,7 @@ def test_scored_run_writes_figures_that_can_be_recomputed(home: Path) -> None:
     assert report["run"]["split"] == "test" and report["run"]["seed"] == 42
     data = (home / "sql-data" / "test.jsonl").read_bytes()
     assert report["run"]["data_sha256"] == hashlib.sha256(data).hexdigest()
-    assert "split test" in done.stderr and "exec. accuracy" in done.stdout
+    assert "split test" in done.stderr and "test suite" in done.stdout
     assert (home / "out" / "evaluation.md").read_text().startswith("# Evaluation")
 
 
@@ -766,7 +779,7 @@ def test_default_prompts_are_shown_and_nothing_is_written(kind: str, home: Path)
 def test_default_sql_prompts_can_be_scored(worker: sandbox.SqlWorker) -> None:
     for row in evaluation.default_rows("sql", quick=False):
         gold = verdicts.prepare_gold(row, worker, 42, 2.0)
-        assert gold.excluded is None and not gold.empty and gold.copy_result is not None
+        assert gold.excluded is None and not gold.empty and gold.suite is not None
     assert len(evaluation.default_rows("alpaca", quick=False)) >= 5
 
 

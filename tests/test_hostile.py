@@ -34,13 +34,14 @@ from gemma_lora import (
     files,
     gguf_models,
     models,
+    neighbours,
     prompts,
     replies,
     sandbox,
     sources,
     splits,
     sql_text,
-    verdicts,
+    tables,
 )
 from gemma_lora.chat import use_schema
 from gemma_lora.cli import UserError
@@ -139,7 +140,9 @@ def test_a_models_answer_is_read_without_a_traceback_or_noise(capfd: Any) -> Non
         sql_text.parse_sql(sql)
         sql_text.normal_sql(sql)
         sql_text.order_columns(f"{sql} ORDER BY 1", ["a"])
-        verdicts.context_tables(sql)
+        tables.declared_tables(sql)
+        if (tree := neighbours.gold_tree(sql)) is not None:
+            neighbours.neighbours(tree, {"t": ["a", "b"]})
         assert isinstance(replies.extract_sql(sql), str)
     assert capfd.readouterr().err == ""
 

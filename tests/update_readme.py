@@ -63,7 +63,8 @@ def draw_example(figures: Figures) -> str:
     sample = figures["sample"]
     rows = [["question", sample["question"]]]
     for name, out in sample["outputs"].items():
-        said = "right" if out["match"] else out["error"]
+        right = out["match"] and out.get("suite_match") is not False
+        said = "right" if right else out["error"] or "right on its own database only"
         rows.append([name, f"`{one_line(out['text'])}` ({said})"])
     return table(rows)
 
@@ -75,6 +76,8 @@ def draw_evaluation(figures: Figures) -> str:
     run = figures["run"]
     split = run["split"].capitalize()
     how = f"{split} split, seed {run['seed']}, greedy, at most {run['max_tokens']} tokens"
+    if "test_suite_accuracy" not in next(iter(figures["summary"]["models"].values())):
+        how += "; one database a row, without test suites"
     return f"{table([head, *cells])}\n\n{prose(f'{sentences} {how}; {origin(figures)}')}"
 
 
@@ -162,7 +165,7 @@ def keep_evaluation(path: Path) -> dict[str, Figures]:
     lines = path.with_name("evaluation_samples.jsonl").read_text().splitlines()
     best = min(map(json.loads, lines), key=rank_sample)
     outputs = {
-        name: {k: out[k] for k in ("text", "match", "error")}
+        name: {k: out[k] for k in ("text", "match", "suite_match", "error")}
         for name, out in best["outputs"].items()
     }
     run = {k: report["run"][k] for k in ("split", "seed", "n")}
