@@ -152,10 +152,22 @@ def make_plan(
         if columns:
             wanted = [v for name in sorted(names) for v in literals.get(name, ())]
             pools |= dict.fromkeys(names, key_values(columns, wanted))
+    tables = [with_joined_keys(table, pools) for table in tables]
     many = len(list(tree.find_all(exp.Table)))
     rows = CROWDED_ROWS.get(min(many, 5), ROWS)
     references = tuple(declared_references(declared))
     return Plan(definitions(context), tuple(tables), literals, pools, references, rows)
+
+
+def with_joined_keys(table: Table, pools: Mapping[str, Sequence[Any]]) -> Table:
+    """A first column that others join on is a key, as people read it, if its values are unique."""
+    first = table.columns[0] if table.columns else None
+    if first is None or first.key or not (first.leads and first.given):
+        return table
+    if first.name.lower() not in pools:
+        return table
+    columns = (first._replace(key=True, nullable=False), *table.columns[1:])
+    return Table(table.name, columns, (*table.unique, (0,)))
 
 
 def draw_rows(plan: Plan, table: Table, style: Style, draw: random.Random) -> list[tuple[Any, ...]]:

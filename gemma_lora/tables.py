@@ -27,6 +27,7 @@ class Column(NamedTuple):
     given: bool  # may be inserted: not generated
     nullable: bool
     seen: tuple[Any, ...]  # values in the context, in order, each once
+    leads: bool  # the first column, and no two rows of the context share a value
 
 
 class Table(NamedTuple):
@@ -90,11 +91,12 @@ def describe_table(
         key = lower in single or (definition is not None and definition.find(*kinds) is not None)
         looks = place == 0 and re.search(r"(^|_)id$|[a-z]ID$|^id", column, re.I) is not None
         key = key or (looks and len(values) == len(rows))
+        leads = place == 0 and len(values) == len(rows) > 1
         computed = definition is not None and definition.find(exp.ComputedColumnConstraint)
         named_id = re.search(r"(^|_)id$|Id$|ID$", column) is not None
         data_type = definition.args.get("kind") if definition is not None else None
         kind = column_kind(data_type.sql("sqlite").upper() if data_type else "", values)
-        found.append(Column(column, kind, key, not computed, not (key or named_id), values))
+        found.append(Column(column, kind, key, not computed, not (key or named_id), values, leads))
     places = {c.name.lower(): i for i, c in enumerate(c for c in found if c.given)}
     together += [[c.name.lower()] for c in found if c.key]
     unique = (tuple(places[n] for n in names if n in places) for names in together)

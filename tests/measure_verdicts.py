@@ -41,7 +41,7 @@ def text(tree: Any) -> str:
 
 
 def no_where(tree: Any, _: Gold) -> str | None:
-    if not isinstance(tree, exp.Select) or not tree.args.get("where"):
+    if not tree.args.get("where"):
         return None
     tree.set("where", None)
     return text(tree)
@@ -182,66 +182,82 @@ def derived(tree: Any, _: Gold) -> str | None:
     return text(tree)
 
 
-def in_for_join(tree: Any, _: Gold) -> str | None:
-    """An inner join whose second table is not shown, as IN; only on that table's declared key."""
-    return _semi(tree, False)
+def in_for_join(tree: Any, _: Gold, columns: Any = None) -> str | None:
+    """An inner join with a table that is not shown, on that table's first column, as IN."""
+    return semi_join(tree, columns, exists=False)
 
 
-def exists_for_join(tree: Any, _: Gold) -> str | None:
-    return _semi(tree, True)
+def exists_for_join(tree: Any, _: Gold, columns: Any = None) -> str | None:
+    """The same join as EXISTS."""
+    return semi_join(tree, columns, exists=True)
 
 
-def _semi(tree: Any, exists: bool) -> str | None:
+def qualified(tree: Any, tables: list[Any], columns: dict[str, list[str]]) -> bool:
+    """Name the table of every column; whether that could be done."""
+    for column in tree.find_all(exp.Column):
+        homes = [t for t in tables if column.name.lower() in columns.get(t.name.lower(), ())]
+        if not column.table and len(homes) == 1:
+            column.set("table", exp.to_identifier(homes[0].alias_or_name))
+        if not column.table:
+            return False
+    return not any(isinstance(star.parent, exp.Select) for star in tree.find_all(exp.Star))
+
+
+def semi_join(tree: Any, columns: dict[str, list[str]], exists: bool) -> str | None:
+    """An inner join of two tables whose key side is not shown, as IN or EXISTS."""
     joins = tree.args.get("joins") or []
+    source = tree.args.get("from_") or tree.args.get("from")
     if not isinstance(tree, exp.Select) or len(joins) != 1 or joins[0].side:
         return None
-    join = joins[0]
-    on, table = join.args.get("on"), join.this
-    if not isinstance(on, exp.EQ) or not isinstance(table, exp.Table):
-        return None
-    sides = [on.this, on.expression]
-    if not all(isinstance(s, exp.Column) and s.table for s in sides):
-        return None
-    name = (table.alias or table.name).lower()
-    inner = [s for s in sides if s.table.lower() == name]
-    outer = [s for s in sides if s.table.lower() != name]
-    if (
-        len(inner) != 1
-        or len(outer) != 1
-        or inner[0].name.lower() not in ("id", f"{table.name.lower().rstrip('s')}_id")
-    ):
+    on, tables = joins[0].args.get("on"), [source.this, joins[0].this]
+    plain = all(isinstance(t, exp.Table) for t in tables) and isinstance(on, exp.EQ)
+    if not plain or tree.find(exp.Subquery) or not qualified(tree, tables, columns):
         return None
     where = tree.args.get("where")
-    condition = where.this if where is not None else None
-    parts = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
-    parts = [p for p in parts if p is not None]
+    parts = list(where.this.flatten()) if where and isinstance(where.this, exp.And) else []
+    parts = parts or ([where.this] if where else [])
+    for inner, outer in (tables[::-1], tables):
+        made = without_table(tree, inner, outer, on, parts, columns, exists)
+        if made:
+            return made
+    return None
 
-    def of_inner(node: Any) -> bool:
+
+def without_table(
+    tree: Any, inner: Any, outer: Any, on: Any, parts: list[Any], columns: Any, exists: bool
+) -> str | None:
+    """The query with `inner` moved from FROM into a condition, None where it is needed."""
+
+    def of(node: Any, table: Any) -> bool:
+        name = table.alias_or_name.lower()
         return any(c.table.lower() == name for c in node.find_all(exp.Column))
 
-    columns = list(tree.find_all(exp.Column))
-    if not all(c.table for c in columns) or tree.find(exp.Star):
+    sides = {side.table.lower(): side for side in (on.this, on.expression) if side.name}
+    key = sides.get(inner.alias_or_name.lower())
+    other = sides.get(outer.alias_or_name.lower())
+    names = columns.get(inner.name.lower(), [""])
+    if key is None or other is None or key.name.lower() != names[0]:
         return None
-    for key in ("expressions", "group", "order", "having"):
-        value = tree.args.get(key)
-        for node in value if isinstance(value, list) else [value] if value else []:
-            if of_inner(node):
-                return None
-    mine = [p for p in parts if of_inner(p)]
-    if any(c.table.lower() != name for p in mine for c in p.find_all(exp.Column)):
+    shown = [tree.args.get(k) for k in ("group", "order", "having")]
+    if any(of(node, inner) for node in [*tree.expressions, *filter(None, shown)]):
         return None
-    rest = [p for p in parts if not of_inner(p)]
-    inside = " AND ".join(f"({text(p)})" for p in mine)
+    mine = [p for p in parts if of(p, inner)]
+    if any(of(p, outer) for p in mine):
+        return None
+    inside = [f"({text(p)})" for p in mine]
     if exists:
-        filters = f"{text(on)}" + (f" AND {inside}" if inside else "")
-        extra = f"EXISTS (SELECT 1 FROM {text(table)} WHERE {filters})"
+        where = " AND ".join([text(on), *inside])
+        condition = f"EXISTS (SELECT 1 FROM {text(inner)} WHERE {where})"
     else:
-        filters = f" WHERE {inside}" if inside else ""
-        extra = f"{text(outer[0])} IN (SELECT {text(inner[0])} FROM {text(table)}{filters})"
-    tree.set("joins", [])
-    conditions = [f"({text(p)})" for p in rest] + [extra]
-    tree.set("where", exp.Where(this=sqlglot.parse_one(" AND ".join(conditions), read="sqlite")))
-    return text(tree)
+        where = f" WHERE {' AND '.join(inside)}" if inside else ""
+        condition = f"{text(other)} IN (SELECT {text(key)} FROM {text(inner)}{where})"
+    conditions = [f"({text(p)})" for p in parts if not of(p, inner)] + [condition]
+    new = tree.copy()
+    new.set("joins", [])
+    (new.args.get("from_") or new.args["from"]).set("this", outer.copy())
+    condition_tree = sqlglot.parse_one(" AND ".join(conditions), read="sqlite")
+    new.set("where", exp.Where(this=condition_tree))
+    return text(new)
 
 
 def join_for_in(tree: Any, _: Gold) -> str | None:
@@ -342,7 +358,10 @@ REWRITES: dict[str, Any] = {
     "COUNT(*) / COUNT(key)": count_key, "CASE / FILTER": filtered,
     "WHERE as CASE / FILTER": case_for_where,
 }  # fmt: skip
-NEED_COLUMNS = ("wrong join key", "another GROUP BY column", "COUNT(*) / COUNT(key)")
+NEED_COLUMNS = (
+    "wrong join key", "another GROUP BY column", "COUNT(*) / COUNT(key)", "JOIN as IN",
+    "JOIN as EXISTS",
+)  # fmt: skip
 
 
 class Tally(NamedTuple):
