@@ -138,7 +138,13 @@ def test_error_texts_in_the_readme_exist() -> None:
 
 def test_files_named_in_the_readme_exist() -> None:
     pattern = r"[\w./-]+\.(?:jsonl|json|md|png|txt|safetensors|toml|sh|py)\b"
-    examples = {"hosts.json", "ROWS.jsonl", "replies.jsonl", "llama.cpp/convert_hf_to_gguf.py"}
+    examples = {
+        "hosts.json",
+        "own.jsonl",
+        "ROWS.jsonl",
+        "replies.jsonl",
+        "llama.cpp/convert_hf_to_gguf.py",
+    }
     for name in set(re.findall(pattern, README)) - examples:
         known = (ROOT / name).exists() or Path(name).name in joined_sources()
         assert known, name
