@@ -204,3 +204,15 @@ def test_the_budget_is_counted_and_kept(
 def test_definitions_keep_all_but_the_rows() -> None:
     kept = tables.definitions(ODD_CONTEXTS[3] + SHOP)
     assert kept.count("CREATE") == 5 and "Ada" not in kept and "INSERT INTO log" in kept
+
+
+def test_an_undeclared_key_that_others_join_on_stays_unique(worker: sandbox.SqlWorker) -> None:
+    context = """CREATE TABLE areas (area TEXT, flat INT);
+    CREATE TABLE homes (area TEXT, price INT);
+    INSERT INTO areas VALUES ('Bay', 1), ('Hill', 0), ('Moor', 1);
+    INSERT INTO homes VALUES ('Bay', 7), ('Bay', 8), ('Hill', 9), ('Moor', 5);"""
+    gold = "SELECT SUM(h.price) FROM homes h JOIN areas a ON h.area = a.area WHERE a.flat = 1"
+    right = "SELECT SUM(price) FROM homes WHERE area IN (SELECT area FROM areas WHERE flat = 1)"
+    wrong = "SELECT SUM(price) FROM homes WHERE area <> 'Hill'"
+    assert judged(gold, right, worker, context)[1]["suite_match"] is True
+    assert judged(gold, wrong, worker, context)[1]["suite_match"] is False
