@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict
 from gemma_lora.statistics import (
     CONFIDENCE,
     FEW_PAIRS,
+    SKEW_CONFIDENCE,
     Figure,
     average,
     mcnemar,
@@ -330,7 +331,7 @@ def compare_losses(samples: Sequence[Sample], subject: str, base: str) -> Compar
     n_needed = None
     if word == "no difference" and gain:
         n_needed = math.ceil(((1.96 + 0.84) * stdev(gains) / fmean(gains)) ** 2)
-    interval = f", 95% interval {ci[0]:+.3f} to {ci[1]:+.3f}" if ci else ""
+    interval = f", {SKEW_CONFIDENCE:.1%} interval {ci[0]:+.3f} to {ci[1]:+.3f}" if ci else ""
     size = f"{gain:+.3f} nats a token less loss on the reference at n = {n}{interval}"
     if word == "too few":
         sentence = (

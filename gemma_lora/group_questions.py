@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from gemma_lora.conditions import (
     Grammar,
     main_date,
@@ -22,7 +24,7 @@ from gemma_lora.queries import (
     superlative,
     written_query,
 )
-from gemma_lora.schema_reading import Link, TableReading
+from gemma_lora.schema_reading import Link, TableReading, quoted
 from gemma_lora.wording import called, marked, plural
 
 
@@ -96,69 +98,83 @@ def grouped(g: Grammar, table: TableReading) -> Draft | None:
     return Draft(asked(g, kind, **said), written_query(query), table.name)
 
 
-def by_children(g: Grammar, table: TableReading) -> Draft | None:
-    """Rows by how many belong to them: the most, the fewest, more than n; by a total."""
+class Family(NamedTuple):
+    """Rows of a table and the rows of another that belong to them."""
+
+    link: Link
+    child: TableReading
+    said: dict[str, str]  # slots: parent, parents, thing, things
+
+
+def some_family(g: Grammar, table: TableReading) -> Family | None:
+    """A table whose rows belong to this one's, None when there is none or rows have no names."""
     children = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
     if not children or not table.label:
         return None
     link = g.draw.choice(children)
-    child = g.reading.table(link.child)
-    seen = child
-    links: tuple[Link, ...] = (link,)
+    child = seen = g.reading.table(link.child)
     ups = [k for k in g.reading.parents(child.name) if k.parent != table.name]
     if child.is_link and ups:  # the other side of a link table is what people speak of
         seen = g.reading.table(g.draw.choice(ups).parent)
     word, other = called(g.draw, g.phrasings, table), called(g.draw, g.phrasings, seen)
     said = {"parent": word, "parents": plural(word), "thing": other, "things": plural(other)}
+    return Family(link, child, said)
+
+
+def by_children(g: Grammar, table: TableReading) -> Draft | None:
+    """Rows by how many belong to them: the most, the fewest, more than n; by a total."""
+    if (family := some_family(g, table)) is None:
+        return None
+    link, child, said = family
     direct = table.label == (link.parent_column,)
-    base = child.name if direct or g.draw.random() < 2 else table.name
     key = ref(child.name, link.child_column) if direct else ref(table.name, link.parent_column)
-    select = key if direct else label_of(table)
-    group = f"GROUP BY {key}"
-    links = () if direct else (link,)
+    select, links = (key, ()) if direct else (label_of(table), (link,))
+    grouped_by = Query(child.name, select, links=links, rest=f"GROUP BY {key}")
     kind = g.draw.choice(("most", "most", "least", "having", "having", "sum"))
     if kind == "having":
         n = g.draw.choice((1, 2, 2, 3, 3, 4, 5, 10))
         form, sign = g.draw.choice((("having", ">"), ("having", ">"), ("having_at_least", ">=")))
-        said["n"] = marked(n)
-        query = Query(base, select, links=links, rest=f"{group} HAVING COUNT(*) {sign} {n}")
-        return Draft(asked(g, form, **said), written_query(query), table.name)
+        rest = f"{grouped_by.rest} HAVING COUNT(*) {sign} {n}"
+        question = asked(g, form, **said, n=marked(n))
+        return Draft(question, written_query(grouped_by._replace(rest=rest)), table.name)
     measured, form = "COUNT(*)", f"group_{kind}"
     if kind == "sum":
-        if not measures(child):
+        summed = [c for c in measures(child) if adds_up(g, c)]
+        if not summed:
             return None
-        column = g.draw.choice(measures(child))
+        column = g.draw.choice(summed)
         measured, form = f"SUM({number_of(column, child.name)})", "group_top_sum"
         said["attr"] = called(g.draw, g.phrasings, column)
+    tied = most_tied(grouped_by, measured, "MIN" if kind == "least" else "MAX")
+    if kind == "least":  # a row to which nothing belongs has fewer than any that is counted here
+        tied += f" UNION ALL SELECT 1 FROM {quoted(table.name)} WHERE {childless(link)}"
     way = "ASC" if kind == "least" else "DESC"
-    query = Query(base, select, links=links, rest=f"{group} ORDER BY {measured} {way} LIMIT 1")
-    ranked = written_query(query._replace(select=f"{measured} AS n", rest=group))
-    tied = f"SELECT 1 FROM ({ranked}) WHERE n = (SELECT {'MIN' if kind == 'least' else 'MAX'}(n) "
-    tied += f"FROM ({ranked}))"
+    query = grouped_by._replace(rest=f"{grouped_by.rest} ORDER BY {measured} {way} LIMIT 1")
     return Draft(asked(g, form, **said), written_query(query), table.name, tied)
+
+
+def most_tied(grouped_by: Query, measured: str, extreme: str) -> str:
+    """SQL that returns a row for each group whose measure is the highest or the lowest."""
+    ranked = written_query(grouped_by._replace(select=f"{measured} AS n"))
+    return f"SELECT 1 FROM ({ranked}) WHERE n = (SELECT {extreme}(n) FROM ({ranked}))"
+
+
+def childless(link: Link) -> str:
+    """The condition that nothing belongs to a row."""
+    column = ref(link.child, link.child_column)
+    inner = written_query(Query(link.child, column, where=f"{column} IS NOT NULL"))
+    return f"{quoted(link.parent_column)} NOT IN ({inner})"
 
 
 def with_or_without(g: Grammar, table: TableReading) -> Draft | None:
     """Rows to which nothing belongs, or something."""
-    children = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
-    if not children or not table.label:
+    if (family := some_family(g, table)) is None:
         return None
-    link = g.draw.choice(children)
-    child = g.reading.table(link.child)
-    seen = child
-    ups = [k for k in g.reading.parents(child.name) if k.parent != table.name]
-    if child.is_link and ups:
-        seen = g.reading.table(g.draw.choice(ups).parent)
-    word, other = called(g.draw, g.phrasings, table), called(g.draw, g.phrasings, seen)
-    said = {"parent": word, "parents": plural(word), "thing": other, "things": plural(other)}
-    column = ref(child.name, link.child_column)
-    without = g.draw.random() < 0.7
-    inner = written_query(
-        Query(child.name, column, where=f"{column} IS NOT NULL" if without else "")
-    )
-    sign = "NOT IN" if without else "IN"
-    where = f"{ref(table.name, link.parent_column)} {sign} ({inner})"
+    link, child, said = family
+    if g.draw.random() < 0.7:
+        form, where = "without", childless(link)
+    else:
+        inner = written_query(Query(child.name, ref(child.name, link.child_column)))
+        form, where = "with_some", f"{quoted(link.parent_column)} IN ({inner})"
     query = Query(table.name, label_of(table), where=where)
-    return Draft(
-        asked(g, "without" if without else "with_some", **said), written_query(query), table.name
-    )
+    return Draft(asked(g, form, **said), written_query(query), table.name)

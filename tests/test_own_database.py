@@ -354,3 +354,26 @@ def test_an_adapter_knows_its_database(library: Path, tiny_model: Path, tmp_path
         )  # fmt: skip
         assert said.returncode == 0, said.stderr
         assert ("another schema" in said.stdout) == changed
+
+
+def test_the_fewest_are_not_asked_where_some_have_none(tmp_path: Path) -> None:
+    rows = "".join(
+        f"INSERT INTO author VALUES ({i}, 'Author {i}');"
+        + "".join(f"INSERT INTO book VALUES ('Title {i} {n}', {i});" for n in range(i))
+        for i in range(1, 9)
+    )
+    script = (
+        "CREATE TABLE author (id INTEGER PRIMARY KEY, name TEXT);"
+        "CREATE TABLE book (title TEXT, author_id INTEGER REFERENCES author(id));" + rows
+    )
+
+    def fewest(path: Path) -> set[str]:
+        reading = read_database(path)
+        with read_only(path) as connection:
+            found = list(make_questions(connection, reading, 400, 3))
+        return {q.sql for q in found if "ORDER BY COUNT(*) ASC" in q.sql}
+
+    made(tmp_path / "all.sqlite", script)
+    assert fewest(tmp_path / "all.sqlite")
+    made(tmp_path / "none.sqlite", script + "INSERT INTO author VALUES (9, 'Author 9');")
+    assert not fewest(tmp_path / "none.sqlite")
