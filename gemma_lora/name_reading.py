@@ -6,12 +6,20 @@ import re
 from collections.abc import Sequence
 
 # How programmers mark a name's kind; people leave it out.
-PREFIXES = {"tbl", "t", "tb", "str", "dt", "int", "dbl", "n", "fk", "pk", "vw", "v", "num", "txt"}
+PREFIXES = set(
+    "tbl t tb str dt int dbl n fk pk vw v num txt cd flg flag lnk ref lkp dim fact".split()
+)
+DATE_WORDS = set("dt date time at on ordered created born since joined hired".split())
+SUFFIXES = {"mst", "mstr", "master", "hdr", "header", "tbl", "tab"}  # of tables
 ABBREVIATIONS = {
     "qty": "quantity", "amt": "amount", "cust": "customer", "emp": "employee", "dept": "department",
     "prod": "product", "cat": "category", "addr": "address", "desc": "description", "tel": "phone",
     "num": "number", "nr": "number", "dob": "date of birth", "fname": "first name", "ord": "order",
     "lname": "last name", "qnty": "quantity", "inv": "invoice", "mgr": "manager", "cnt": "count",
+    "nm": "name", "grp": "group", "lin": "line", "ln": "line", "vend": "vendor", "lim": "limit",
+    "sal": "salary", "mth": "month", "lvl": "level", "wgt": "weight", "wt": "weight",
+    "disc": "discount", "pct": "percent", "tot": "total", "stat": "status", "descr": "description",
+    "curr": "currency", "acct": "account", "pmt": "payment", "dlv": "delivery",
     "supp": "supplier", "loc": "location", "wh": "warehouse", "bday": "birthday", "yr": "year",
 }  # fmt: skip
 
@@ -38,7 +46,16 @@ def singular(words: Sequence[str]) -> str:
 
 def table_words(name: str) -> tuple[str, ...]:
     """What one row of a table is called."""
-    return (singular(name_words(name)),)
+    words = name_words(name)
+    while len(words) > 1 and words[-1] in SUFFIXES:
+        words = words[:-1]
+    return (singular(words),)
+
+
+def is_named_date(name: str) -> bool:
+    """Whether a column's name says that it holds a date: 'dtShipped', 'created_at'."""
+    spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", re.sub(r"[^A-Za-z\d]+", " ", name))
+    return bool(DATE_WORDS & set(spaced.lower().split()))
 
 
 def column_words(name: str, row_word: str, is_date: bool) -> tuple[str, ...]:
@@ -47,8 +64,9 @@ def column_words(name: str, row_word: str, is_date: bool) -> tuple[str, ...]:
     whole = " ".join(words)
     if is_date and len(words) > 1 and words[-1] in ("on", "at"):
         return (f"date {' '.join(words[:-1])}", " ".join(words[:-1]), f"{words[0]} date")
-    if is_date and len(words) == 1 and words[0].endswith("ed"):
-        return (f"date {whole}", whole)
+    if is_date and not {"date", "time", "day", "birthday"} & set(words):
+        ended = words[-1].endswith("ed")
+        return (f"date {whole}" if ended else f"{whole} date", whole)
     lead = row_word.split()
     if len(words) > len(lead) and words[: len(lead)] == lead:
         return (" ".join(words[len(lead) :]), whole)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gemma_lora.cli import UserError
-from gemma_lora.name_reading import column_words, name_words, table_words
+from gemma_lora.name_reading import column_words, is_named_date, name_words, table_words
 
 SAMPLE_ROWS = 20_000
 KEPT_VALUES = 5_000  # distinct values of a column from which questions are made
@@ -31,7 +31,6 @@ LABEL_WORDS = ("name", "title", "label", "full name", "caption")
 CODE_WORDS = set(
     "id code number zip postal phone fax sku isbn house no email mail address url website".split()
 )
-DATE_WORDS = {"date", "time", "at", "on", "ordered", "created", "born", "since", "joined", "hired"}
 KEYWORDS = set(
     "ADD ALL AND AS ASC BETWEEN BY CASE CHECK COLUMN COMMIT CREATE CROSS CURRENT DEFAULT DELETE "
     "DESC DISTINCT DROP ELSE END ESCAPE EXCEPT EXISTS FOREIGN FROM FULL GROUP HAVING IN INDEX "
@@ -133,12 +132,12 @@ def quoted(name: str) -> str:
 def date_form(name: str, values: Sequence[object]) -> str:
     """The form in which all values are dates, '' when they are none."""
     for form, pattern in DATE_FORMS.items():
-        if form == "compact" and not DATE_WORDS & set(name_words(name)):
+        if form == "compact" and not is_named_date(name):
             continue
         if all(pattern.fullmatch(str(v)) for v in values):
             return form
     in_range = all(isinstance(v, int) and 10**8 < v < 4 * 10**9 for v in values)
-    return "unix" if in_range and DATE_WORDS & set(name_words(name)) else ""
+    return "unix" if in_range and is_named_date(name) else ""
 
 
 def is_number(value: object) -> bool:
@@ -182,7 +181,8 @@ def find_label(words: str, columns: Sequence[ColumnReading], rows: int) -> tuple
     for word in (*LABEL_WORDS, words, f"{words} name"):
         if word in called and not all(map(is_number, called[word].values)):
             return (called[word].name,)
-    named = [c for c in columns if c.words[0].endswith((" name", " title")) and c.role != "key"]
+    ends = (" name", " title", " description")
+    named = [c for c in columns if c.role != "key" and any(w.endswith(ends) for w in c.words)]
     unique = [c for c in named if len(c.values) >= 0.9 * min(rows, KEPT_VALUES)]
     return (unique[0].name,) if unique else ()
 

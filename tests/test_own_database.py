@@ -59,6 +59,8 @@ def made(path: Path, script: str) -> DatabaseReading:
         ("strName", "name"),
         ("HTTPCode", "http code"),
         ("qty", "quantity"),
+        ("flg_discount", "discount"),
+        ("strLastNm", "last name"),
         ("t", "t"),
     ],
 )
@@ -70,6 +72,8 @@ def test_rows_and_columns_get_the_words_of_people() -> None:
     assert table_words("tbl_order_items") == ("order item",)
     assert table_words("categories") == ("category",)
     assert table_words("address") == ("address",)
+    assert table_words("tbl_cust_mst") == ("customer",)
+    assert column_words("dt_hire", "employee", True) == ("hire date", "hire")
     assert column_words("customer_name", "customer", False)[0] == "name"
     assert column_words("city_name", "shop", False)[0] == "city"
     assert column_words("ordered_on", "order", True)[:2] == ("date ordered", "ordered")
@@ -124,6 +128,18 @@ def test_ugly_names_codes_and_undeclared_keys_are_read(tmp_path: Path) -> None:
     named = {t.name for t in reading.tables}
     assert {"vw_all", "docs_tags", "sqlitestats"} <= named
     assert not any(name.startswith("docs_") and name != "docs_tags" for name in named)
+
+
+def test_a_row_is_named_by_a_name_of_another_word(tmp_path: Path) -> None:
+    rows = ", ".join(f"({i}, 'Firm {i}', 'City {i % 3}', {20240101 + i})" for i in range(1, 21))
+    reading = made(
+        tmp_path / "firms.sqlite",
+        "CREATE TABLE suppliers (supplier_id INTEGER PRIMARY KEY, company_name TEXT, city TEXT, "
+        f"dtShipped INTEGER); INSERT INTO suppliers VALUES {rows};",
+    )
+    [suppliers] = reading.tables
+    assert suppliers.label == ("company_name",)
+    assert suppliers.column("dtShipped").form == "compact"
 
 
 def test_reading_and_asking_leave_the_file_as_it_was(library: Path, asked: list[Question]) -> None:
