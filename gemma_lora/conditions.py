@@ -112,11 +112,21 @@ def label_equals(table: TableReading, value: tuple[str | int | float, ...]) -> s
     return " AND ".join(f"{ref(table.name, c)} = {written(v)}" for c, v in pairs)
 
 
+def said_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str:
+    """A value of a column as a person may type it, by the lexicon's words for it too."""
+    words = [said for said, stored in column.spoken.items() if stored == str(value)]
+    if words and g.draw.random() < 0.6:
+        return marked(g.draw.choice(words))
+    return said_value(g.draw, value)
+
+
 def some_label(g: Grammar, table: TableReading) -> tuple[str, str] | None:
     """(a row's name as said, the SQL that picks it) for a table whose rows have names."""
     if not table.names:
         return None
     name = g.draw.choice(table.names)
+    if len(name) == 1:
+        return said_of(g, table.column(table.label[0]), name[0]), label_equals(table, name)
     said = " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in name)
     return said_value(g.draw, said), label_equals(table, name)
 
@@ -133,7 +143,7 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     if column.role == "flag":
         kind = "condition_flag_yes" if str(value).lower() in YES else "condition_flag_no"
         return Condition(filled(g.draw, g.phrasings.forms[kind], {"attr": attr}), sql, column=about)
-    said = {"attr": attr, "value": said_value(g.draw, value)}
+    said = {"attr": attr, "value": said_of(g, column, value)}
     chance = g.draw.random()
     if is_called(g.phrasings, "places", column.words) and chance < 0.8:
         return Condition(
@@ -151,7 +161,7 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
 def has_code(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     """A number, an address or the like is a particular one."""
     value = g.draw.choice(column.values)
-    said = {"attr": called(g.draw, g.phrasings, column), "value": said_value(g.draw, value)}
+    said = {"attr": called(g.draw, g.phrasings, column), "value": said_of(g, column, value)}
     return Condition(
         filled(g.draw, g.phrasings.forms["condition_equal"], said),
         f"{ref(table.name, column.name)} = {written(value)}",

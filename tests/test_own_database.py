@@ -210,14 +210,17 @@ def test_a_lexicon_mends_the_reading(library: Path, tmp_path: Path) -> None:
         "      pages: {sayings: {thick: '> 400'}}\n"
         "      price: {leave_out: true}\n"
         "  loans: {leave_out: true}\n"
+        "  authors: {columns: {country: {values: {'the emerald isle': Ireland}}}}\n"
     )
     reading = with_lexicon(read_database(library), path)
     with read_only(library) as connection:
-        found = list(make_questions(connection, reading, 600, 1))
+        found = list(make_questions(connection, reading, 2500, 1))
     sql, said = " ".join(q.sql for q in found), " ".join(q.question for q in found).lower()
     assert "price" not in sql and "loans" not in sql
     assert "volumes" in said and "books" not in said.replace("number of books", "")
     assert "thick volumes" in said and "pages > 400" in sql
+    isle = [q.sql for q in found if "emerald isle" in q.question]
+    assert isle and all("country = 'Ireland'" in one or "<> 'Ireland'" in one for one in isle)
 
 
 def test_a_lexicon_that_does_not_fit_names_every_mistake(library: Path, tmp_path: Path) -> None:
