@@ -21,14 +21,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataset import MAX_SEQ_LENGTH
-from gemma_lora.adapters import LORA_KEYS, AdapterConfig, add_adapter, export_peft
-from gemma_lora.batches import Example, batch_iterator, padded_tokens, tokenize
+from gemma_lora.adapters import LORA_KEYS, AdapterConfig, add_adapter, check_base, export_peft
+from gemma_lora.batches import Example, batch_iterator, tokenize
 from gemma_lora.checkpoints import (
     NUMBERED,
     RUN_FILES,
@@ -46,20 +46,27 @@ from gemma_lora.device import (
     CACHE_LIMIT_BYTES,
     compute_dtype,
     library_versions,
-    on_gpu,
     prepare_process,
 )
 from gemma_lora.files import jsonable, locked, remove_leftovers, sha256_of
+from gemma_lora.forecast import (
+    Workload,
+    describe_data,
+    describe_epochs,
+    estimate_memory_gb,
+    notes_on_epochs,
+    steps_of,
+)
 from gemma_lora.gguf_export import export_gguf
 from gemma_lora.interruption import StopRequest
 from gemma_lora.lengths import DEFAULT_MODEL
-from gemma_lora.loss import HEAD_CHUNK, supervised_loss
+from gemma_lora.loss import supervised_loss
 from gemma_lora.models import base_fingerprint, load_base, named_arrays, recomputed_layers
 from gemma_lora.optimizers import learning_rate_schedule, make_optimizer
-from gemma_lora.prompts import encode, render_prompt
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses
 from gemma_lora.splits import Row, edited_files, read_manifest, read_split, trained_on
-from gemma_lora.validation import MAX_VALID_ROWS, Validator, validation_subset
+from gemma_lora.streams import plan_streams, share_blas
+from gemma_lora.validation import MAX_VALID_ROWS, Validator, sample_answer, validation_subset
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -73,6 +80,11 @@ CONSERVATIVE = {
     "iters": 700, "learning_rate": 5e-5, "dropout": 0.1, "weight_decay": 0.1, "rank": 8,
     "early_stopping_patience": 3,
 }  # fmt: skip
+# Flags that count something of which there is at least one.
+COUNTS = (
+    "iters", "batch_size", "rank", "grad_accumulation_steps", "streams", "steps_per_report",
+    "steps_per_eval", "save_every", "early_stopping_patience",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,9 @@ class TrainingConfig:
         metadata={"help": "mode: 700 steps, learning rate 5e-5, more regularisation, early stop"},
     )
     iters: int = field(default=1800, metadata={"help": "micro-steps (batches) to train for"})
+    epochs: float | None = field(
+        default=None, metadata={"help": "go so often through the rows, instead of --iters"}
+    )
     batch_size: int = field(default=4, metadata={"help": "rows in a batch, over all ranks"})
     learning_rate: float = field(default=5e-4, metadata={"help": "peak learning rate"})
     max_seq_length: int = field(
@@ -129,6 +144,10 @@ class TrainingConfig:
     )
     grad_checkpoint: bool = field(
         default=False, metadata={"help": "recompute layers backward: less memory, more time"}
+    )
+    streams: int | None = field(
+        default=None,
+        metadata={"help": "CPU: parts of a batch computed side by side; by default one per core"},
     )
     quantize: Literal[4, 8] | None = field(
         default=None, metadata={"help": "quantize the base to this many bits first (QLoRA)"}
@@ -180,32 +199,30 @@ class TrainingConfig:
                 "give one of --quick-test, --conservative",
             ),
             (not (self.resume and self.overwrite), "give one of --resume, --overwrite"),
-            (self.iters >= 1, "--iters must be 1 or more"),
-            (self.batch_size >= 1, "--batch-size must be 1 or more"),
+            *(
+                (given is None or given >= 1, f"--{name.replace('_', '-')} must be 1 or more")
+                for name in COUNTS
+                for given in [getattr(self, name)]
+            ),
+            (
+                self.epochs is None or 0 < self.epochs < math.inf,
+                "--epochs must be above 0 and finite",
+            ),
             (0 < self.learning_rate < 1, "--learning-rate must be between 0 and 1"),
             (self.max_seq_length >= 16, "--max-seq-length must be 16 or more"),
             (self.num_layers == -1 or self.num_layers >= 1, "--num-layers must be -1 or 1 and up"),
-            (self.rank >= 1, "--rank must be 1 or more"),
             (0 < self.scale < math.inf, "--scale must be above 0 and finite"),
             (0 <= self.dropout < 1, "--dropout must be 0 or more and below 1"),
             (self.weight_decay >= 0, "--weight-decay must be 0 or more"),
             (self.warmup >= 0, "--warmup must be 0 or more"),
             (self.grad_clip >= 0, "--grad-clip must be 0 or more"),
-            (self.grad_accumulation_steps >= 1, "--grad-accumulation-steps must be 1 or more"),
             (
                 self.val_batches in (None, -1) or (self.val_batches or 0) >= 1,
                 "--val-batches must be -1 or 1 and up",
             ),
-            (self.steps_per_report >= 1, "--steps-per-report must be 1 or more"),
-            (self.steps_per_eval >= 1, "--steps-per-eval must be 1 or more"),
-            (self.save_every >= 1, "--save-every must be 1 or more"),
             (
                 self.save_total_limit is None or self.save_total_limit >= 0,
                 "--save-total-limit must be 0 or more",
-            ),
-            (
-                self.early_stopping_patience is None or self.early_stopping_patience >= 1,
-                "--early-stopping-patience must be 1 or more",
             ),
             (self.min_delta >= 0, "--min-delta must be 0 or more"),
             (
@@ -276,7 +293,7 @@ class Run:
         self.log.validation(line)
         if self.is_main:
             if self.config.sample_every_eval:
-                self.show_sample()
+                self.log.show(sample_answer(self.model, self.tokenizer, self.sample_row))
             plot_losses(self.config.adapter_path)
         return found.improved
 
@@ -284,16 +301,6 @@ class Run:
         """Write a checkpoint, on the rank that writes."""
         if self.is_main:
             self.checkpointer.save(self.progress, numbered)
-
-    def show_sample(self) -> None:
-        """Print a greedy answer to the first validation row."""
-        from mlx_lm import generate
-
-        ids = encode(self.tokenizer, render_prompt(self.sample_row["prompt"]))
-        text = generate(self.model, self.tokenizer, ids, max_tokens=64)
-        self.model.train()
-        question, answer = self.sample_row["question"][:100], " ".join(text.split())[:200]
-        self.log.show(f"  sample: {question} -> {answer}")
 
 
 class AfterStep:
@@ -394,45 +401,29 @@ def read_data(config: TrainingConfig) -> tuple[dict[str, list[Row]], dict[str, s
     return rows, hashes, kind
 
 
-def estimate_memory_gb(config: TrainingConfig, model: nn.Module, longest: int) -> float:
-    """Rough peak in GB: weights, optimizer, the activations of the widest batch, head chunks.
-
-    Counts per token and layer what the backward pass needs again (fitted to measured runs).
-    """
-    args, size = model.args, 2 if on_gpu() else 4
-    weights = sum(w.nbytes for w in named_arrays(model.parameters()).values())
-    trained = sum(w.size for w in named_arrays(model.trainable_parameters()).values())
-    layers = min(config.num_layers % (args.num_hidden_layers + 1), args.num_hidden_layers)
-    heads = args.num_attention_heads * args.head_dim
-    per_layer = 8 * args.hidden_size + 5 * args.intermediate_size + 6 * heads
-    kept = args.hidden_size * layers + per_layer if config.grad_checkpoint else per_layer * layers
-    tokens = config.batch_size * longest
-    head = 4 * HEAD_CHUNK * args.vocab_size * 4
-    return (weights + 12 * trained + tokens * kept * size + head) / 1e9
-
-
 def header_lines(run: Run, left_out: int) -> list[str]:
     """The header's lines: what is trained, on how much, with how much memory."""
-    config, model, rows = run.config, run.model, run.examples["train"]
+    config, model = run.config, run.model
     trained = sum(w.size for w in named_arrays(model.trainable_parameters()).values())
     total = sum(w.size for w in named_arrays(model.parameters()).values())
-    lengths = [len(e.ids) - 1 for e in rows]
-    tokens, supervised = sum(lengths), sum(len(e.ids) - e.offset for e in rows)
-    epochs = config.total_iters * config.batch_size / len(rows)
-    padding = 1 - tokens / padded_tokens(lengths, config.batch_size, config.seed)
-    memory = estimate_memory_gb(config, model, max(lengths))
+    work = Workload(
+        run.examples["train"], config.total_iters, config.batch_size, config.seed,
+        config.streams or 1,
+    )  # fmt: skip
+    memory = estimate_memory_gb(model, config.num_layers, config.grad_checkpoint, work)
     rounded = f" (rounded up from {config.iters})" if config.total_iters != config.iters else ""
     return [
         f"model     {config.model} in {compute_dtype()}"
         + (f", quantized to {config.quantize} bits" if config.quantize else ""),
         f"trains    {config.fine_tune_type}, {trained / 1e6:.2f}M of {total / 1e6:.0f}M parameters",
-        f"data      {len(rows):,} rows, {tokens:,} tokens an epoch, {supervised:,} "
-        f"of them trained, {padding:.1%} padding"
+        f"data      {describe_data(work)}"
         + (f"; {left_out} rows over --max-seq-length left out" if left_out else ""),
         f"run       {config.total_iters} steps{rounded} of batch {config.batch_size}: "
-        f"{epochs:.2f} epochs; validated on {len(run.validator.subset)} of "
+        f"{describe_epochs(work)}; validated on {len(run.validator.subset)} of "
         f"{len(run.validator.examples)} rows",
-        f"memory    about {memory:.1f} GB at the peak",
+        f"memory    about {memory:.1f} GB at the peak"
+        + (f"; {config.streams} streams side by side" if (config.streams or 1) > 1 else ""),
+        *notes_on_epochs(work),
     ]
 
 
@@ -440,15 +431,8 @@ def run_record(
     config: TrainingConfig, model: nn.Module, folder: Path, kind: str, hashes: dict[str, str]
 ) -> RunRecord:
     """What is written about the run besides its progress; raises UserError for what cannot be."""
+    check_base(model, config.fine_tune_type, config.num_layers)
     layers = len(model.layers)
-    if config.num_layers > layers:
-        raise UserError(f"--num-layers {config.num_layers}: the model has {layers}")
-    if config.fine_tune_type == "full" and any(
-        name.endswith(".scales") for name in named_arrays(model.parameters())
-    ):
-        raise UserError(
-            "--fine-tune-type full cannot train a quantized base: drop --quantize, or use lora"
-        )
     adapter: AdapterConfig = {
         "fine_tune_type": config.fine_tune_type,
         "num_layers": layers if config.num_layers == -1 else config.num_layers,
@@ -502,7 +486,7 @@ def assemble(
     )
     validator = Validator(
         model, examples["valid"], subset, config.batch_size, config.max_seq_length,
-        config.min_delta,
+        config.min_delta, config.streams or 1,
     )  # fmt: skip
     optimizer = optimizer_for(config, model)
     checkpointer = Checkpointer(
@@ -563,7 +547,9 @@ def fit(run: Run) -> str | None:
                 val_dataset=None,
                 args=args,
                 loss=supervised_loss,
-                iterate_batches=batch_iterator(config.seed, config.grad_accumulation_steps, done),
+                iterate_batches=batch_iterator(
+                    config.seed, config.grad_accumulation_steps, done, config.streams or 1
+                ),
                 training_callback=AfterStep(run),  # type: ignore[arg-type]  # has its two methods
             )
         except StopTraining as stop:
@@ -618,6 +604,7 @@ def load_run(config: TrainingConfig) -> tuple[Run, int]:
     """Read data and model and build the run: (run, training rows left out as too long)."""
     import mlx.core as mx
 
+    config = replace(config, streams=config.streams or 1)
     rows, hashes, kind = read_data(config)
     if len(rows["train"]) < config.batch_size:
         raise UserError(
@@ -627,11 +614,14 @@ def load_run(config: TrainingConfig) -> tuple[Run, int]:
     if config.resume:
         read_resume(config.adapter_path, TrainingConfig)
     model, tokenizer, folder = load_base(config.model, config.quantize)
-    record = run_record(config, model, folder, kind, hashes)
     longest = config.max_seq_length
     examples = {split: tokenize(rows[split], tokenizer, longest) for split in rows}
     if not examples["train"] or not examples["valid"]:
         raise UserError(f"every row is over --max-seq-length {longest}: raise it")
+    if config.epochs:
+        steps = steps_of(config.epochs, len(examples["train"]), config.batch_size)
+        config = replace(config, iters=steps)
+    record = run_record(config, model, folder, kind, hashes)
     mx.random.seed(config.seed)
     add_adapter(model, record.adapter_config)
     model.train()
@@ -663,14 +653,28 @@ def train(config: TrainingConfig) -> Outcome:
 
 def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a mode, or the run to resume, fills in for flags that were not given."""
+    check((not {"iters", "epochs"} <= given.keys(), "give one of --iters, --epochs"))
     if given.get("resume"):
         saved = saved_settings(
             given.get("adapter_path", TrainingConfig.adapter_path), TrainingConfig
         )
+        if "iters" in given:  # they say the same in two ways: the newer word counts
+            saved.pop("epochs", None)
+        saved["streams"] = saved.get("streams") or 1  # a run of before there were streams
         return saved | {"adapter_path": TrainingConfig.adapter_path, "overwrite": False}
     if given.get("quick_test"):
         return QUICK_TEST
     return CONSERVATIVE if given.get("conservative") else {}
+
+
+def over_cores(config: TrainingConfig) -> TrainingConfig:
+    """`config` with the number of its streams, which a resumed run keeps, and the BLAS fitted."""
+    import mlx.core as mx
+
+    rows = math.ceil(config.batch_size / mx.distributed.init().size())
+    streams = plan_streams(rows, config.streams)
+    share_blas(streams)
+    return replace(config, streams=streams)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -686,7 +690,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif config.export_gguf is not None:
             export_gguf(config.adapter_path, config.export_gguf, config.gguf_type)
         else:
-            interrupted = train(config)["stopped"] == "interrupted"
+            interrupted = train(over_cores(config))["stopped"] == "interrupted"
 
     status = run_script(work)
     return 130 if interrupted else status

@@ -60,6 +60,19 @@ class AdapterConfig(TrainedOn, total=False):
     trained_steps: int
 
 
+def check_base(
+    model: nn.Module, fine_tune_type: Literal["lora", "dora", "full"], num_layers: int
+) -> None:
+    """Raise UserError for what cannot be trained on this base."""
+    if num_layers > (layers := len(model.layers)):
+        raise UserError(f"--num-layers {num_layers}: the model has {layers}")
+    quantized = any(name.endswith(".scales") for name in named_arrays(model.parameters()))
+    if fine_tune_type == "full" and quantized:
+        raise UserError(
+            "--fine-tune-type full cannot train a quantized base: drop --quantize, or use lora"
+        )
+
+
 def add_adapter(model: nn.Module, settings: AdapterConfig) -> None:
     """Freeze the model and make trainable what `settings` (adapter_config.json's keys) ask for."""
     from mlx_lm.tuner.utils import linear_to_lora_layers

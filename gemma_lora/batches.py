@@ -77,13 +77,30 @@ def epoch_batches(
     return [batches[i] for i in draw.permutation(len(batches))]
 
 
-def padded_tokens(lengths: Sequence[int], batch_size: int, seed: int) -> int:
+def balanced_shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Rows of these lengths as at most `count` shares of about as many tokens: indices of rows.
+
+    The longest row first, each to the share that has least (Graham's rule: no share is over 4/3 of
+    the best possible). Rows keep their order inside a share, and no share is empty.
+    """
+    shares: list[list[int]] = [[] for _ in range(min(count, len(lengths)))]
+    tokens = [0] * len(shares)
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        least = min(range(len(shares)), key=lambda k: (tokens[k], len(shares[k]), k))
+        shares[least].append(i)
+        tokens[least] += lengths[i]
+    return [sorted(share) for share in shares]
+
+
+def padded_tokens(lengths: Sequence[int], batch_size: int, seed: int, streams: int = 1) -> int:
     """Tokens of the first epoch's batches as they are laid out, padding included."""
-    widths = bucket_widths(lengths)
-    return sum(
-        len(batch) * widths[bisect_left(widths, max(lengths[i] for i in batch))]
-        for batch in epoch_batches(lengths, widths, batch_size, seed, 0)
-    )
+    widths, total = bucket_widths(lengths), 0
+    for batch in epoch_batches(lengths, widths, batch_size, seed, 0):
+        rows = [lengths[i] for i in batch]
+        for share in balanced_shares(rows, streams):
+            longest = max(rows[i] for i in share)
+            total += len(share) * widths[bisect_left(widths, longest)]
+    return total
 
 
 def pack(
@@ -110,6 +127,16 @@ def pack(
     flat = np.concatenate([*places, np.zeros(pad, np.int32)])
     aims = np.concatenate([*targets, np.full(pad, -1, np.int32)])
     return tokens, flat, aims, trained
+
+
+def pack_shares(
+    rows: Sequence[Example], widths: Sequence[int], multiple: int, streams: int
+) -> tuple[list[np.ndarray], int]:
+    """`pack` for each share of a batch, one after the other; returns the arrays and the trained."""
+    shares = balanced_shares([len(row.ids) - 1 for row in rows], streams)
+    packed = [pack([rows[i] for i in share], widths, multiple) for share in shares]
+    arrays = [array for *laid_out, _ in packed for array in laid_out]
+    return arrays, sum(trained for *_, trained in packed)
 
 
 def rank_share(
@@ -139,8 +166,13 @@ def batches_from(
         epoch, skip = epoch + 1, 0
 
 
-def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., Iterator[tuple]]:
+def batch_iterator(
+    seed: int, window: int = 1, start: int = 0, streams: int = 1
+) -> Callable[..., Iterator[tuple]]:
     """Make the function that mlx-lm calls for batches, beginning at micro-step `start`.
+
+    A batch is what `loss.supervised_loss` takes: three arrays for each of its shares (as many as
+    `streams`, or as it has rows), and the weight.
 
     Training (`loop=True`): epochs in seeded order without end, no row dropped, and the weight of a
     batch is such that mlx-lm's plain averages over an accumulation `window` and over ranks become
@@ -154,7 +186,7 @@ def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., 
         max_seq_length: int,
         loop: bool = False,
         comm_group: Any = None,
-    ) -> Iterator[tuple[mx.array, mx.array, mx.array, mx.array]]:
+    ) -> Iterator[tuple[mx.array, ...]]:
         rank, size = (comm_group.rank(), comm_group.size()) if comm_group else (0, 1)
         widths = bucket_widths([len(row.ids) - 1 for row in dataset])
         together = window if loop else 1
@@ -166,7 +198,7 @@ def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., 
             total = sum(len(dataset[i].ids) - dataset[i].offset for b in group for i in b)
             for batch in group:
                 rows = rank_share(batch, dataset, rank, size)
-                tokens, places, targets, mine = pack(rows, widths, multiple)
+                arrays, mine = pack_shares(rows, widths, multiple, streams)
                 # mlx-lm multiplies a validation loss by its own token count, a training loss
                 # by 1 / (window * ranks): weigh so that sums of token losses are what is left.
                 weight = together * size / max(total, 1) if loop else 1 / max(mine, 1)
@@ -174,7 +206,7 @@ def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., 
                     key = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
                     mx.random.seed(int.from_bytes(key[:8], "little"))
                 step += 1
-                yield mx.array(tokens), mx.array(places), mx.array(targets), mx.array(weight)
+                yield *map(mx.array, arrays), mx.array(weight)
 
     return iterate
 

@@ -72,22 +72,29 @@ def use_openblas() -> str | None:
     Fortran runtime it names; where the system has none, MLX's own copy of it serves under its
     usual name. Does nothing elsewhere, without the package, or once MLX is imported.
     """
-    import importlib.metadata
-
-    if sys.platform != "linux" or "mlx.core" in sys.modules:
+    if sys.platform != "linux" or "mlx.core" in sys.modules or not (path := openblas_path()):
         return None
-    try:
-        files = importlib.metadata.files("cmeel-openblas") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    found = [str(f.locate()) for f in files if f.name == "libopenblas.so"]
+    # MLX walks a graph 20 operations wide by default, so that one stream's part would be handed out
+    # only when the other's is; read when MLX evaluates for the first time.
+    os.environ.setdefault("MLX_BFS_MAX_WIDTH", "500")
     # Its idle threads spin for 2**26 cycles, while MLX works on one core between two products.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     for prepare_runtime in (lambda: None, load_fortran_runtime):
         with suppress(OSError, IndexError):
             prepare_runtime()
-            ctypes.CDLL(found[0], mode=ctypes.RTLD_GLOBAL)
-            return found[0]
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            return path
+    return None
+
+
+def openblas_path() -> str | None:
+    """Where the PyPI package cmeel-openblas put its library, if it is installed."""
+    import importlib.metadata
+
+    with suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("cmeel-openblas") or []:
+            if file.name == "libopenblas.so":
+                return str(file.locate())
     return None
 
 
@@ -131,22 +138,26 @@ def use_fast_gelu() -> None:
             value = value * x + coefficient
         return value
 
-    @mx.custom_function
-    def gelu_and_gate(x: mx.array) -> tuple[mx.array, mx.array]:
-        inner = x * (0.7978845608028654 + 0.035677408136300125 * (x * x))
-        inner = mx.clip(inner, -TANH_LIMIT, TANH_LIMIT)
-        square = inner * inner
-        tanh = inner * polynomial(square, TANH_TOP) / polynomial(square, TANH_BOTTOM)
-        gate = 0.5 + 0.5 * tanh
-        return x * gate, gate
+    def gelu_on(stream: mx.Stream) -> Callable[[mx.array], Any]:
+        @mx.custom_function
+        def gelu_and_gate(x: mx.array) -> tuple[mx.array, mx.array]:
+            inner = x * (0.7978845608028654 + 0.035677408136300125 * (x * x))
+            inner = mx.clip(inner, -TANH_LIMIT, TANH_LIMIT)
+            square = inner * inner
+            tanh = inner * polynomial(square, TANH_TOP) / polynomial(square, TANH_BOTTOM)
+            gate = 0.5 + 0.5 * tanh
+            return x * gate, gate
 
-    @gelu_and_gate.vjp
-    def gelu_and_gate_vjp(x: mx.array, cotangents: Any, outputs: Any) -> mx.array:
-        gate = outputs[1]
-        slope = 1.5957691216057308 + 0.21406444881780075 * (x * x)
-        return cotangents[0] * gate * (1 + x * (1 - gate) * slope)
+        @gelu_and_gate.vjp
+        def gelu_and_gate_vjp(x: mx.array, cotangents: Any, outputs: Any) -> mx.array:
+            with mx.stream(stream):  # called when the `with` around the forward pass has ended
+                gate = outputs[1]
+                slope = 1.5957691216057308 + 0.21406444881780075 * (x * x)
+                return cotangents[0] * gate * (1 + x * (1 - gate) * slope)
 
-    nn.gelu_approx = lambda x: gelu_and_gate(x)[0]  # type: ignore[index]
+        return gelu_and_gate
+
+    nn.gelu_approx = lambda x: gelu_on(current_stream())(x)[0]
 
 
 def on_gpu() -> bool:
@@ -154,6 +165,13 @@ def on_gpu() -> bool:
     import mlx.core as mx
 
     return mx.default_device() == mx.gpu and (mx.metal.is_available() or mx.is_available(mx.gpu))
+
+
+def current_stream() -> mx.Stream:
+    """The stream that operations are put on here and now."""
+    import mlx.core as mx
+
+    return mx.default_stream(mx.default_device())
 
 
 def compute_dtype() -> Literal["float32", "bfloat16"]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_lora.cli import UserError
-from gemma_lora.device import Dtype, compute_dtype, is_prepared
+from gemma_lora.device import Dtype, compute_dtype, current_stream, is_prepared
 from gemma_lora.files import DAMAGE, JsonObject, model_cache, partial_folder, sha256_of
 from gemma_lora.gguf_models import GEMMA_NOTICE, PACKAGED_INSTALL, convert_gguf
 from gemma_lora.hub import bound_hub_waits, explain_hub_error
@@ -221,14 +221,26 @@ def base_fingerprint(model: nn.Module) -> str:
 def recomputed_layers(model: nn.Module) -> Iterator[None]:
     """Recompute the layers' activations in the backward pass instead of keeping them.
 
-    mlx-lm's function patches the layers' class for good: a second run in this process would nest
-    the patch, and one without the flag would recompute too.
+    As mlx-lm's function of that name, but for the time of the `with` only (its patch of the layers'
+    class stays, and a second run in this process would nest it), and on the stream of the forward
+    pass: MLX runs the layer again when the `with` around that has ended.
     """
-    from mlx_lm.tuner.trainer import grad_checkpoint
+    import mlx.core as mx
 
     block: Any = type(model.layers[0])
     plain = block.__call__
-    grad_checkpoint(model.layers[0])
+
+    def recomputed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        stream = current_stream()
+
+        def forward(weights: Any, *args: Any, **kwargs: Any) -> Any:
+            with mx.stream(stream):
+                layer.update(weights)
+                return plain(layer, *args, **kwargs)
+
+        return mx.checkpoint(forward)(layer.trainable_parameters(), *args, **kwargs)
+
+    block.__call__ = recomputed
     try:
         yield
     finally:

@@ -14,9 +14,12 @@ from gemma_lora.checkpoints import Progress
 from gemma_lora.cli import UserError
 from gemma_lora.device import CACHE_LIMIT_BYTES
 from gemma_lora.loss import supervised_loss
+from gemma_lora.prompts import encode, render_prompt
+from gemma_lora.splits import Row
 
 if TYPE_CHECKING:
     import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 MAX_VALID_ROWS = 500  # validated during the run, unless --val-batches says otherwise
 
@@ -40,6 +43,7 @@ class Validator:
     batch_size: int
     max_seq_length: int
     min_delta: float
+    streams: int = 1
 
     def loss_on(self, examples: Sequence[Example]) -> float:
         """Token-weighted mean loss, over all ranks, of examples in a fixed order."""
@@ -52,7 +56,8 @@ class Validator:
             num_batches=-1,
             max_seq_length=self.max_seq_length,
             loss=supervised_loss,
-            iterate_batches=batch_iterator(seed=0),  # draws nothing: the order is by length
+            # The seed draws nothing: the order is by length.
+            iterate_batches=batch_iterator(seed=0, streams=self.streams),
             clear_cache_threshold=CACHE_LIMIT_BYTES,
         )
         self.model.train()
@@ -88,3 +93,14 @@ def validation_subset(
     if val_batches == -1 or wanted >= len(examples):
         return examples
     return [examples[i] for i in sorted(Random(seed).sample(range(len(examples)), wanted))]
+
+
+def sample_answer(model: nn.Module, tokenizer: TokenizerWrapper, row: Row) -> str:
+    """The line of a greedy answer to one row's question, given in the middle of a training."""
+    from mlx_lm import generate
+
+    ids = encode(tokenizer, render_prompt(row["prompt"]))
+    text = generate(model, tokenizer, ids, max_tokens=64)
+    model.train()
+    question, answer = row["question"][:100], " ".join(text.split())[:200]
+    return f"  sample: {question} -> {answer}"

@@ -1,11 +1,13 @@
 """Measure training against `mlx_lm.lora --train --mask-prompt`, in alternating runs.
 
     python tests/measure_training.py --data data --model packaged --steps 12 --rounds 2
+    python tests/measure_training.py --before ../older/checkout --busy 1
 
 Both sides get the same rows, model, float32 weights, BLAS, rank, layers, batch size, optimizer and
 seed, each in a process of its own; the first two steps are not counted. Prints a table and, last,
 one JSON line. Supervised tokens are those of the answer and its end; mlx-lm's count is corrected
-for the pad token a row that its mask lets through.
+for the pad token a row that its mask lets through. `--before` measures another checkout too, by the
+script that it has in this place; `--busy` keeps so many processes spinning meanwhile.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import sys
 import tempfile
 import time
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from gemma_lora import adapters, device, models  # noqa: E402
+from gemma_lora import adapters, device, models, prompts  # noqa: E402
 
 WARM_UP = 2
 RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
@@ -90,6 +95,7 @@ def run_ours(args: argparse.Namespace) -> dict[str, Any]:
         scale=SCALE, val_batches=1, steps_per_eval=10**9, save_every=10**9, warmup=0,
         grad_checkpoint=args.grad_checkpoint, steps_per_report=10**9, seed=0,
     )  # fmt: skip
+    config = train.over_cores(replace(config, streams=args.streams))
     finish = train.finish
     train.finish = lambda run, stopped: {}  # type: ignore[assignment]  # no closing validation
     try:
@@ -127,7 +133,7 @@ def model_flops(args: argparse.Namespace) -> float:
     """
     rows = train.read_split(args.data, "train")
     prompt_share = sum(len(r["text"]) for r in rows) / sum(
-        len(r["text"]) - len(train.render_prompt(r["prompt"])) for r in rows
+        len(r["text"]) - len(prompts.render_prompt(r["prompt"])) for r in rows
     )
     config = json.loads((models.resolve_model(args.model) / "config.json").read_text())
     width, hidden = config["hidden_size"], config["intermediate_size"]
@@ -137,29 +143,50 @@ def model_flops(args: argparse.Namespace) -> float:
     return 4 * (layer * config["num_hidden_layers"] * prompt_share + head)
 
 
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Processes that do nothing but spin, for the time of the `with` and an hour at the most."""
+    code = "import time; end = time.time() + 3600\nwhile time.time() < end: pass"
+    spinning = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+
+
 def child(side: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Run one side in a fresh process."""
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, __file__, "--side", side, "--data", str(args.data)]
+    """Run one side in a fresh process; "before" is train.py of another checkout."""
+    script = args.before / "tests" / Path(__file__).name if side == "before" else Path(__file__)
+    name, _, streams = side.partition(" --streams ")
+    with tempfile.TemporaryDirectory() as scratch, busy(args.busy):
+        command = [sys.executable, str(script), "--data", str(args.data)]
+        command += ["--side", "train.py" if name == "before" else name]
         command += ["--model", args.model, "--steps", str(args.steps), "--scratch", scratch]
         command += ["--grad-checkpoint"] if args.grad_checkpoint else []
+        command += ["--streams", streams] if streams else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     timed = result["steps"][WARM_UP:]
     result["tokens_per_second"] = sum(n for n, _ in timed) / sum(s for _, s in timed)
     return result
 
 
 def main() -> None:
-    """Alternate the two sides and print what came out."""
+    """Alternate the sides and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--model", default="packaged")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--grad-checkpoint", action="store_true")
+    parser.add_argument("--before", type=Path, help="another checkout to measure too")
+    parser.add_argument("--busy", type=int, default=0, help="processes that spin meanwhile")
+    parser.add_argument("--sides", nargs="+", default=["mlx_lm.lora", "train.py"])
+    parser.add_argument("--streams", type=int)
     parser.add_argument("--side", choices=("mlx_lm.lora", "train.py", "peak"))
     parser.add_argument("--scratch", default="")
     args = parser.parse_args()
@@ -167,35 +194,42 @@ def main() -> None:
         run = {"mlx_lm.lora": run_mlx_lm, "train.py": run_ours, "peak": lambda _: matmul_peak()}
         print(json.dumps(run[args.side](args)))
         return
-    runs: dict[str, list[dict[str, Any]]] = {"mlx_lm.lora": [], "train.py": []}
+    sides = [*args.sides, *(["before"] if args.before else [])]
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(args.rounds):
         for side, results in runs.items():
             results.append(child(side, args))
             speed, memory = results[-1]["tokens_per_second"], results[-1]["peak_memory_gb"]
-            print(f"round {number + 1}  {side:12} {speed:6.1f} tok/s  {memory:5.2f} GB", flush=True)
-    peak = float(
-        subprocess.check_output([sys.executable, __file__, "--side", "peak"], text=True).split()[-1]
-    )
-    flops = model_flops(args)
-    pairs = list(zip(runs["train.py"], runs["mlx_lm.lora"], strict=True))
+            print(f"round {number + 1}  {side:20} {speed:6.1f} tok/s  {memory:5.2f} GB", flush=True)
+    print_summary(args, runs)
+
+
+def print_summary(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """A table of the sides, each against the last one, and one JSON line."""
+    command = [sys.executable, __file__, "--side", "peak"]
+    peak = float(subprocess.check_output(command, text=True).split()[-1])
+    flops, last = model_flops(args), list(runs)[-1]
     summary: dict[str, Any] = {
-        "speed_ratio": median(a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs),
-        "memory_ratio": median(a["peak_memory_gb"] / b["peak_memory_gb"] for a, b in pairs),
         "matmul_peak_gflops": peak,
         "steps": args.steps,
         "rounds": args.rounds,
+        "busy": args.busy,
         "grad_checkpoint": args.grad_checkpoint,
         "versions": device.library_versions(),
     }
-    print(f"\n{'':14}{'supervised tok/s':>18}{'peak GB':>9}{'of matmul peak':>16}")
+    print(f"\n{'':20}{'supervised tok/s':>18}{'peak GB':>9}{'of matmul peak':>16}", end="")
+    print(f"   speed and memory of {last}'s")
     for side, results in runs.items():
         speed = median(r["tokens_per_second"] for r in results)
         memory = median(r["peak_memory_gb"] for r in results)
         used = speed * flops / 1e9 / peak
-        summary[side] = {"tokens_per_second": speed, "peak_memory_gb": memory, "utilization": used}
-        print(f"{side:14}{speed:18.1f}{memory:9.2f}{used:16.0%}")
-    print(f"{'ratio':14}{summary['speed_ratio']:18.2f}{summary['memory_ratio']:9.2f}\n")
-    print(json.dumps(summary))
+        pairs = list(zip(results, runs[last], strict=True))
+        faster = median(a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs)
+        larger = median(a["peak_memory_gb"] / b["peak_memory_gb"] for a, b in pairs)
+        summary[side] = {"tokens_per_second": speed, "peak_memory_gb": memory, "utilization": used,
+                         "speed_ratio": faster, "memory_ratio": larger}  # fmt: skip
+        print(f"{side:20}{speed:18.1f}{memory:9.2f}{used:16.0%}{faster:12.2f}{larger:10.2f}")
+    print("\n" + json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -519,6 +519,7 @@ RESUMABLE = {
     "accumulation": {"grad_accumulation_steps": 2, "dropout": 0.1},
     "dora, one layer, no clipping": {"fine_tune_type": "dora", "num_layers": 1, "grad_clip": 0.0},
     "full, linear": {"fine_tune_type": "full", "lr_schedule": "linear"},
+    "two streams": {"streams": 2, "dropout": 0.1, "grad_checkpoint": True},
     "adafactor": {"optimizer": "adafactor"},
     "muon, constant": {"optimizer": "muon", "lr_schedule": "constant"},
     "adam, recomputed": {"optimizer": "adam", "grad_checkpoint": True, "val_batches": 1},
@@ -619,7 +620,7 @@ def test_signals_at_random_moments(tiny_model: Path, tiny_data: Path, tmp_path: 
     """SIGTERM, then kill -9, then Ctrl-C, each followed by --resume, change nothing."""
     config = tiny_config(
         tiny_model, tiny_data, tmp_path / "whole", iters=120, save_every=2, steps_per_eval=60,
-        save_total_limit=3, dropout=0.1,
+        save_total_limit=3, dropout=0.1, streams=2,
     )  # fmt: skip
     train.train(config)
     folder = tmp_path / "parts"
@@ -627,6 +628,7 @@ def test_signals_at_random_moments(tiny_model: Path, tiny_data: Path, tmp_path: 
         "--model", tiny_model, "--data", tiny_data, "--adapter-path", folder, "--iters", 120,
         "--num-layers", 2, "--rank", 4, "--learning-rate", 5e-3, "--warmup", 2,
         "--steps-per-eval", 60, "--save-every", 2, "--save-total-limit", 3, "--dropout", 0.1,
+        "--streams", 2,
     ]  # fmt: skip
     count = 0
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
