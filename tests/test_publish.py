@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, one_line_error, run_script
+from conftest import one_line_error, run_script
 
 from gemma_lora import checkpoints, figures, files
 from gemma_lora import publish as room
@@ -149,35 +144,20 @@ def test_paths_are_cut_down_and_nothing_else(text: str, clean: str) -> None:
     assert room.cleaned(text, []) == clean
 
 
-def test_a_comparison_ends_with_the_folder_and_its_commands_work(
-    adapter_copy: Path, tiny_data: Path, tiny_model: Path, tmp_path: Path
+def test_a_comparison_ends_with_the_folder_and_a_card_that_the_hub_reads(
+    adapter_copy: Path, tiny_data: Path
 ) -> None:
-    """The card's command, run in the published folder alone, answers as our own prompt does."""
     done = run_script(
         "benchmark.py", "--adapter-path", adapter_copy, "--data", tiny_data, "--compare",
         "--num-samples", 2, "--runs", 1, "--warmup", 0, "--max-tokens", 4, "--prompt-tokens", 12,
         "--generation-tokens", 4, "--batch-size", 1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    alone = tmp_path / "alone"
-    shutil.copytree(adapter_copy / "publish", alone)
-    shutil.rmtree(adapter_copy)
-    card = (alone / "README.md").read_text()
+    card = (adapter_copy / "publish" / "README.md").read_text()
     from huggingface_hub import ModelCard
 
     data: Any = ModelCard(card).data
     assert data.license == "gemma" and data.eval_results
-    command = re.search(r"^mlx_lm\.generate (.*?)\n```", card, re.S | re.M)
-    assert command
-    flags = shlex.split(command[1].replace("\\\n", " "))
-    flags[flags.index("--model") + 1] = str(tiny_model)
-    code = "import sys; from mlx_lm.generate import main; main()"
-    said = subprocess.run(
-        [sys.executable, "-c", code, *flags, "--max-tokens", "4"], cwd=alone, text=True,
-        capture_output=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    assert "==========" in said.stdout
 
 
 def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
