@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gemma_lora.adapters import AdapterConfig, read_adapter_config
 from gemma_lora.card import CARD_MARK, model_flag, read_evaluation
+from gemma_lora.checkpoints import PUBLISHED, PUBLISHED_FILES
 from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED, Summary
 from gemma_lora.files import PARTIAL, JsonObject, partial_folder, sha256_of
@@ -31,7 +32,6 @@ RECORDS = ("training_config.txt", "metrics.jsonl", "benchmark.md")
 PICTURES = ("loss_curve.png", "benchmark.png")
 SAMPLES = ("evaluation.md", "evaluation.html", "evaluation_samples.jsonl")
 TEMPLATE = "chat_template.jinja"
-NAMES = {ADAPTER, CONFIG, CARD, TEMPLATE, "NOTICE", *RECORDS, *PICTURES, *SAMPLES}
 # Two parts or more, not within a URL or a fraction.
 PATH = re.compile(r"(?<![\w/:.~])~?/(?:[^\s/'\"`,;()<>|]+/)+([^\s/'\"`,;()<>|]*)")
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{16,}")
@@ -62,7 +62,7 @@ def publish(adapter_path: Path, reports: Path, with_samples: bool = False) -> Pa
     Raises UserError, and leaves an earlier folder as it was, when something private is found.
     """
     config = read_adapter_config(adapter_path)
-    target = reports / "publish"
+    target = reports / PUBLISHED
     require_own(target)
     remove_interrupted(target)
     try:
@@ -187,7 +187,9 @@ def require_nothing_private(folder: Path) -> None:
 def require_own(target: Path) -> None:
     """Raise UserError when `target` holds what was not written by `publish`."""
     if target.is_dir():
-        foreign = sorted(entry.name for entry in target.iterdir() if entry.name not in NAMES)
+        foreign = sorted(
+            entry.name for entry in target.iterdir() if entry.name not in PUBLISHED_FILES
+        )
         if foreign:
             raise UserError(f"{target} holds {foreign[0]}, which is not ours: move it elsewhere")
     elif target.exists():

