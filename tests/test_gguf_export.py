@@ -580,13 +580,17 @@ def test_a_modelfile_of_ones_own_is_not_replaced(adapters: dict[str, Path], tmp_
     assert [p.name for p in tmp_path.iterdir()] == ["Modelfile"]
 
 
-def test_gguf_missing_names_the_command(
-    gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    about, weights = described(gemma)
+def test_gguf_missing_is_told_before_a_model_is_loaded(
+    adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(UserError, match="run: pip install gguf"):
-        gguf_writer.write_gguf(tmp_path / "x.gguf", about, weights, "bf16")
+    monkeypatch.setattr(gguf_export, "load_finetuned", lambda *_: pytest.fail("it began"))
+    flags = ("--adapter-path", adapters["lora"], "--export-gguf", tmp_path / "x.gguf")
+    assert train.main(list(map(str, flags))) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith("; run: pip install gguf\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_line(adapters: dict[str, Path], tmp_path: Path) -> None:
