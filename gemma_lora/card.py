@@ -33,6 +33,7 @@ CARD_WORDS = {
     ),
     "alpaca": ("follow instructions", "follows instructions", "Check facts."),
 }
+UNKNOWN_BASE = "PATH_OF_THE_BASE_MODEL"
 CARD_MARK = "<!-- written by benchmark.py; without this line the file is left alone -->"
 
 
@@ -145,20 +146,31 @@ def training_section(config: AdapterConfig, folder: Path) -> str:
     )
 
 
-def usage_section(sql: bool, base: str | None) -> str:
+def model_flag(config: AdapterConfig) -> str:
+    """The base as mlx-lm's programs are told it; of a quantized one, what `usage_section` makes."""
+    bits = config.get("quantize")
+    return f"base-{bits}bit" if bits else hub_model(config) or UNKNOWN_BASE
+
+
+def usage_section(config: AdapterConfig) -> str:
     """Commands that answer a prompt with the adapter.
 
     The prompt is rendered: a base that was never tuned to chat has no template to do it. mlx-lm
-    puts the <bos> in front.
+    puts the <bos> in front. An adapter of a quantized base wants it quantized in the same way.
     """
-    pets = "CREATE TABLE pets (name TEXT, age INT);"
+    pets, bits = "CREATE TABLE pets (name TEXT, age INT);", config.get("quantize")
+    sql = config["dataset_type"] == "sql"
     prompt = sql_prompt("How many pets are there?", pets) if sql else "Name three plants."
     prompt = render_prompt(prompt).removeprefix(BOS)
+    convert = (
+        f"mlx_lm.convert --model {hub_model(config) or UNKNOWN_BASE} --mlx-path base-{bits}bit "
+        f"-q --q-bits {bits}\n"
+    )
     return f"""In the folder of this card:
 
 ```sh
 pip install mlx-lm
-mlx_lm.generate --model {base or "PATH_OF_THE_BASE_MODEL"} --adapter-path . \\
+{convert if bits else ""}mlx_lm.generate --model {model_flag(config)} --adapter-path . \\
   --extra-eos-token "<end_of_turn>" --ignore-chat-template --prompt {shlex.quote(prompt)}
 ```
 
@@ -198,7 +210,7 @@ On {scores.rows}; 95% intervals in brackets.
 
 ## How to use
 
-{usage_section(config["dataset_type"] == "sql", base)}
+{usage_section(config)}
 
 ## Limits
 

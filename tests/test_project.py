@@ -191,6 +191,8 @@ def test_modes_in_the_readme_are_those_of_the_code() -> None:
 
 
 def test_pins_agree() -> None:
+    """What is packaged needs gguf too, and may be installed without the rest."""
+    assert PIPFILE["packages"]["gguf"] == PIPFILE["packaged"]["gguf"]
     files = {"packages": "requirements.txt", "packaged": "requirements-packaged.txt",
              "dev-packages": "requirements-dev.txt"}  # fmt: skip
     for section, name in files.items():

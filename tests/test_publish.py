@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, one_line_error, run_script
+from conftest import one_line_error, run_script
 
 from gemma_lora import checkpoints, figures, files
 from gemma_lora import publish as room
@@ -149,35 +145,20 @@ def test_paths_are_cut_down_and_nothing_else(text: str, clean: str) -> None:
     assert room.cleaned(text, []) == clean
 
 
-def test_a_comparison_ends_with_the_folder_and_its_commands_work(
-    adapter_copy: Path, tiny_data: Path, tiny_model: Path, tmp_path: Path
+def test_a_comparison_ends_with_the_folder_and_a_card_that_the_hub_reads(
+    adapter_copy: Path, tiny_data: Path
 ) -> None:
-    """The card's command, run in the published folder alone, answers as our own prompt does."""
     done = run_script(
         "benchmark.py", "--adapter-path", adapter_copy, "--data", tiny_data, "--compare",
         "--num-samples", 2, "--runs", 1, "--warmup", 0, "--max-tokens", 4, "--prompt-tokens", 12,
         "--generation-tokens", 4, "--batch-size", 1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    alone = tmp_path / "alone"
-    shutil.copytree(adapter_copy / "publish", alone)
-    shutil.rmtree(adapter_copy)
-    card = (alone / "README.md").read_text()
+    card = (adapter_copy / "publish" / "README.md").read_text()
     from huggingface_hub import ModelCard
 
     data: Any = ModelCard(card).data
     assert data.license == "gemma" and data.eval_results
-    command = re.search(r"^mlx_lm\.generate (.*?)\n```", card, re.S | re.M)
-    assert command
-    flags = shlex.split(command[1].replace("\\\n", " "))
-    flags[flags.index("--model") + 1] = str(tiny_model)
-    code = "import sys; from mlx_lm.generate import main; main()"
-    said = subprocess.run(
-        [sys.executable, "-c", code, *flags, "--max-tokens", "4"], cwd=alone, text=True,
-        capture_output=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    assert "==========" in said.stdout
 
 
 def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
@@ -191,3 +172,53 @@ def test_what_a_killed_run_left_goes(folder: Path) -> None:
     (other / "of another").mkdir(parents=True)
     room.publish(folder, folder)
     assert not left.exists() and other.exists()
+
+
+# --- A new training -------------------------------------------------------------------------------
+
+
+def test_a_new_training_takes_what_was_published_aside(folder: Path) -> None:
+    """Beside the new run's adapter it would be taken for the new run's, and uploaded."""
+    before = texts_of(room.publish(folder, folder))
+    checkpoints.move_aside(folder, overwrite=False)
+    assert not (folder / "publish").exists()
+    assert texts_of(folder / "previous-2" / "publish") == before
+
+
+def test_overwriting_drops_it_and_nothing_of_ones_own(folder: Path) -> None:
+    room.publish(folder, folder, with_samples=True)
+    shutil.copytree(folder, folder.with_name("other"))
+    checkpoints.move_aside(folder, overwrite=True)
+    assert not (folder / "publish").exists() and not (folder / "previous-2").exists()
+    mine = folder.with_name("other") / "publish" / "thesis.tex"
+    mine.write_text("mine")
+    checkpoints.move_aside(folder.with_name("other"), overwrite=True)
+    assert [p.name for p in mine.parent.iterdir()] == [mine.name]
+
+
+def test_a_move_that_was_cut_short_is_finished_in_one_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.publish(folder, folder)
+    right, left = os.replace, [1]
+
+    def replace(source: Path, target: Path) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        right(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", replace)
+        checkpoints.move_aside(folder, overwrite=False)
+    assert [p.name for p in (folder / "previous-2").iterdir()] == ["publish"]
+    checkpoints.move_aside(folder, overwrite=False)
+    assert (folder / "previous-2" / "adapters.safetensors").is_file()
+    assert not (folder / "previous-3").exists()
+
+
+def test_a_folder_of_ones_own_of_that_name_stays(folder: Path) -> None:
+    (folder / "publish").mkdir()
+    (folder / "publish" / "thesis.tex").write_text("mine")
+    checkpoints.move_aside(folder, overwrite=False)
+    assert (folder / "publish" / "thesis.tex").read_text() == "mine"
