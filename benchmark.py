@@ -142,7 +142,8 @@ class BenchmarkConfig:
         default=False, metadata={"help": "print the result as JSON on stdout's last line"}
     )
     baseline: Path | None = field(
-        default=None, metadata={"help": "benchmark.json of an earlier run to compare with; never written to"}
+        default=None,
+        metadata={"help": "benchmark.json of an earlier run to compare with; never written to"},
     )
     tolerance: float = field(
         default=0.1, metadata={"help": "share by which a figure may be worse than the baseline's"}
@@ -441,6 +442,15 @@ def judge_baseline(
     }  # fmt: skip
 
 
+def prompt_rows(config: BenchmarkConfig, kind: str) -> list[Row]:
+    """The validation rows used as prompts."""
+    settings = evaluation.EvaluationConfig(
+        adapter_path=config.adapter_path, data=config.data, split="valid",
+        num_samples=config.num_samples, seed=config.seed,
+    )  # fmt: skip
+    return evaluation.evaluation_rows(settings, kind)
+
+
 def measure(
     config: BenchmarkConfig, before: JsonObject | None
 ) -> tuple[BenchmarkResult, Finetuned]:
@@ -451,11 +461,7 @@ def measure(
     tuned = load_finetuned(config.adapter_path, config.model)
     load_sec, active = time.perf_counter() - start, mx.get_active_memory()
     kind = tuned.config.setdefault("dataset_type", "sql")
-    settings = evaluation.EvaluationConfig(
-        adapter_path=config.adapter_path, data=config.data, split="valid",
-        num_samples=config.num_samples, seed=config.seed,
-    )  # fmt: skip
-    rows = evaluation.evaluation_rows(settings, kind)
+    rows = prompt_rows(config, kind)
     works = make_works(config, tuned, rows)
     if before is not None:
         require_comparable(before, works, config)
