@@ -92,6 +92,8 @@ SIZES = {
 QUALITY_TOKENS = 64  # enough for nearly all queries; the evaluation allows 96
 WIDE_SPREAD = 0.10  # standard deviation over mean from which a machine counts as busy
 REGRESSION_STATUS = 3
+RECORD = "benchmark.json"
+RECORD_BESIDE = "benchmark-new.json"  # where RECORD is the baseline, which is never written to
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ class BenchmarkConfig:
         default=False, metadata={"help": "print the result as JSON on stdout's last line"}
     )
     baseline: Path | None = field(
-        default=None, metadata={"help": "benchmark.json of an earlier run to compare with"}
+        default=None,
+        metadata={"help": "benchmark.json of an earlier run to compare with; never written to"},
     )
     tolerance: float = field(
         default=0.1, metadata={"help": "share by which a figure may be worse than the baseline's"}
@@ -181,6 +184,11 @@ class BenchmarkConfig:
     def extra_variants(self) -> tuple[str, ...]:
         """The names given with --variants."""
         return tuple(v.strip() for v in (self.variants or "").split(",") if v.strip())
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """What is measured."""
+        return (*([BASE] if self.compare else []), TUNED, *self.extra_variants)
 
     @property
     def folder(self) -> Path:
@@ -406,16 +414,25 @@ def read_baseline(path: Path) -> JsonObject:
         ) from None
 
 
+def require_comparable(
+    before: JsonObject, works: Sequence[ScheduledWork], config: BenchmarkConfig
+) -> None:
+    """Raise UserError, before anything is measured, when the baseline has none of these shapes."""
+    shapes = dict.fromkeys(w.work.name for w in works if w.run is None)
+    theirs = [before["figures"].get(name, {}) for name in config.variant_names]
+    if not any(shape in figures for shape in shapes for figures in theirs):
+        raise UserError(
+            f"--baseline {config.baseline} has no figure of the same variant and shape (its shape "
+            f"is {before.get('shape')}, this run's are {', '.join(shapes)}): measure both with the "
+            "same --compare, --quick, --prompt-tokens, --generation-tokens and --batch-size"
+        )
+
+
 def judge_baseline(
     result: BenchmarkResult, before: JsonObject, config: BenchmarkConfig
 ) -> Baseline:
-    """The comparison with an earlier run; raises UserError when they share no figure."""
+    """The comparison with an earlier run, which `require_comparable` has let through."""
     figures = compare_with_baseline(result["figures"], before["figures"], config.tolerance)
-    if not figures:
-        raise UserError(
-            f"--baseline {config.baseline} has no figure of the same variant and shape: measure "
-            "both with the same --quick, --prompt-tokens, --generation-tokens and --batch-size"
-        )
     machine, earlier = {**result["machine"]}, before["machine"]
     other = [k for k in ("chip", "device", "dtype") if machine[k] != earlier.get(k)]
     notes = [f"The baseline is of another {k}: {earlier.get(k)}." for k in other]
@@ -425,20 +442,29 @@ def judge_baseline(
     }  # fmt: skip
 
 
-def measure(config: BenchmarkConfig) -> tuple[BenchmarkResult, Finetuned]:
-    """Everything that needs the model: (result, model with adapter)."""
+def prompt_rows(config: BenchmarkConfig, kind: str) -> list[Row]:
+    """The validation rows used as prompts."""
+    settings = evaluation.EvaluationConfig(
+        adapter_path=config.adapter_path, data=config.data, split="valid",
+        num_samples=config.num_samples, seed=config.seed,
+    )  # fmt: skip
+    return evaluation.evaluation_rows(settings, kind)
+
+
+def measure(
+    config: BenchmarkConfig, before: JsonObject | None
+) -> tuple[BenchmarkResult, Finetuned]:
+    """Everything that needs the model: (result, model with adapter); `before` is the baseline."""
     import mlx.core as mx
 
     start = time.perf_counter()
     tuned = load_finetuned(config.adapter_path, config.model)
     load_sec, active = time.perf_counter() - start, mx.get_active_memory()
     kind = tuned.config.setdefault("dataset_type", "sql")
-    settings = evaluation.EvaluationConfig(
-        adapter_path=config.adapter_path, data=config.data, split="valid",
-        num_samples=config.num_samples, seed=config.seed,
-    )  # fmt: skip
-    rows = evaluation.evaluation_rows(settings, kind)
+    rows = prompt_rows(config, kind)
     works = make_works(config, tuned, rows)
+    if before is not None:
+        require_comparable(before, works, config)
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     limits = measure_limits()
     variants = make_variants(config, tuned)
@@ -470,6 +496,14 @@ def measure(config: BenchmarkConfig) -> tuple[BenchmarkResult, Finetuned]:
     }, tuned
 
 
+def record_file(config: BenchmarkConfig) -> Path:
+    """Where the result goes: not over the baseline, or the next run would pass against this one."""
+    record = config.folder / RECORD
+    if config.baseline and record.exists() and record.samefile(config.baseline):
+        return record.with_name(RECORD_BESIDE)
+    return record
+
+
 def load_facts(config: BenchmarkConfig, load_sec: float, active_bytes: int) -> Load:
     """What loading took, and what the process held at most until now."""
     adapter = config.adapter_path / "adapters.safetensors"
@@ -486,7 +520,7 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
     before = read_baseline(config.baseline) if config.baseline else None
     if config.adapter_path.is_dir():  # else loading says what is missing
         require_writable(config.folder)
-    result, tuned = measure(config)
+    result, tuned = measure(config, before)
     if before is not None:
         result["baseline"] = judge_baseline(result, before, config)
     folder = config.folder
@@ -500,8 +534,8 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         else:
             manifest = read_manifest(config.data)
             files[card] = make_card(result, tuned.config, manifest, config.adapter_path)
-    record = folder / "benchmark.json"
-    remove_leftovers(folder, ["benchmark.*", card.name])
+    record = record_file(config)
+    remove_leftovers(folder, ["benchmark*.*", card.name])
     write_together(files, record, json.dumps(result, indent=2) + "\n")
     show_benchmark(result, f"Benchmark of {config.adapter_path} on {result['machine']['device']}")
     print(

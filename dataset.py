@@ -25,13 +25,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from gemma_lora.cleaning import clean_text, normalized
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.files import (
     ROOT,
-    JsonObject,
     json_lines,
     jsonable,
     remove_leftovers,
@@ -39,7 +38,7 @@ from gemma_lora.files import (
     sha256_of,
     write_together,
 )
-from gemma_lora.lengths import DEFAULT_MODEL, load_tokenizer, token_lengths
+from gemma_lora.lengths import DEFAULT_MODEL, Ruler, Size, find_ruler, measured
 from gemma_lora.own_database import (
     EXAMPLE_WEIGHT,
     QUESTIONS,
@@ -47,7 +46,14 @@ from gemma_lora.own_database import (
     describe,
     read_examples,
 )
-from gemma_lora.preparation_report import plot_lengths, show_preview, show_summary
+from gemma_lora.preparation_report import (
+    DOUBTFUL,
+    count_splits,
+    plot_lengths,
+    replaced_set,
+    show_preview,
+    show_summary,
+)
 from gemma_lora.progress import track_rows
 from gemma_lora.prompts import (
     alpaca_prompt,
@@ -58,6 +64,8 @@ from gemma_lora.sandbox import verify_gold
 from gemma_lora.sources import (
     READERS,
     REQUIRED_COLUMNS,
+    Source,
+    count_local,
     match_columns,
     read_hub,
     read_local,
@@ -72,12 +80,10 @@ from gemma_lora.splits import (
     balanced_order,
     similar_schemas,
     split_groups,
+    stratum,
 )
 from gemma_lora.sql_text import schema_key, schema_of
 from gemma_lora.statistics import percentiles
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
 MAX_SEQ_LENGTH = 512
@@ -86,7 +92,6 @@ EMPTY_INPUTS = {"noinput", "no input", "<noinput>", "n/a", "none", "null"}
 EXTRA_COLUMNS = {"complexity": "sql_complexity", "task": "sql_task_type", "domain": "domain"}
 
 
-Item = TypeVar("Item")
 CleanFields = dict[str, str | None]  # a source's row under our column names
 
 
@@ -117,6 +122,12 @@ class DatasetConfig:
         default=None, metadata={"help": "own questions with their sql for --db; they only train"}
     )
     revision: str | None = field(default=None, metadata={"help": "hub revision to load"})
+    config: str | None = field(
+        default=None, metadata={"help": "configuration (subset) of a hub set that has several"}
+    )
+    split: str | None = field(
+        default=None, metadata={"help": "split of a hub set to take the rows from, if not train"}
+    )
     columns: str | None = field(
         default=None, metadata={"help": "column map, as sql_prompt=question,sql=answer"}
     )
@@ -178,6 +189,10 @@ class DatasetConfig:
                 "--lexicon and --examples need --db",
             ),
             (not (self.db and self.dataset_name), "give --db or --dataset-name, not both"),
+            (
+                not (self.db and (self.config or self.split)),
+                "--config and --split choose within a hub set, not with --db",
+            ),
             (not self.db or self.type == "sql", "--db makes SQL rows, not --type alpaca"),
             (self.columns is None or "=" in self.columns, "--columns must read name=theirs,..."),
         )
@@ -197,6 +212,11 @@ class DatasetConfig:
         return name.encode(errors="replace").decode()  # a file's name may be no UTF-8
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether a sample is drawn from more rows; of a database as many are made as wanted."""
+        return self.sample_size is not None and self.db is None
+
+    @property
     def column_map(self) -> dict[str, str]:
         """{our column: their column}, as given with --columns."""
         pairs = [pair.partition("=") for pair in (self.columns or "").split(",") if pair.strip()]
@@ -213,25 +233,30 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
 # --- Where rows come from ------------------------------------------------------------------------
 
 
-def open_source(config: DatasetConfig) -> tuple[Iterator[JsonObject], Origin]:
-    """Find the rows: (iterator, where they come from)."""
+def open_source(config: DatasetConfig) -> Source:
+    """Find the rows, where they come from and about how many there are."""
     if config.db:
         wanted = config.sample_size or QUESTIONS
-        return database_rows(config.db, config.lexicon, wanted, config.seed)
-    if config.source == "sample":
-        path = ROOT / "data" / f"sample_{config.type}.jsonl"
-        return read_local(path), {
-            "name": "sample",
-            "revision": sha256_of(path),
-            "licence": "MIT",
-        }
+        return Source(*database_rows(config.db, config.lexicon, wanted, config.seed), wanted)
+    bundled = config.source == "sample"
     path = Path(config.source).expanduser()
-    if os.path.exists(path):  # pathlib's own raises for a name that is too long
-        revision = sha256_of(path) if path.is_file() else None
-        return read_local(path), {"name": config.source_name, "revision": revision, "licence": None}
-    if path.suffix in READERS or config.source.startswith((".", "/", "~")):
-        raise UserError(f"there is no file {config.source}: check the path in --dataset-name")
-    return read_hub(config.source, config.revision)
+    if bundled:
+        path = ROOT / "data" / f"sample_{config.type}.jsonl"
+    elif not os.path.exists(path):  # pathlib's own raises for a name that is too long
+        if path.suffix in READERS or config.source.startswith((".", "/", "~")):
+            raise UserError(f"there is no file {config.source}: check the path in --dataset-name")
+        return read_hub(config.source, config.revision, config.config, config.split)
+    if config.config or config.split:
+        raise UserError(
+            f"--config and --split choose within a hub set, and {config.source} is none: leave "
+            "them out"
+        )
+    origin: Origin = {
+        "name": config.source_name,
+        "revision": sha256_of(path) if bundled or path.is_file() else None,
+        "licence": "MIT" if bundled else None,
+    }
+    return Source(read_local(path), origin, count_local(path))
 
 
 # --- Cleaning -----------------------------------------------------------------------------------
@@ -341,21 +366,6 @@ def clean_rows(
 # --- Choosing, proving, measuring ---------------------------------------------------------------
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Consecutive lists of at most `size` items (itertools.batched comes with Python 3.12)."""
-    source = iter(items)
-    while block := list(itertools.islice(source, size)):
-        yield block
-
-
-def stratum(rows: Sequence[Row]) -> str | None:
-    """The column to balance a sample by: complexity, else task, if the rows have it."""
-    for name in ("complexity", "task"):
-        if sum(name in row for row in rows) > len(rows) // 2:
-            return name
-    return None
-
-
 class Proven(NamedTuple):
     """A row after its gold query was run."""
 
@@ -402,13 +412,13 @@ def verify_rows(
 
 
 def without_collisions(
-    found: Iterable[tuple[Proven, tuple[int, int]]],
+    found: Iterable[tuple[Proven, Size]],
     prompts: Mapping[bytes, bytes],
     counts: Mapping[str, Counter[str]],
-) -> Iterator[tuple[Row, tuple[int, int]]]:
+) -> Iterator[tuple[Row, Size]]:
     """Leave out rows that translation gave the prompt of another: one of `prompts`, or moved too.
 
-    Done after all rows are read: sooner, it would depend on how far the SQL has got by then.
+    To be begun after all rows are read: sooner, it would depend on how far the SQL has got.
     """
     taken = set(prompts)
     for (row, moved_to), size in found:
@@ -484,7 +494,7 @@ def build_manifest(
         "settings": settings,
         "counts": {name: dict(sorted(counter.items())) for name, counter in counts.items()},
         "token_lengths": {name: percentiles(values) for name, values in parts.items()},
-        "lengths_by": found.lengths_by,
+        "lengths_by": found.ruler.name,
         "max_seq_length_99": found.max_seq_length_99,
         "balanced_by": found.balanced_by,
         "similar_schemas": similar,
@@ -500,18 +510,17 @@ def draw_rows(clean: Iterator[Row], config: DatasetConfig) -> tuple[Iterable[Row
 
     Rows that come one by one are cleaned here while the SQL of earlier ones runs elsewhere.
     """
-    if not config.sample_size or config.db:  # as many questions are made as are wanted
+    if not config.is_drawn:
         return clean, None
-    rows = list(clean)
-    if config.sample_size > len(rows):
+    rows, wanted = list(clean), config.sample_size or 0
+    if wanted > len(rows):
         raise UserError(
-            f"--sample-size {config.sample_size} is more than the {len(rows)} usable rows of "
+            f"--sample-size {wanted} is more than the {len(rows)} usable rows of "
             f"{config.source}: ask for fewer, or leave it out to keep all"
         )
     label = stratum(rows)
     labels = [str(dict(r).get(label or "", "")) for r in rows]
-    order = balanced_order(labels, config.seed)
-    return track_rows([rows[i] for i in order], "running gold SQL", len(rows)), label
+    return [rows[i] for i in balanced_order(labels, config.seed)], label
 
 
 @dataclass(frozen=True)
@@ -519,18 +528,18 @@ class UsableRows:
     """Rows that can be trained on, and what was found out on the way to them."""
 
     rows: list[Row]
-    lengths: list[tuple[int, int]]  # (prompt, completion) of each row in tokens
+    lengths: list[Size]  # of each row
     origin: Origin
     columns: dict[str, str]  # {ours: theirs}
-    lengths_by: str
+    ruler: Ruler
     max_seq_length_99: int  # would keep 99% of all rows
     balanced_by: str | None
 
 
 def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> UsableRows:
     """Read, clean, verify, sample and measure; raises UserError when nothing is left."""
-    raw, origin = open_source(config)
-    head = list(itertools.islice(raw, 1000))  # a row of JSON may lack what the next one has
+    source = open_source(config)
+    head = list(itertools.islice(source.rows, 1000))  # a row of JSON may lack what the next has
     if not head:
         raise UserError(f"{config.source} holds no rows: give a set that has some")
     names = list(dict.fromkeys(name for row in head for name in row))
@@ -538,24 +547,29 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> Us
     renamed = ", ".join(f"{a}={b}" for a, b in columns.items() if a != b)
     if renamed:
         print(f"columns: {renamed}", file=sys.stderr)
-    prompts: dict[bytes, bytes] = {}
-    everything = track_rows(itertools.chain(head, raw), "reading the rows")
+    ruler, prompts, whole = find_ruler(config.model), dict[bytes, bytes](), list[int]()
+    doing = "cleaning rows" if config.is_drawn else "cleaning, proving and measuring rows"
+    everything = track_rows(itertools.chain(head, source.rows), doing, source.total)
     rows, label = draw_rows(clean_rows(everything, columns, config, counts, prompts), config)
-    tokenizer = load_tokenizer(config.model)
-    fitting, whole = fitting_rows(verify_rows(rows, config, counts), tokenizer, config, counts)
-    kept = list(without_collisions(fitting, prompts, counts))
+    proven = verify_rows(rows, config, counts)
+    fitting = fitting_rows(proven, ruler, config, counts, whole)
+    # A sample is counted after collisions are out; all its rows were read when it was drawn.
+    found = without_collisions(fitting if config.is_drawn else list(fitting), prompts, counts)
+    wanted = config.sample_size
+    if config.is_drawn:
+        found = track_rows(itertools.islice(found, wanted), "proving the sample", wanted)
+    kept = list(found)
     if not kept:
         why = ", ".join(f"{reason}: {n}" for reason, n in counts["dropped"].items())
         raise UserError(f"no usable row in {config.source} ({why})")
-    wanted = config.sample_size
-    if wanted and len(kept) < wanted and not config.db:
+    if config.is_drawn and len(kept) < (wanted or 0):
         print(f"--sample-size {wanted}: only {len(kept)} rows can be used", file=sys.stderr)
     return UsableRows(
         [row for row, _ in kept],
         [size for _, size in kept],
-        origin,
+        source.origin,
         columns,
-        f"tokenizer of {config.model}" if tokenizer else "estimate from characters",
+        ruler,
         percentiles(whole)["p99"],
         label,
     )
@@ -563,56 +577,38 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> Us
 
 def fitting_rows(
     proven: Iterable[Proven],
-    tokenizer: Tokenizer | None,
+    ruler: Ruler,
     config: DatasetConfig,
     counts: Mapping[str, Counter[str]],
-) -> tuple[list[tuple[Proven, tuple[int, int]]], list[int]]:
-    """(rows short enough with their lengths, the lengths of all); --sample-size at most."""
-    fitting: list[tuple[Proven, tuple[int, int]]] = []
-    whole: list[int] = []
-    wanted = config.sample_size
-    for block in batched(proven, 1000):
-        sizes = token_lengths([one.row for one in block], tokenizer)
-        for one, size in zip(block, sizes, strict=True):
-            whole.append(sum(size))
-            if sum(size) > config.max_seq_length:
-                counts["dropped"]["over --max-seq-length"] += 1
-            elif not wanted or len(fitting) < wanted:
-                fitting.append((one, size))
-        if wanted and len(fitting) >= wanted:
-            break
-    return fitting, whole
+    whole: list[int],
+) -> Iterator[tuple[Proven, Size]]:
+    """Rows short enough with their sizes; `whole` gets the length of every one.
 
-
-def count_splits(
-    rows: Sequence[Row],
-    splits: Mapping[str, Sequence[Row]],
-    counts: Mapping[str, Counter[str]],
-    made: bool,
-) -> None:
-    """Add to `counts` what the gold queries did and how many rows each split got.
-
-    Of questions `made` from a database also how many there are of each kind and table.
+    An estimate drops nothing: its doubtful rows are counted.
     """
-    for row in rows:
-        if "gold_runs" in row:
-            counts["gold"]["runs on SQLite"] += row["gold_runs"]
-            counts["gold"]["returns rows"] += row["gold_returns_rows"]
-            counts["gold"]["is not a SELECT"] += row["gold_kind"] != "select"
-            counts["gold"]["depends on the clock"] += row["uses_clock"]
-        if made:
-            counts["kind"][row.get("task", "")] += 1
-            counts["table"][row.get("domain", "")] += 1
-    for name in SPLITS:
-        counts["split"][name] = len(splits[name])
-    counts["rows"]["kept"] = sum(counts["split"].values())
-    if failing := len(rows) - counts["rows"]["kept"]:
-        counts["dropped"]["gold does not run, drawn for valid or test"] = failing
+    if not ruler.is_exact:
+        counts["rows"][DOUBTFUL] = 0
+    for one, size in measured(proven, lambda one: one.row, ruler):
+        whole.append(sum(size))
+        if sum(size) <= config.max_seq_length:
+            yield one, size
+        elif ruler.is_exact:
+            counts["dropped"]["over --max-seq-length"] += 1
+        else:
+            counts["rows"][DOUBTFUL] += 1
+            yield one, size
 
 
 def prepare(config: DatasetConfig) -> Manifest:
     """Prepare the data of `config`, write the files and return the manifest."""
     require_writable(config.output_dir)
+    chosen = (config.type, config.source_name, config.config, config.split)
+    if before := replaced_set(config.output_dir, *chosen):
+        print(
+            f"note: {config.output_dir} holds {before}, which this run replaces (another "
+            "--output-dir keeps both)",
+            file=sys.stderr,
+        )
     counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired", "gold", "split")}
     counts |= {name: Counter[str]() for name in ("kind", "table") if config.db}
     found = usable_rows(config, counts)
@@ -631,7 +627,7 @@ def prepare(config: DatasetConfig) -> Manifest:
         config.output_dir / "manifest.json",
         json.dumps(manifest, indent=2) + "\n",
     )
-    unit = "tokens" if "tokenizer" in found.lengths_by else "tokens, estimated"
+    unit = "tokens" if found.ruler.is_exact else "tokens, estimated"
     title = f"{len(found.rows):,} rows, {config.type}"
     plot_lengths(config.output_dir, found.lengths, config.max_seq_length, title, unit)
     show_summary(config.output_dir, manifest)

@@ -437,7 +437,7 @@ def forgetting_samples(
     """(title, samples) of both models on the other task's bundled sample."""
     other = "alpaca" if kind == "sql" else "sql"
     settings = dataset.DatasetConfig(type=other, dataset_name="sample")  # type: ignore[arg-type]
-    raw, _ = dataset.open_source(settings)
+    raw = dataset.open_source(settings).rows
     first = next(raw)
     columns = dataset.match_columns(list(first), other, {})
     counts = {name: Counter[str]() for name in ("rows", "dropped", "repaired")}

@@ -558,18 +558,21 @@ def fit(run: Run) -> str | None:
 
 
 def whole_losses(run: Run) -> tuple[float | None, float | None]:
-    """(best, last) loss on all validation rows; those of the subset where it holds them all."""
+    """(best, last) loss on all validation rows; those of the subset where it holds them all.
+
+    The best is None where its weights are gone: --keep last has put the last ones in their place.
+    """
     progress, validator = run.progress, run.validator
     if len(validator.subset) == len(validator.examples):
         return progress.best_val_loss, progress.last_val_loss
-    best = last = validator.loss_on(validator.examples)
-    if progress.best_step != progress.step and run.config.keep == "best":
-        weights = weights_of_all_ranks(
-            run.config.adapter_path, run.checkpointer.weights(), run.stop.world
-        )
-        run.model.load_weights(list(weights.items()), strict=False)
-        best = validator.loss_on(validator.examples)
-    return best, last
+    last = validator.loss_on(validator.examples)
+    if progress.best_step == progress.step or run.config.keep == "last":
+        return (last if progress.best_step == progress.step else None), last
+    weights = weights_of_all_ranks(
+        run.config.adapter_path, run.checkpointer.weights(), run.stop.world
+    )
+    run.model.load_weights(list(weights.items()), strict=False)
+    return validator.loss_on(validator.examples), last
 
 
 def finish(run: Run, stopped: str | None) -> Outcome:
@@ -586,10 +589,11 @@ def finish(run: Run, stopped: str | None) -> Outcome:
     seconds = time.perf_counter() - run.started
     outcome |= {"full_val_loss_best": best, "full_val_loss_last": last, "seconds": seconds}
     first = progress.first_val_loss or math.nan
+    on_all = f"last {last:.4f}" if best is None else f"best {best:.4f}, last {last:.4f}"
     show(
         f"best step {progress.best_step} of {progress.step}: val_loss {first:.4f} before, "
         f"{progress.best_val_loss:.4f} at the best step; on all {len(run.validator.examples)} "
-        f"validation rows best {best:.4f}, last {last:.4f}"
+        f"validation rows {on_all}"
     )
     if (progress.best_val_loss or math.inf) >= first:
         show("it got no better than the base model: try another --learning-rate or more data")

@@ -31,8 +31,8 @@ FREE_ON_RESUME = {
 RUN_FILES = (
     "resume.safetensors", "last_adapters.safetensors", "training_config.txt", "metrics.jsonl",
     "loss_curve.png", "README.md", "evaluation.json", "evaluation.md", "evaluation_samples.jsonl",
-    "benchmark.json", "benchmark.md", "benchmark.png", "adapter_config.json",
-    "adapters.safetensors",
+    "benchmark.json", "benchmark-new.json", "benchmark.md", "benchmark.png",
+    "adapter_config.json", "adapters.safetensors",
 )  # fmt: skip
 # The folder that goes to the hub, made of an adapter and the reports about it: never without them.
 PUBLISHED = "publish"
@@ -64,7 +64,7 @@ class Outcome(TypedDict):
     evals_since_best: int
     last_val_loss: float | None
     stopped: str | None
-    full_val_loss_best: NotRequired[float | None]  # on all validation rows
+    full_val_loss_best: NotRequired[float | None]  # on all validation rows; None: not measured
     full_val_loss_last: NotRequired[float | None]
     seconds: NotRequired[float]
 

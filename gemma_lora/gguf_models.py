@@ -73,6 +73,13 @@ def gguf_pieces(metadata: JsonObject) -> Pieces:
     return pieces
 
 
+def read_pieces(path: Path) -> Pieces:
+    """Return the vocabulary of a file without reading its weights; raise ValueError as above."""
+    keys = [f"tokenizer.ggml.{key}" for key in ("tokens", "scores", "token_type")]
+    fields = open_gguf(path).fields
+    return gguf_pieces({key: fields[key].contents() for key in keys})
+
+
 def gguf_config(metadata: JsonObject, ids: dict[str, int], dtype: Dtype) -> JsonObject:
     """Return mlx-lm's gemma3_text config; raise ValueError for values that cannot be."""
 

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 from gemma_lora.cli import UserError
 from gemma_lora.device import Dtype, compute_dtype, current_stream, is_prepared
 from gemma_lora.files import DAMAGE, JsonObject, model_cache, partial_folder, sha256_of
-from gemma_lora.gguf_models import GEMMA_NOTICE, PACKAGED_INSTALL, convert_gguf
+from gemma_lora.gguf_models import (
+    GEMMA_NOTICE,
+    PACKAGED_INSTALL,
+    convert_gguf,
+    read_pieces,
+    write_tokenizer,
+)
 from gemma_lora.hub import bound_hub_waits, explain_hub_error
 from gemma_lora.prompts import STOP_TOKENS
 
@@ -42,6 +49,25 @@ def packaged_gguf(folder: Path) -> Path:
         text = f"the packaged model is not installed, or damaged ({error})"
         raise UserError(f"{text}; run: {PACKAGED_INSTALL} --force-reinstall") from error
     return path
+
+
+def packaged_tokenizer() -> Path:
+    """tokenizer.json of the packaged model, made once, without its weights. Raises UserError.
+
+    A fraction of the conversion, for who only wants to count tokens.
+    """
+    folder = model_cache() / f"packaged-tokenizer-{PACKAGED_SHA256[:16]}-v1"
+    target = folder / "tokenizer.json"
+    if target.is_file():
+        return target
+    try:
+        with partial_folder(folder) as written, tempfile.TemporaryDirectory() as joined:
+            write_tokenizer(written / target.name, read_pieces(packaged_gguf(Path(joined))))
+            os.rename(written, folder)
+    except (*DAMAGE, ImportError) as error:
+        if not target.is_file():  # else another process was first
+            raise UserError(f"cannot make the packaged model's tokenizer: {error}") from error
+    return target
 
 
 def resolve_gguf(gguf_file: Path | None, dtype: Dtype) -> Path:

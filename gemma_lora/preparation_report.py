@@ -4,13 +4,60 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from gemma_lora.cli import UserError
 from gemma_lora.files import write_atomic
 from gemma_lora.pictures import new_figure, png_of
 from gemma_lora.prompts import render_prompt
-from gemma_lora.splits import Manifest, Row
+from gemma_lora.splits import SPLITS, Manifest, Row, read_manifest
+
+DOUBTFUL = "estimated to be over --max-seq-length"  # a count of rows that are kept all the same
+
+
+def replaced_set(
+    folder: Path, kind: str, name: str, config: str | None, split: str | None
+) -> str | None:
+    """The set that is prepared in `folder`, in words, when it is another than the one given."""
+    with suppress(
+        UserError, AttributeError, LookupError, TypeError, ValueError
+    ):  # a damaged one is no loss
+        before = read_manifest(folder)
+        settings, source = before.get("settings", {}), before["source"]["name"]
+        chosen = [settings.get("config"), settings.get("split")]
+        if [before["type"], source, *chosen] != [kind, name, config, split]:
+            part = f" ({', '.join(c for c in chosen if c)})" if any(chosen) else ""
+            return f"{before['counts']['rows']['kept']:,} {before['type']} rows of {source}{part}"
+    return None
+
+
+def count_splits(
+    rows: Sequence[Row],
+    splits: Mapping[str, Sequence[Row]],
+    counts: Mapping[str, Counter[str]],
+    made: bool,
+) -> None:
+    """Add to `counts` what the gold queries did and how many rows each split got.
+
+    Of questions `made` from a database also how many there are of each kind and table.
+    """
+    for row in rows:
+        if "gold_runs" in row:
+            counts["gold"]["runs on SQLite"] += row["gold_runs"]
+            counts["gold"]["returns rows"] += row["gold_returns_rows"]
+            counts["gold"]["is not a SELECT"] += row["gold_kind"] != "select"
+            counts["gold"]["depends on the clock"] += row["uses_clock"]
+        if made:
+            counts["kind"][row.get("task", "")] += 1
+            counts["table"][row.get("domain", "")] += 1
+    for name in SPLITS:
+        counts["split"][name] = len(splits[name])
+    counts["rows"]["kept"] = sum(counts["split"].values())
+    if failing := len(rows) - counts["rows"]["kept"]:
+        counts["dropped"]["gold does not run, drawn for valid or test"] = failing
 
 
 def plot_lengths(
@@ -63,6 +110,12 @@ def show_summary(folder: Path, manifest: Manifest) -> None:
         f"--max-seq-length {manifest['max_seq_length_99']} would keep 99%",
         highlight=False,
     )
+    if (doubtful := counts["rows"].get(DOUBTFUL)) is not None:
+        console.print(
+            f"{doubtful} rows are {DOUBTFUL}; an estimate drops none, train.py counts and leaves "
+            "out what is too long",
+            highlight=False,
+        )
     if manifest["similar_schemas"]:
         console.print(
             f"{manifest['similar_schemas']} schemas of valid and test are similar to one of train "

@@ -8,18 +8,37 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+LOG_EVERY_SEC = 5.0  # between two lines of a log; shorter work leaves none
+
 Item = TypeVar("Item")
 
 
 def track_rows(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
-    """Pass items through, with a progress bar when a person is watching."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
+    """Pass items through, with a progress bar, or in a log a line every few seconds.
 
-    yield from track(items, label, total=total, console=Console(stderr=True), transient=True)
+    Both say how long it still takes when `total` tells about how many items there are.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, label, total=total, console=Console(stderr=True), transient=True)
+        return
+    begun = told = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - told >= LOG_EVERY_SEC:
+            print(progress_line(label, done, total, now - begun), file=sys.stderr, flush=True)
+            told = now
+        yield item
+
+
+def progress_line(label: str, done: int, total: int | None, seconds: float) -> str:
+    """How far work is after `seconds`, and how long the rest takes at that pace."""
+    if not total or not done:
+        return f"{label}: {done:,} so far"
+    left = seconds / done * max(total - done, 0)
+    return f"{label}: {done:,} of {total:,}, about {left:.0f} s left"
 
 
 @contextmanager
@@ -41,9 +60,7 @@ def count_answers(total: int, label: str) -> Iterator[Callable[[int], None]]:
         done += n
         if done * 4 // total > shown:
             shown = done * 4 // total
-            left = (time.monotonic() - start) / done * (total - done)
-            print(
-                f"{label}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True
-            )
+            line = progress_line(label, done, total, time.monotonic() - start)
+            print(line, file=sys.stderr, flush=True)
 
     yield advance

@@ -7,10 +7,11 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from gemma_lora.cli import UserError
 from gemma_lora.files import JsonObject, bounded_lines, read_json_lines
-from gemma_lora.hub import bound_hub_waits, explain_hub_error
+from gemma_lora.hub import bound_hub_waits, explain_hub_error, wrong_choice
 from gemma_lora.splits import Origin
 
 # For each field: the canonical column, then the names it goes by elsewhere, best first.
@@ -29,6 +30,14 @@ COLUMN_ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 REQUIRED_COLUMNS = {"sql": ("sql_prompt", "sql"), "alpaca": ("instruction", "output")}
 LIST_BYTES = 2**30  # a .json file that is one list is read whole, and takes several times its size
+
+
+class Source(NamedTuple):
+    """Rows as they come, where from, and about how many there will be, if that can be told."""
+
+    rows: Iterator[JsonObject]
+    origin: Origin
+    total: int | None = None
 
 
 def read_json(path: Path) -> Iterator[JsonObject]:
@@ -85,12 +94,43 @@ READERS = {
 }
 
 
+def count_lines(path: Path) -> int:
+    """Newlines of a file."""
+    with path.open("rb") as lines:
+        return sum(block.count(b"\n") for block in iter(lambda: lines.read(2**20), b""))
+
+
+def count_parquet(path: Path) -> int:
+    """Rows of a .parquet file, by its own account."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_metadata(path).num_rows
+
+
+COUNTERS = {".jsonl": count_lines, ".csv": count_lines, ".parquet": count_parquet}
+
+
+def data_files(path: Path) -> list[Path]:
+    """The file itself, or the data files in a folder (its train* ones if any)."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(f for f in path.rglob("*") if f.suffix.lower() in READERS and f.is_file())
+    return [f for f in found if f.name.startswith("train")] or found
+
+
+def count_local(path: Path) -> int | None:
+    """About how many rows `read_local` will yield: lines, or as Parquet says; None for others."""
+    files = [file for file in data_files(path) if file.is_file()]
+    try:
+        counts = [COUNTERS[file.suffix.lower()](file) for file in files]
+    except (KeyError, OSError, ValueError):  # reading will tell; Arrow's errors are ValueErrors
+        return None
+    return sum(counts)
+
+
 def read_local(path: Path) -> Iterator[JsonObject]:
-    """Yield the rows of a file, or of the data files in a folder (its train* ones if any)."""
-    files = [path]
-    if path.is_dir():
-        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in READERS and f.is_file())
-        files = [f for f in found if f.name.startswith("train")] or found
+    """Yield the rows of a file, or of the data files in a folder."""
+    files = data_files(path)
     if not all(f.is_file() and f.suffix.lower() in READERS for f in files) or not files:
         kinds = ", ".join(READERS)
         raise UserError(f"{path} holds no data file that can be read: give one of {kinds}")
@@ -101,8 +141,13 @@ def read_local(path: Path) -> Iterator[JsonObject]:
             raise UserError(f"cannot read {file}: {error.strerror}") from None
 
 
-def read_hub(name: str, revision: str | None) -> tuple[Iterator[JsonObject], Origin]:
-    """Download (or find in the cache) a hub data set: its train split's rows, and where from."""
+def read_hub(
+    name: str, revision: str | None, config: str | None = None, split: str | None = None
+) -> Source:
+    """Download (or find in the cache) a hub data set: the rows of a split, and where from.
+
+    Without `split` that is "train"; `config` names a subset of a set that has several.
+    """
     import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError  # httpx's: also that of a broken connection
@@ -111,7 +156,7 @@ def read_hub(name: str, revision: str | None) -> tuple[Iterator[JsonObject], Ori
     print(f"loading {name} from the hub ...", file=sys.stderr)
     bound_hub_waits()
     offline = "use --dataset-name sample, or a local .json, .jsonl, .csv or .parquet file"
-    card, refusal = None, None
+    card, refusal, asked = None, None, revision
     try:
         info = HfApi().dataset_info(name, revision=revision)
         revision, card = info.sha, info.card_data
@@ -120,18 +165,18 @@ def read_hub(name: str, revision: str | None) -> tuple[Iterator[JsonObject], Ori
         if not isinstance(error, ValueError) and getattr(error, "response", None) is None:
             datasets.config.HF_HUB_OFFLINE = True  # no answer: the cache, without 20 s of retries
     try:
-        data = datasets.load_dataset(name, split="train", revision=revision)
+        data = datasets.load_dataset(name, config, split=split or "train", revision=revision)
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        wanted = {"config": config, "split": split or "train"}
+        if (wrong := wrong_choice(error, name, wanted)) is not None:
+            raise wrong from None
         error.__cause__ = error.__cause__ or refusal  # load_dataset drops it
         unknown = (datasets.exceptions.DatasetNotFoundError,)
-        raise explain_hub_error(error, name, offline, unknown) from None
+        raise explain_hub_error(error, name, offline, unknown, asked) from None
     blocks = data.iter(batch_size=1000)
     rows = (dict(zip(b, values, strict=True)) for b in blocks for values in zip(*b.values()))  # noqa: B905
-    return rows, {
-        "name": name,
-        "revision": revision,
-        "licence": (card.get("license") if card else None) or data.info.license or None,
-    }
+    licence = (card.get("license") if card else None) or data.info.license or None
+    return Source(rows, {"name": name, "revision": revision, "licence": licence}, len(data))
 
 
 def match_columns(columns: Sequence[str], kind: str, given: Mapping[str, str]) -> dict[str, str]:

@@ -106,6 +106,14 @@ def balanced_order(labels: Sequence[str], seed: int) -> list[int]:
     return [index for _, index in sorted(placed)]
 
 
+def stratum(rows: Sequence[Row]) -> str | None:
+    """The column to balance a sample by: complexity, else task, if most rows have it."""
+    for name in ("complexity", "task"):
+        if sum(name in row for row in rows) > len(rows) // 2:
+            return name
+    return None
+
+
 def split_groups(groups: Sequence[str], quota: Mapping[str, int], seed: int) -> list[str]:
     """Assign each row a split so that rows of one group share it.
 

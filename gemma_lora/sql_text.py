@@ -161,8 +161,12 @@ def schema_of(context: str) -> str:
 
 @functools.lru_cache(maxsize=1 << 18)
 def schema_key(context: str | None) -> str:
-    """What makes two schemas the same: their CREATE statements less case, spacing and types."""
-    names = re.findall(r"\w+", re.sub(r"\([\d, ]+\)", "", schema_of(context or "").lower()))
+    """What makes two schemas the same: their CREATE statements less case, spacing and types.
+
+    A context without one (a list of columns, say) counts whole.
+    """
+    shown = schema_of(context or "") or context or ""
+    names = re.findall(r"\w+", re.sub(r"\([\d, ]+\)", "", shown.lower()))
     return " ".join(w for w in names if w not in SCHEMA_NOISE)
 
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import dataset
 from gemma_lora import files, splits
-from gemma_lora.lengths import load_tokenizer
+from gemma_lora.lengths import find_ruler
 
 TARGET_RATIO = 2.5
 TARGET_GB = 2.0
@@ -111,7 +111,7 @@ def measure_script(source: Path, model: str, workers: int, folder: Path) -> dict
 
 def measure_tokenizing(rows: Iterable[dict[str, Any]], model: str) -> float:
     """Seconds to tokenize the rendered examples once, in blocks."""
-    tokenizer = load_tokenizer(model)
+    tokenizer = find_ruler(model).tokenizer
     if tokenizer is None:
         raise SystemExit(f"no tokenizer in {model}: give the folder of a model with --model")
     config, seconds, source = dataset.DatasetConfig(), 0.0, iter(rows)

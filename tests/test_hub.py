@@ -39,12 +39,17 @@ def sleep(seconds):
 
 time.sleep = sleep
 import dataset, train
-from gemma_lora.cli import run_script
+from gemma_lora.cli import parse_config, run_script
 from gemma_lora.device import prepare_process
+from gemma_lora.lengths import find_ruler
 from gemma_lora.models import load_base
 
-def rows(name):
-    found.append(len(list(dataset.open_source(dataset.DatasetConfig(dataset_name=name))[0])))
+def rows(given):
+    config = parse_config(dataset.DatasetConfig, ["--dataset-name", *given.split()], None)
+    found.append(len(list(dataset.open_source(config).rows)))
+
+def ruler(name):
+    found.append(find_ruler(name).name)
 
 def load(name):
     prepare_process()
@@ -52,10 +57,10 @@ def load(name):
 
 def run(script, name):
     if script == "dataset.py":
-        return dataset.main(["--dataset-name", name, "--output-dir", "unused"])
+        return dataset.main(["--dataset-name", *name.split(), "--output-dir", "unused"])
     if script == "train.py":
         return train.main(["--model", name, "--data", sys.argv[2]])
-    action = {"rows": rows, "load": load}[script]
+    action = {"rows": rows, "load": load, "ruler": ruler}[script]
     return run_script(lambda: action(name))
 
 def captured(script, name):
@@ -123,6 +128,9 @@ FAILURES = {
     "storage-gone": Case(
         "cannot be reached",
         fault={"where": f"GET {FILES}", "status": 302, "headers": {"Location": NOBODY}},
+    ),
+    "file-gone": Case(
+        "lists 'tiny/", fault={"where": r"/resolve/.*\.(safetensors|parquet)$", "status": 404}
     ),
     "silent-listing": Case("cannot be reached", fault={"where": "/tree/", "delay_sec": 20}),
     # The last one: after it dataset.py asks the hub no more in the same process.
@@ -371,3 +379,96 @@ def test_what_a_hub_gets_over(
     elsewhere = storage.asked("/resolve/")
     assert elsewhere and {request.token for request in elsewhere} == {None}
     assert {request.token for request in hub.asked("/resolve/")} == {TOKEN}
+
+
+# --- Configurations, splits, revisions ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def choices(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> dict[str, dict[str, Any]]:
+    """What dataset.py said of sets that want a choice: {flags: result}."""
+    import pyarrow
+    from pyarrow import parquet
+
+    folder = tmp_path_factory.mktemp("choices")
+    table = pyarrow.Table.from_pylist(made_up_rows())
+    for path, count in (("many/easy/train-0", 30), ("many/hard/train-0", 40),
+                        ("late/data/test-00000-of-00001", 50),
+                        ("late/data/validation-00000-of-00001", 60)):  # fmt: skip
+        file = folder / f"{path}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table.slice(0, count), file)
+    configs = "".join(
+        f"- config_name: {name}\n  data_files: {name}/train-*\n" for name in ("easy", "hard")
+    )
+    (folder / "many" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    sets = {"tiny/many": folder / "many", "tiny/late": folder / "late"}
+    runs = [("dataset.py", given, None) for given in CHOOSING] + [
+        ("rows", given, None) for given in CHOSEN
+    ]
+    with Hub({}, sets) as hub:
+        env = settings(hub.url, folder / "home")
+        results = drive(runs, folder / "run", tiny_data, env)
+    return dict(zip((given for _, given, _ in runs), results, strict=True))
+
+
+CHOOSING = {
+    "tiny/many": "has more than one configuration: say which with --config: easy, hard",
+    "tiny/many --config odd": "has no configuration 'odd': say which with --config: easy, hard",
+    "tiny/late": "has no split 'train': say which with --split: ",
+    "tiny/late --split dev": "has no split 'dev': say which with --split: ",
+    "tiny/late --revision v9": "has no revision 'v9': give --revision a branch",
+}
+CHOSEN = {
+    "tiny/many --config hard": 40,
+    "tiny/late --split test": 50,
+    "tiny/late --split validation": 60,
+    "tiny/late --split validation --revision main": 60,
+}
+
+
+@pytest.mark.parametrize("given", CHOOSING)
+def test_choices_are_listed(given: str, choices: dict[str, dict[str, Any]]) -> None:
+    result = choices[given]
+    assert result["status"] == 1
+    (line,) = [x for x in result["stderr"].splitlines() if not x.startswith("loading ")]
+    assert "error: " in line and CHOOSING[given] in line
+    assert (
+        "late" not in given
+        or "revision" in given
+        or {"test", "validation"} <= set(line.rpartition(": ")[2].split(", "))
+    )
+
+
+@pytest.mark.parametrize("given", CHOSEN)
+def test_choices_are_taken(given: str, choices: dict[str, dict[str, Any]]) -> None:
+    result = choices[given]
+    assert (result["status"], result["found"]) == (0, [CHOSEN[given]]), result["stderr"]
+
+
+# --- The tokenizer that measures lengths --------------------------------------------------------
+
+
+def test_a_tokenizer_that_can_be_fetched_is_fetched(
+    tmp_path: Path, tiny_model: Path, tiny_data: Path
+) -> None:
+    """On an open mirror without any token; of a gated model when `hf auth login` left a token."""
+    models = dict.fromkeys(("tiny/open", "tiny/gated"), tiny_model)
+    exact = "tokenizer of tiny/"
+    with Hub(models, {}, gated={"tiny/gated"}, token=TOKEN) as hub:
+        env = settings(hub.url, tmp_path / "home")
+        runs = [("ruler", "tiny/open", None), ("ruler", "tiny/gated", None),
+                ("ruler", "tiny/none", None)]  # fmt: skip
+        results = drive(runs, tmp_path / "run", tiny_data, env)
+        assert [r["found"] for r in results] == [
+            [f"{exact}open"], ["estimate from characters"], ["estimate from characters"]
+        ]  # fmt: skip
+        (tmp_path / "home" / "token").write_text(TOKEN)  # where `hf auth login` puts it
+        (after,) = drive([("ruler", "tiny/gated", None)], tmp_path / "run", tiny_data, env)
+        assert after["found"] == [f"{exact}gated"], after["stderr"]
+    away = settings(NOBODY, tmp_path / "home")
+    runs = [("ruler", "tiny/gated", None), ("ruler", "tiny/never", None)]
+    kept, never = drive(runs, tmp_path / "run", tiny_data, away)
+    assert kept["found"] == [f"{exact}gated"] and never["found"] == ["estimate from characters"]
+    assert never["waited"] < 1  # not the 20 s of a download that is tried again
+    assert not kept["stderr"] and not never["stderr"]

@@ -763,6 +763,21 @@ def test_keep_last(
                                 keep="best", resume=True))  # fmt: skip
 
 
+def test_keep_last_tells_no_loss_that_it_did_not_measure(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The best weights are gone by then: their loss on all rows cannot be told."""
+    scripted_losses(monkeypatch, [9, 3, 4, 5, 5.5])  # the last is that on all rows
+    config = tiny_config(
+        tiny_model, tiny_data, tmp_path, iters=6, steps_per_eval=2, keep="last", val_batches=1
+    )
+    result = train.train(config)
+    assert (result["full_val_loss_best"], result["full_val_loss_last"]) == (None, 5.5)
+    assert (result["best_val_loss"], result["best_step"]) == (3, 2)
+    said = capsys.readouterr().out
+    assert re.search(r"3\.0000 at the best step; on all \d+ validation rows last 5\.5000\n", said)
+
+
 @pytest.mark.parametrize(
     ("losses", "changes", "stop", "best"),
     [
