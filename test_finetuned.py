@@ -15,7 +15,6 @@ a line, {"question", "context", "gold", "answers": {name: reply}} (or "id" and "
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 import sqlite3
@@ -39,12 +38,17 @@ from gemma_lora.answers import (
     columns_of,
     read_answers,
 )
-from gemma_lora.chat import converse, use_db, use_schema
+from gemma_lora.candidates import (
+    CHAT_CANDIDATES,
+    Chosen,
+    Drawing,
+    choose_for_rows,
+)
+from gemma_lora.chat import start_chat
 from gemma_lora.cleaning import visible
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.comparison import ABS_TOL, REL_TOL
 from gemma_lora.conversation import Chat, ChatSettings
-from gemma_lora.database import DatabaseFile
 from gemma_lora.database_scoring import (
     FileWorker,
     on_database,
@@ -76,14 +80,16 @@ from gemma_lora.progress import count_answers
 from gemma_lora.prompts import render_chat
 from gemma_lora.report import evaluation_markdown, make_console, ranked_samples, show_report
 from gemma_lora.sandbox import SqlWorker
+from gemma_lora.selection import with_candidates
 from gemma_lora.splits import Row, read_split
 from gemma_lora.text_scores import score_text
-from gemma_lora.verdicts import first_rows, prepare_gold, score_sql
+from gemma_lora.verdicts import SqlVerdict, first_rows, prepare_gold, score_sql
 
 DEFAULT_SPLIT = "test"
 MEMORY = " (made as the training rows were: memory of them, not how well people are answered)"
 MAX_TOKENS = {"sql": 96, "alpaca": 256}
 CHAT_TOKENS = 512
+ModelAnswer = Answer | Chosen
 
 SHOP = """CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, city TEXT);
 CREATE TABLE orders (id INTEGER PRIMARY KEY, customer_id INTEGER, total REAL, ordered_on TEXT);
@@ -94,6 +100,41 @@ INSERT INTO orders VALUES (1, 1, 30.0, '2024-01-05'), (2, 1, 45.5, '2024-02-11')
 SCHOOL = """CREATE TABLE teachers (id INTEGER PRIMARY KEY, name TEXT, subject TEXT, salary INTEGER);
 INSERT INTO teachers VALUES (1, 'Ito', 'physics', 4100), (2, 'Mbeki', 'history', 3600),
 (3, 'Ruiz', 'physics', 3900), (4, 'Lund', 'music', 3600), (5, 'Okafor', NULL, 4500);"""
+
+# (question, database, gold)
+SQL_PROMPTS = (
+    (
+        "How many customers live in Leeds?",
+        SHOP,
+        "SELECT COUNT(*) FROM customers WHERE city = 'Leeds'",
+    ),
+    (
+        "List the names of all physics teachers.",
+        SCHOOL,
+        "SELECT name FROM teachers WHERE subject = 'physics'",
+    ),
+    (
+        "What is the total amount each customer has spent? Show name and total.",
+        SHOP,
+        "SELECT c.name, SUM(o.total) FROM customers c JOIN orders o ON o.customer_id = c.id "
+        "GROUP BY c.id, c.name",
+    ),
+    (
+        "Which teacher earns the most?",
+        SCHOOL,
+        "SELECT name FROM teachers ORDER BY salary DESC LIMIT 1",
+    ),
+    (
+        "Which customers have never placed an order?",
+        SHOP,
+        "SELECT name FROM customers WHERE id NOT IN (SELECT customer_id FROM orders)",
+    ),
+    (
+        "What is the average salary per subject, highest first?",
+        SCHOOL,
+        "SELECT subject, AVG(salary) AS pay FROM teachers GROUP BY subject ORDER BY pay DESC",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -149,6 +190,13 @@ class EvaluationConfig:
     batch_size: int = field(
         default=16, metadata={"help": "answers generated at one time; more is faster, needs memory"}
     )
+    candidates: int | None = field(
+        default=None,
+        metadata={
+            "help": "answers drawn where the first fails or returns nothing; the first that "
+            "returns rows is taken (4 in the chat, else 0)"
+        },
+    )
     shots: int = field(
         default=0,
         metadata={"help": "score the base also with this many worked examples as earlier turns"},
@@ -168,40 +216,7 @@ class EvaluationConfig:
         metadata={"help": "score the answers in this .jsonl file; no model is loaded"},
     )
 
-    # (question, database, gold)
-    sql_prompts: ClassVar[tuple[tuple[str, str, str], ...]] = (
-        (
-            "How many customers live in Leeds?",
-            SHOP,
-            "SELECT COUNT(*) FROM customers WHERE city = 'Leeds'",
-        ),
-        (
-            "List the names of all physics teachers.",
-            SCHOOL,
-            "SELECT name FROM teachers WHERE subject = 'physics'",
-        ),
-        (
-            "What is the total amount each customer has spent? Show name and total.",
-            SHOP,
-            "SELECT c.name, SUM(o.total) FROM customers c JOIN orders o ON o.customer_id = c.id "
-            "GROUP BY c.id, c.name",
-        ),
-        (
-            "Which teacher earns the most?",
-            SCHOOL,
-            "SELECT name FROM teachers ORDER BY salary DESC LIMIT 1",
-        ),
-        (
-            "Which customers have never placed an order?",
-            SHOP,
-            "SELECT name FROM customers WHERE id NOT IN (SELECT customer_id FROM orders)",
-        ),
-        (
-            "What is the average salary per subject, highest first?",
-            SCHOOL,
-            "SELECT subject, AVG(salary) AS pay FROM teachers GROUP BY subject ORDER BY pay DESC",
-        ),
-    )
+    sql_prompts: ClassVar[tuple[tuple[str, str, str], ...]] = SQL_PROMPTS
     # (instruction, input)
     alpaca_prompts: ClassVar[tuple[tuple[str, str | None], ...]] = (
         ("Name three things that plants need to grow.", None),
@@ -249,6 +264,8 @@ class EvaluationConfig:
             (0 < self.top_p <= 1, "--top-p must be above 0 and at most 1"),
             (self.batch_size >= 1, "--batch-size must be 1 or more"),
             (0 <= self.shots <= 16, "--shots must be between 0 and 16"),
+            (0 <= (self.candidates or 0) <= 64, "--candidates must be between 0 and 64"),
+            (not (self.answers and self.candidates), "--candidates needs a model: no --answers"),
             (self.examples >= 0, "--examples must be 0 or more"),
             (self.sql_timeout > 0, "--sql-timeout must be above 0"),
         )
@@ -336,7 +353,7 @@ def run_models(
     rows: Sequence[Row],
     turns: list[tuple[str, str]],
     config: EvaluationConfig,
-) -> tuple[dict[str, list[Answer]], dict[str, Speed]]:
+) -> tuple[dict[str, list[ModelAnswer]], dict[str, Speed]]:
     """Let every model answer all rows: ({model: answers}, {model: speed})."""
     kind = rows[0]["type"]
     runs: dict[str, tuple[Literal["base", "finetuned"], list[tuple[str, str]]]] = {
@@ -346,7 +363,7 @@ def run_models(
         runs = {"base, 0 shots": ("base", []), f"base, {config.shots} shots": ("base", turns)}
     runs[TUNED] = ("finetuned", [])
     max_tokens = config.max_tokens or MAX_TOKENS[kind]
-    found: dict[str, list[Answer]] = {}
+    found: dict[str, list[ModelAnswer]] = {}
     speed: dict[str, Speed] = {}
     with count_answers(len(runs) * len(rows), "answers") as advance:
         for name, (which, earlier) in runs.items():
@@ -363,18 +380,31 @@ def run_models(
             losses = reference_losses(model, tuned.tokenizer, prompts[: len(known)], known)
             pairs = zip_longest(answers, losses)
             found[name] = [Answer(said, loss) for said, loss in pairs]
+            if config.candidates and kind == "sql":
+                drawing = Drawing(config.candidates, max_tokens, config.seed, config.batch_size)
+                with row_worker(config) as worker:
+                    chosen = choose_for_rows(
+                        model, tuned.tokenizer, rows, prompts, answers, worker,
+                        config.sql_timeout, drawing,
+                    )  # fmt: skip
+                found[with_candidates(name, config.candidates)] = [*chosen]
     return found, speed
+
+
+def row_worker(config: EvaluationConfig) -> SqlWorker:
+    """What runs the rows' queries: on each row's own context, or all on the file of --db."""
+    return FileWorker(config.db) if config.db else SqlWorker(still=True)
 
 
 def make_samples(
     rows: Sequence[Row],
-    found: Mapping[str, Sequence[Answer | GivenReply]],
+    found: Mapping[str, Sequence[ModelAnswer | GivenReply]],
     config: EvaluationConfig,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> list[Sample]:
     """Score every answer: the rows of evaluation_samples.jsonl. `advance` counts rows done."""
     samples = []
-    with FileWorker(config.db) if config.db else SqlWorker(still=True) as worker:
+    with row_worker(config) as worker:
         for index, row in enumerate(rows):
             known: dict[str, Any] = {**row}
             kept = ("id", "type", "source", "complexity", "question", "context", "prompt")
@@ -390,7 +420,7 @@ def make_samples(
 
 def sql_scores(
     row: Row,
-    answers: Mapping[str, Answer | GivenReply],
+    answers: Mapping[str, ModelAnswer | GivenReply],
     worker: SqlWorker,
     config: EvaluationConfig,
 ) -> Sample:
@@ -399,11 +429,15 @@ def sql_scores(
         gold = prepare_file_gold(row, worker, config.sql_timeout)
     else:
         gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
-    outputs = {}
+    outputs: dict[str, Output] = {}
+    judged: dict[tuple[str, str | None], SqlVerdict] = {}
     for name, answer in answers.items():
-        said = answer.said if isinstance(answer, Answer) else answer
-        verdict = score_sql(said.text, said.finish_reason, gold, row, worker, config.sql_timeout)
-        outputs[name] = cast(Output, {**asdict(said), **verdict})
+        said = answer.said if isinstance(answer, Answer | Chosen) else answer
+        key = (said.text, said.finish_reason)
+        if key not in judged:  # where the first answer stands, candidates are no other answer
+            judged[key] = score_sql(*key, gold, row, worker, config.sql_timeout)
+        drawn = answer.facts if isinstance(answer, Chosen) else {}
+        outputs[name] = cast(Output, {**asdict(said), **judged[key], **drawn})
     return {
         "gold": gold.sql,
         "kind": gold.kind,
@@ -415,12 +449,13 @@ def sql_scores(
     }
 
 
-def text_scores(row: Row, answers: Mapping[str, Answer | GivenReply]) -> Sample:
+def text_scores(row: Row, answers: Mapping[str, ModelAnswer | GivenReply]) -> Sample:
     """An instruction row's reference and every model's scores: fields of a sample."""
     outputs = {}
     counted = None
     for name, answer in answers.items():
-        said, loss = answer if isinstance(answer, Answer) else (answer, None)
+        loss = answer.loss if isinstance(answer, Answer) else None
+        said = answer.said if isinstance(answer, Answer | Chosen) else answer
         scores = score_text(said.text, row["completion"], loss and loss[0])
         outputs[name] = cast(Output, {**asdict(said), **scores})
         counted = counted or loss
@@ -624,30 +659,19 @@ def open_chat(config: EvaluationConfig) -> None:
     import mlx.core as mx
 
     tuned = load_finetuned(config.adapter_path, config.model)
-    typing = sys.stdin.isatty()
-    if typing:
-        with suppress(ImportError):
-            importlib.import_module("readline")  # line editing and history for input()
 
     def draw_example() -> Row:
         return random.choice(typed_rows(config, "valid", adapter_kind(tuned)))
 
     mx.random.seed(config.seed)  # once: a question asked twice gets two draws
+    candidates = CHAT_CANDIDATES if config.candidates is None else config.candidates
     settings = ChatSettings(
         config.temp, config.top_p, config.max_tokens or CHAT_TOKENS, None,
-        config.show_base, config.sql_timeout,
+        config.show_base, config.sql_timeout, candidates=candidates,
     )  # fmt: skip
     with SqlWorker() as worker:
         state = Chat(tuned, settings, make_console(), worker, draw_example, config.log_questions)
-        try:
-            if config.db:
-                use_db(state, str(config.db))
-            if config.schema:
-                use_schema(state, str(config.schema))
-            converse(state, typing)
-        finally:
-            if isinstance(state.database, DatabaseFile):
-                state.database.close()
+        start_chat(state, config.db, config.schema)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

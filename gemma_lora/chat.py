@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -328,3 +329,20 @@ def converse(chat: Chat, typing: bool) -> None:
             print()
         except EOFError:
             return
+
+
+def start_chat(chat: Chat, database: Path | None, schema: Path | None) -> None:
+    """Ask about a database or a schema, or neither, until the input ends."""
+    typing = sys.stdin.isatty()
+    if typing:
+        with suppress(ImportError):
+            importlib.import_module("readline")  # line editing and history for input()
+    try:
+        if database:
+            use_db(chat, str(database))
+        if schema:
+            use_schema(chat, str(schema))
+        converse(chat, typing)
+    finally:
+        if isinstance(chat.database, DatabaseFile):
+            chat.database.close()

@@ -47,6 +47,7 @@ class ChatSettings:
     sql_timeout: float  # seconds one query may run
     history: bool = False  # whether earlier turns are shown: adapters are trained on single ones
     run_queries: bool = True
+    candidates: int = 0  # answers drawn where the first fails or returns nothing
 
 
 class Query(NamedTuple):

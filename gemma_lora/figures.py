@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from statistics import fmean, stdev
+from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired, TypedDict
 
-from gemma_lora.statistics import (
-    CONFIDENCE,
-    FEW_PAIRS,
-    SKEW_CONFIDENCE,
-    Figure,
-    average,
-    mcnemar,
-    paired_sum,
-    proportion,
-    rows_needed,
+from gemma_lora.paired import Comparison, compare_hits, compare_losses
+from gemma_lora.selection import (
+    TUNED,
+    CandidateCounts,
+    Replacement,
+    compared_models,
+    count_candidates,
+    without_candidates,
 )
+from gemma_lora.statistics import Figure, average, proportion
 from gemma_lora.suites import SuiteFacts
 from gemma_lora.verdicts import BAD_CONTEXT
 
-TUNED = "fine-tuned"
 EVALUATION_FORMAT = 2  # of evaluation.json; 1 had no test suites
 
 
@@ -47,6 +44,11 @@ class Output(TypedDict, total=False):
     chrf: float | None
     length_ratio: float | None
     repetition_rate: float
+    logprob: float | None  # of the whole answer, and of its least likely token, in nats
+    lowest_logprob: float | None
+    candidate: int  # of answers that others could replace: which was drawn, 0 for the first
+    drawn_tokens: int
+    drawn_sec: float
 
 
 class Sample(TypedDict, total=False):
@@ -88,22 +90,7 @@ class ModelFigures(TypedDict, total=False):
     repetition_rate: Figure
     stopped: Figure
     generation_tokens: int
-
-
-class Comparison(TypedDict):
-    """The subject against another model on the same rows."""
-
-    against: str
-    metric: str
-    n: int
-    difference: float | None
-    n_needed: int | None  # rows that would show a difference of this size
-    verdict: str  # "better" | "worse" | "no difference" | "too few" (of instruction rows)
-    sentence: str
-    wins: NotRequired[int]
-    losses: NotRequired[int]
-    p_value: NotRequired[float | None]  # exact McNemar, or sign flips of losses
-    ci: NotRequired[list[float] | None]
+    candidates: CandidateCounts
 
 
 Breakdown = dict[str, dict[str, dict[str, list[int]]]]  # {column: {value: {model: [hits, n]}}}
@@ -186,11 +173,16 @@ def summarize(samples: Sequence[Sample], subject: str | None = None) -> Summary:
         "paired": [],
     }
     if kind == "sql":
-        summary["paired"] = [compare_hits(scored, subject, name, metric) for name in others]
+        summary["paired"] = [
+            compare_hits(hit_pairs(scored, *pair, metric), *pair, metric)
+            for pair in compared_models(names, subject)
+        ]
         summary["breakdown"] = breakdown(scored, names, metric)
     else:
-        pairs = (compare_losses(samples, subject, name) for name in others)
-        summary["paired"] = [pair for pair in pairs if pair]
+        losses = ((name, list(loss_pairs(samples, subject, name))) for name in others)
+        summary["paired"] = [
+            compare_losses(pairs, subject, name) for name, pairs in losses if pairs
+        ]
     return summary
 
 
@@ -244,7 +236,29 @@ def sql_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
         "without_suite": {"n": len(apart), "matches": sum(o["match"] for o in apart)},
         "empty_results": {"n": len(empty), "matches": sum(o["match"] for o in empty)},
         "errors": dict(errors.most_common()),
+        **candidate_figures(samples, name),
         **shared_figures(outputs),
+    }
+
+
+def candidate_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
+    """What drawing other answers did, on all rows that execution can judge; {} for first ones."""
+    model = without_candidates(name)
+    if model is None or any(model not in s["outputs"] for s in samples):
+        return {}
+    return {
+        "candidates": count_candidates(
+            Replacement(
+                s["outputs"][name]["candidate"],
+                s["outputs"][name]["drawn_tokens"],
+                s["outputs"][name]["drawn_sec"],
+                s["outputs"][model]["match"],
+                s["outputs"][name]["match"],
+                judged=not s["excluded"],
+                shows=not s["empty_gold"],
+            )
+            for s in samples
+        )
     }
 
 
@@ -266,88 +280,19 @@ def text_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
     }
 
 
-def compare_hits(samples: Sequence[Sample], subject: str, base: str, metric: str) -> Comparison:
-    """Paired comparison of the subject with `base` on right and wrong rows."""
-    pairs = [(hit(s, subject, metric), hit(s, base, metric)) for s in samples]
-    n, wins, losses = len(pairs), pairs.count((True, False)), pairs.count((False, True))
-    p = mcnemar(wins, losses)
-    needed = rows_needed(wins, losses, n)
-    difference = (wins - losses) / n if n else None
-    word = verdict(difference, p is not None and p < 1 - CONFIDENCE)
-    if not n or difference is None:
-        sentence = f"No row can be scored by {metric}, so nothing can be said about {base}."
-    elif p is None:
-        points = f"{100 * difference:+.1f} points against {base} at n = {n}"
-        sentence = f"{points}; whether that is chance needs scipy."
-    elif word == "no difference":
-        more = (
-            f"about {needed:,} rows would be needed for one this size"
-            if needed
-            else "they are equal"
-        )
-        sentence = (
-            f"No difference between {subject} and {base} can be shown at n = {n} "
-            f"({100 * difference:+.1f} points, exact McNemar p = {p:.2g}); {more}."
-        )
-    else:
-        sentence = (
-            f"{capital(subject)} is {word} than {base}: {100 * difference:+.1f} "
-            f"points of {metric} at n = {n} (won {wins}, lost {losses}, exact McNemar p = {p:.2g})."
-        )
-    return {
-        "against": base, "metric": metric, "n": n, "wins": wins, "losses": losses,
-        "difference": difference, "p_value": p, "n_needed": needed, "verdict": word,
-        "sentence": sentence,
-    }  # fmt: skip
+def hit_pairs(
+    samples: Sequence[Sample], subject: str, base: str, metric: str
+) -> list[tuple[bool, bool]]:
+    """Whether the subject, and the other, got each row right."""
+    return [(hit(s, subject, metric), hit(s, base, metric)) for s in samples]
 
 
-def capital(name: str) -> str:
-    """A model's name at the beginning of a sentence; names given from outside stay as they are."""
-    return name.capitalize() if name == TUNED else name
-
-
-def verdict(difference: float | None, shown: bool) -> str:
-    """'better', 'worse' or 'no difference' for a difference where more is better."""
-    return ("better" if difference > 0 else "worse") if difference and shown else "no difference"
-
-
-def compare_losses(samples: Sequence[Sample], subject: str, base: str) -> Comparison | None:
-    """Paired comparison on the references' loss per token; None without references.
-
-    Weighted by tokens, as perplexity is, so that both have the same sign.
-    """
-    gains, tokens = [], []
+def loss_pairs(samples: Sequence[Sample], subject: str, base: str) -> Iterator[tuple[float, int]]:
+    """(nats less loss on the reference, its tokens) of each row that both models have read."""
     for sample in samples:
         ours, other = (sample["outputs"][name]["nll"] for name in (subject, base))
-        if ours is not None and other is not None and (count := sample["reference_tokens"]):
-            gains.append(other - ours)
-            tokens.append(count)
-    if not gains:
-        return None
-    n, mean_tokens = len(gains), fmean(tokens)
-    gain, test = fmean(gains) / mean_tokens, paired_sum(gains)
-    ci = [end / mean_tokens for end in test.ci] if test.ci else None
-    word = verdict(gain, test.shown) if n >= FEW_PAIRS else "too few"
-    n_needed = None
-    if word == "no difference" and gain:
-        n_needed = math.ceil(((1.96 + 0.84) * stdev(gains) / fmean(gains)) ** 2)
-    interval = f", {SKEW_CONFIDENCE:.1%} interval {ci[0]:+.3f} to {ci[1]:+.3f}" if ci else ""
-    size = f"{gain:+.3f} nats a token less loss on the reference at n = {n}{interval}"
-    if word == "too few":
-        sentence = (
-            f"Too few rows to say whether {subject} is better or worse than {base}: {size}; "
-            f"{FEW_PAIRS} or more are needed."
-        )
-    elif word == "no difference":
-        more = f"; about {n_needed:,} rows would be needed for one this size" if n_needed else ""
-        more = more if ci else "; whether that is chance needs scipy"
-        sentence = f"No difference between {subject} and {base} can be shown: {size}{more}."
-    else:
-        sentence = f"{capital(subject)} is {word} than {base}: {size}."
-    return {
-        "against": base, "metric": "nll_per_token", "n": n, "difference": gain, "ci": ci,
-        "p_value": test.p_value, "n_needed": n_needed, "verdict": word, "sentence": sentence,
-    }  # fmt: skip
+        if ours is not None and other is not None and (tokens := sample["reference_tokens"]):
+            yield other - ours, tokens
 
 
 def breakdown(samples: Sequence[Sample], names: Sequence[str], metric: str) -> Breakdown:

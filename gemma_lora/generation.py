@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from gemma_lora.cli import UserError
 from gemma_lora.loss import head_loss
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.generate import BatchGenerator
     from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    Draw = Callable[[mx.array], mx.array]
 
 # A shared beginning of the prompts (the worked examples) is read once from this length on.
 SHARED_PREFIX = 48
@@ -37,6 +40,8 @@ class Generation:
     generation_tokens: int
     finish_reason: str  # "stop" (a stop token came) | "length"
     time_sec: float  # from the answer's first token to its last
+    logprob: float | None = None  # of all its tokens together, in nats
+    lowest_logprob: float | None = None  # of its least likely token
 
 
 class Answer(NamedTuple):
@@ -65,6 +70,15 @@ def prompt_ids(
     return ids
 
 
+class Decoding(NamedTuple):
+    """One sequence to decode: what its answer follows, and how its tokens are drawn."""
+
+    rest: list[int]  # of the prompt, after what `cache` holds
+    cache: list[Any]
+    prompt_tokens: int
+    draw: Draw | None  # None: greedy, and then that of all
+
+
 def generate_batch(
     model: nn.Module,
     tokenizer: TokenizerWrapper,
@@ -80,71 +94,153 @@ def generate_batch(
 
     Rows are worked off longest first, so that neighbours need little padding; a row that ends
     makes room for the next. What all prompts begin with is computed once. Long prompts make the
-    batch smaller, for their cache's sake.
+    batch smaller, for their cache's sake. Each row's draws are its own: the batch's size changes
+    none of them.
     """
-    import mlx.core as mx
-
     ids = [prompt_ids(model, tokenizer, p, max_tokens) for p in prompts]
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-    typical = len(ids[order[len(order) // 4]]) + max_tokens
-    batch_size = max(1, min(batch_size, CACHE_TOKENS // typical))
     shared = shared_prefix(ids)
     # Every row may be given the same cache: rows are copied out of it into the batch's own.
-    caches = [prefix_cache(model, ids[0][:shared])] * len(ids)
-    tokens: list[list[int]] = [[] for _ in ids]
+    cache = prefix_cache(model, ids[0][:shared])
+    rows = [
+        Decoding(ids[i][shared:], cache, len(ids[i]), draw_from(temp, top_p, seed, i))
+        for i in order
+    ]
+    made = decode(model, tokenizer, rows, max_tokens, batch_size, advance)
+    answers = dict(zip(order, made, strict=True))
+    return [answers[row] for row in range(len(ids))]
+
+
+def generate_several(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    prompts: Sequence[str],
+    rows: Sequence[int],
+    wanted: int,
+    max_tokens: int,
+    temp: float,
+    seed: int = 0,
+    batch_size: int = 16,
+) -> list[list[Generation]]:
+    """`wanted` sampled answers to each rendered prompt, all from one copy of the prompt's cache.
+
+    Each draw is keyed by `seed`, the prompt's number in `rows` and the answer's number.
+    """
+    found: list[list[Generation]] = []
+    at_once = max(1, batch_size // wanted)
+    for start in range(0, len(prompts), at_once):
+        decodings = []
+        block = zip(prompts[start : start + at_once], rows[start : start + at_once], strict=True)
+        for prompt, row in block:
+            ids = prompt_ids(model, tokenizer, prompt, max_tokens)
+            cache = prefix_cache(model, ids[:-1])
+            decodings += [
+                Decoding(ids[-1:], cache, len(ids), draw_from(temp, 1.0, seed, row, number))
+                for number in range(1, wanted + 1)
+            ]
+        made = decode(model, tokenizer, decodings, max_tokens, batch_size)
+        found += [made[i : i + wanted] for i in range(0, len(made), wanted)]
+    return found
+
+
+def decode(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    rows: Sequence[Decoding],
+    max_tokens: int,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda n: None,
+) -> list[Generation]:
+    """The answers that follow some prompts, in their order; the longest should come first."""
+    typical = rows[len(rows) // 4].prompt_tokens + max_tokens
+    batch_size = max(1, min(batch_size, CACHE_TOKENS // typical))
+    tokens: list[list[int]] = [[] for _ in rows]
+    logprobs: list[list[float]] = [[] for _ in rows]
     began, done = dict[int, float](), dict[int, Generation]()
-    mx.random.seed(seed)
-    with closing(batch_generator(model, tokenizer, temp, top_p, batch_size)) as generator:
-        rest = [ids[i][shared:] for i in order]
-        uids = generator.insert(rest, [max_tokens] * len(order), caches=caches)
-        row_of = dict(zip(uids, order, strict=True))
-        for uid, token, reason in chain.from_iterable(generation_steps(generator)):
+    greedy = not any(row.draw for row in rows)
+    with closing(batch_generator(model, tokenizer, greedy, batch_size)) as generator:
+        uids = generator.insert(
+            [row.rest for row in rows],
+            [max_tokens] * len(rows),
+            caches=[row.cache for row in rows],
+            samplers=None if greedy else [cast("Draw", row.draw) for row in rows],
+        )
+        row_of = {uid: index for index, uid in enumerate(uids)}
+        for uid, token, logprob, reason in chain.from_iterable(generation_steps(generator)):
             row = row_of[uid]
             began.setdefault(row, time.perf_counter())
             tokens[row].append(token)
+            logprobs[row].append(logprob)
             if reason:
                 said = tokens[row][:-1] if reason == "stop" else tokens[row]
                 seconds = time.perf_counter() - began[row]
-                counts = (len(ids[row]), len(tokens[row]))
-                done[row] = Generation(tokenizer.decode(said), *counts, reason, seconds)
+                counts = (rows[row].prompt_tokens, len(tokens[row]))
+                likely = (sum(logprobs[row]), min(logprobs[row]))
+                text = tokenizer.decode(said)
+                done[row] = Generation(text, *counts, reason, seconds, *likely)
                 advance(1)
-    return [done[row] for row in range(len(ids))]
+    return [done[row] for row in range(len(rows))]
+
+
+def draw_from(temp: float, top_p: float, seed: int, row: int, answer: int = 0) -> Draw | None:
+    """A sampler of one sequence, None for temperature 0; its draws hang on the numbers alone."""
+    if not temp:
+        return None
+    import mlx.core as mx
+    from mlx_lm.sample_utils import apply_top_p
+
+    steps = count()
+
+    def draw(logprobs: mx.array) -> mx.array:
+        name = f"{seed} {row} {answer} {next(steps)}"
+        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+        kept = apply_top_p(logprobs, top_p) if top_p < 1 else logprobs
+        return mx.random.categorical(kept / temp, key=mx.random.key(key))
+
+    return draw
 
 
 def batch_generator(
-    model: nn.Module, tokenizer: TokenizerWrapper, temp: float, top_p: float, batch_size: int
+    model: nn.Module, tokenizer: TokenizerWrapper, greedy: bool, batch_size: int
 ) -> BatchGenerator:
     """mlx-lm's continuous batching, set up for our stop tokens and little memory."""
     from mlx_lm.generate import BatchGenerator
-    from mlx_lm.sample_utils import make_sampler
 
     return BatchGenerator(
-        model if temp else GreedyHead(model),  # type: ignore[arg-type]  # it is called, no more
+        GreedyHead(model) if greedy else model,  # type: ignore[arg-type]  # it is called, no more
         stop_tokens=[[i] for i in stop_ids(tokenizer)],
-        sampler=make_sampler(temp, top_p=top_p) if temp else GreedyHead.sample,
+        sampler=GreedyHead.sample if greedy else None,
         completion_batch_size=batch_size,
         prefill_batch_size=min(4, batch_size),
     )
 
 
-def generation_steps(generator: BatchGenerator) -> Iterator[list[tuple[int, int, str | None]]]:
-    """(row's number, token, reason to end) of all rows in work, step after step.
+def generation_steps(
+    generator: BatchGenerator,
+) -> Iterator[list[tuple[int, int, float, str | None]]]:
+    """(row's number, token, its log-probability, reason to end) of all rows in work, step by step.
 
     What mlx-lm says of a row that ends holds on to the caches of all: it must not be kept.
     """
     while responses := generator.next_generated():
-        told = [(r.uid, r.token, r.finish_reason) for r in responses]
+        told = [
+            (r.uid, r.token, GreedyHead.logprob(r.token, r.logprobs), r.finish_reason)
+            for r in responses
+        ]
         del responses
         yield told
 
 
 class GreedyHead:
-    """A model whose logits are only (best id, 0): enough for greedy decoding.
+    """A model whose logits are four numbers: enough for greedy decoding and its probability.
 
-    mlx-lm turns a step's logits into log-probabilities and keeps them. For a batch of 32 over
-    262,144 tokens that is a quarter of a step's time on a CPU and a few hundred MB, for nothing.
-    Taking one log-probability from the other gives the id back, exactly below 2**24.
+    mlx-lm turns a step's logits into log-probabilities and keeps them: for a batch of 32 over
+    262,144 tokens a few hundred MB, for nothing. Here they are (best id // 512, best id % 512, its
+    log-probability, 0). Taking the last from each undoes mlx-lm's normalization, which shifts all
+    alike; numbers below 512 keep 1e-4 in float32, so that ids come back exactly.
     """
+
+    BASE = 512
 
     def __init__(self, model: Any) -> None:
         self.model, self.layers, self.make_cache = model, model.layers, model.make_cache
@@ -152,15 +248,32 @@ class GreedyHead:
     def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
         import mlx.core as mx
 
-        best = mx.argmax(self.model(inputs, cache=cache)[:, -1:], axis=-1).astype(mx.float32)
-        return mx.stack([best, mx.zeros_like(best)], axis=-1)
+        return self.packed(self.model(inputs, cache=cache)[:, -1:].astype(mx.float32))
 
-    @staticmethod
-    def sample(logprobs: mx.array) -> mx.array:
+    @classmethod
+    def packed(cls, logits: mx.array) -> mx.array:
+        """The four numbers of logits (..., vocabulary): (..., 4)."""
+        import mlx.core as mx
+
+        best = mx.argmax(logits, axis=-1)
+        logprob = mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1)
+        parts = (best // cls.BASE, best % cls.BASE, logprob, mx.zeros_like(logprob))
+        return mx.stack([part.astype(mx.float32) for part in parts], axis=-1)
+
+    @classmethod
+    def sample(cls, logprobs: mx.array) -> mx.array:
         """The ids that the logits carried."""
         import mlx.core as mx
 
-        return mx.round(logprobs[:, 0] - logprobs[:, 1]).astype(mx.uint32)
+        parts = mx.round(logprobs[:, :2] - logprobs[:, 3:]).astype(mx.uint32)
+        return parts[:, 0] * cls.BASE + parts[:, 1]
+
+    @staticmethod
+    def logprob(token: int, logprobs: mx.array) -> float:
+        """A token's log-probability, of packed numbers or those of the whole vocabulary."""
+        packed = logprobs.shape[-1] == 4
+        found = logprobs[2] - logprobs[3] if packed else logprobs[token]
+        return min(0.0, float(cast(float, found.item())))
 
 
 def shared_prefix(ids: Sequence[list[int]]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gemma_lora.cleaning import visible
 from gemma_lora.figures import TUNED, Output, Sample, Summary
+from gemma_lora.selection import candidate_sentence
 from gemma_lora.statistics import Figure
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def summary_notes(summary: Summary) -> list[str]:
         lines.append(f"Not scored by execution ({counts}).")
     if summary["type"] == "sql":
         lines += counted_apart(summary)
+        drawn = {name: figures.get("candidates") for name, figures in summary["models"].items()}
+        lines += [candidate_sentence(name, counts) for name, counts in drawn.items() if counts]
         for name, figures in summary["models"].items():
             if figures["errors"]:
                 errors = ", ".join(f"{k} {v}" for k, v in figures["errors"].items())

@@ -643,13 +643,67 @@ def test_sampling_is_seeded(tuned: Any) -> None:
     assert texts(1) == texts(1) != texts(2)
 
 
-@given(st.lists(st.integers(0, 262_143), min_size=1, max_size=8))
-def test_greedy_head_carries_every_id_exactly(ids: list[int]) -> None:
+@given(st.integers(0, 262_143), st.floats(-20, 20), st.floats(0, 30))
+@settings(max_examples=12, deadline=None)
+def test_greedy_head_carries_every_id_exactly_and_its_probability(
+    best: int, level: float, margin: float
+) -> None:
     import mlx.core as mx
 
-    logits = mx.stack([mx.array(ids).astype(mx.float32), mx.zeros(len(ids))], axis=-1)
-    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    assert generation.GreedyHead.sample(logprobs).tolist() == ids
+    plain = mx.full((262_144,), level)
+    plain[best] = level + margin + 0.01
+    packed = generation.GreedyHead.packed(plain[None])
+    logprobs = packed - mx.logsumexp(packed, axis=-1, keepdims=True)
+    assert generation.GreedyHead.sample(logprobs).tolist() == [best]
+    known = (plain[best] - mx.logsumexp(plain)).item()
+    assert generation.GreedyHead.logprob(best, logprobs[0]) == pytest.approx(known, abs=3e-4)
+    assert generation.GreedyHead.logprob(best, plain - mx.logsumexp(plain)) == min(0.0, known)
+
+
+@pytest.mark.parametrize("temp", [0.0, 1.0])
+def test_an_answer_knows_how_likely_it_is(temp: float, tuned: Any) -> None:
+    import mlx.core as mx
+
+    model, tokenizer = tuned.use("finetuned"), tuned.tokenizer
+    prompts = [render_prompt(text) for text in ("Hi", "What is a pet?", "x" * 60)]
+    made = generation.generate_batch(model, tokenizer, prompts, 10, temp=temp, seed=3)
+    for prompt, answer in zip(prompts, made, strict=True):
+        if answer.finish_reason == "stop":
+            continue  # which of the two stop tokens it was is not kept
+        head, whole = encode(tokenizer, prompt), encode(tokenizer, prompt + answer.text)
+        if len(whole) != len(head) + answer.generation_tokens:
+            continue  # bytes that are no text
+        logits = model(mx.array([whole[:-1]]))[0, len(head) - 1 :]
+        logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        each = [logprobs[i, token].item() for i, token in enumerate(whole[len(head) :])]
+        assert answer.logprob == pytest.approx(sum(each), abs=0.02)
+        assert answer.lowest_logprob == pytest.approx(min(each), abs=0.01)
+
+
+def test_a_draw_hangs_on_seed_row_and_number_alone(tuned: Any) -> None:
+    model, tokenizer = tuned.use("finetuned"), tuned.tokenizer
+    prompts = [render_prompt(text) for text in ("Hi", "Name a pet.", "What?" * 9)]
+
+    def texts(rows: list[int], seed: int, size: int, wanted: int = 3) -> list[list[str]]:
+        made = generation.generate_several(
+            model, tokenizer, [prompts[row] for row in rows], rows, wanted, 12, 1.0, seed, size
+        )
+        return [[answer.text for answer in answers] for answers in made]
+
+    all_rows = texts([0, 1, 2], 5, 16)
+    assert len({text for answers in all_rows for text in answers}) == 9
+    assert texts([0, 1, 2], 5, 1) == texts([0, 1, 2], 5, 4) == all_rows
+    assert texts([2], 5, 4) == all_rows[2:]
+    assert texts([1], 5, 4, wanted=2) == [all_rows[1][:2]]
+    assert texts([0, 1, 2], 6, 16) != all_rows
+
+    def batch(size: int) -> list[str]:
+        made = generation.generate_batch(
+            model, tokenizer, prompts, 12, temp=1.0, seed=5, batch_size=size
+        )
+        return [answer.text for answer in made]
+
+    assert batch(1) == batch(2) == batch(16)
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=90), min_size=1, max_size=5))
