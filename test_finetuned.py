@@ -77,6 +77,7 @@ from gemma_lora.prompts import render_chat
 from gemma_lora.report import evaluation_markdown, make_console, ranked_samples, show_report
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row, read_split
+from gemma_lora.suite_cache import suite_folder
 from gemma_lora.text_scores import score_text
 from gemma_lora.verdicts import first_rows, prepare_gold, score_sql
 
@@ -398,7 +399,7 @@ def sql_scores(
     if config.db:
         gold = prepare_file_gold(row, worker, config.sql_timeout)
     else:
-        gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
+        gold = prepare_gold(row, worker, config.seed, config.sql_timeout, suite_folder())
     outputs = {}
     for name, answer in answers.items():
         said = answer.said if isinstance(answer, Answer) else answer
@@ -411,6 +412,7 @@ def sql_scores(
         "empty_gold": gold.empty,
         "gold_rows": first_rows(gold.result.rows) if gold.result else None,
         "suite": gold.suite.facts if gold.suite else None,
+        "no_suite": gold.no_suite,
         "outputs": outputs,
     }
 
