@@ -82,6 +82,7 @@ from gemma_lora.report import evaluation_markdown, make_console, ranked_samples,
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.selection import with_candidates
 from gemma_lora.splits import Row, read_split
+from gemma_lora.suite_cache import suite_folder
 from gemma_lora.text_scores import score_text
 from gemma_lora.verdicts import SqlVerdict, first_rows, prepare_gold, score_sql
 
@@ -428,7 +429,7 @@ def sql_scores(
     if config.db:
         gold = prepare_file_gold(row, worker, config.sql_timeout)
     else:
-        gold = prepare_gold(row, worker, config.seed, config.sql_timeout)
+        gold = prepare_gold(row, worker, config.seed, config.sql_timeout, suite_folder())
     outputs: dict[str, Output] = {}
     judged: dict[tuple[str, str | None], SqlVerdict] = {}
     for name, answer in answers.items():
@@ -445,6 +446,7 @@ def sql_scores(
         "empty_gold": gold.empty,
         "gold_rows": first_rows(gold.result.rows) if gold.result else None,
         "suite": gold.suite.facts if gold.suite else None,
+        "no_suite": gold.no_suite,
         "outputs": outputs,
     }
 

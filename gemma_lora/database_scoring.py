@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gemma_lora.database import FILE_TIMEOUT_SEC, DatabaseFile
-from gemma_lora.orderings import tie_groups
 from gemma_lora.own_database import read_examples
 from gemma_lora.prompts import render_example, sql_prompt
 from gemma_lora.sandbox import SqlJob, SqlResult, SqlWorker
 from gemma_lora.schema_reading import read_only, user_tables
 from gemma_lora.splits import Row
-from gemma_lora.sql_text import order_columns, statement_kind, uses_clock
-from gemma_lora.verdicts import Gold, shows_nothing
+from gemma_lora.sql_text import statement_kind, uses_clock
+from gemma_lora.verdicts import Gold, gold_orders, read_gold, shows_nothing
 
 
 class FileWorker(SqlWorker):
@@ -85,5 +84,5 @@ def prepare_file_gold(row: Row, worker: SqlWorker, timeout_sec: float) -> Gold:
     if uses_clock(sql):
         return Gold(sql, kind, "the gold reads the clock or random numbers")
     empty = shows_nothing(result, context, worker, timeout_sec)
-    groups = tie_groups(context, sql, result, worker, timeout_sec) if result.rows else None
-    return Gold(sql, kind, None, empty, result, order_columns(sql, result.columns), groups)
+    order, groups = gold_orders(context, sql, result, worker, timeout_sec)
+    return Gold(sql, kind, None, empty, result, order, groups, normal=read_gold(sql, worker))

@@ -17,7 +17,7 @@ from gemma_lora.selection import (
     without_candidates,
 )
 from gemma_lora.statistics import Figure, average, proportion
-from gemma_lora.suites import SuiteFacts
+from gemma_lora.suite_cache import SuiteFacts
 from gemma_lora.verdicts import BAD_CONTEXT
 
 EVALUATION_FORMAT = 2  # of evaluation.json; 1 had no test suites
@@ -62,11 +62,12 @@ class Sample(TypedDict, total=False):
     context: str | None
     prompt: str
     gold: str
-    kind: str  # these five of SQL rows
+    kind: str  # these six of SQL rows
     excluded: str | None
     empty_gold: bool
     gold_rows: list[list[Any]] | None
     suite: SuiteFacts | None
+    no_suite: str | None  # why there is none, of a row that accuracy would count
     reference_tokens: int | None  # of instruction rows
     outputs: dict[str, Output]  # by model
     set: str  # "main" or "forgetting", when there are two
@@ -104,6 +105,7 @@ class Summary(TypedDict):
     headline: str  # the metric that the verdict is about
     subject: str  # the model that is compared with each of the others
     excluded: dict[str, int]
+    no_suite: NotRequired[dict[str, int]]  # why rows that could be judged have no suite
     models: dict[str, ModelFigures]
     paired: list[Comparison]
     breakdown: NotRequired[Breakdown]
@@ -169,6 +171,7 @@ def summarize(samples: Sequence[Sample], subject: str | None = None) -> Summary:
         "headline": metric,
         "subject": subject,
         "excluded": dict(Counter(why for s in samples if (why := s.get("excluded")))),
+        "no_suite": dict(Counter(why for s in samples if (why := s.get("no_suite")))),
         "models": figures,
         "paired": [],
     }

@@ -100,10 +100,11 @@ def _changed_query(node: Any) -> Iterator[Any]:
 def _changed_join(node: Any) -> Iterator[Any]:
     if node.args.get("on") is None and node.args.get("using") is None:
         return
-    new = node.copy()
-    new.set("side", None if node.side else "LEFT")
-    new.set("kind", None)
-    yield new
+    for side in (None,) if node.side else ("LEFT", "RIGHT"):  # SQLite has RIGHT from 3.39 on
+        new = node.copy()
+        new.set("side", side)
+        new.set("kind", None)
+        yield new
 
 
 def _changed_direction(node: Any) -> Iterator[Any]:

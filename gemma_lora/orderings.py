@@ -28,11 +28,18 @@ class RankedQuery(NamedTuple):
 
 
 def tie_groups(
-    context: str, sql: str, result: SqlResult, worker: SqlWorker, timeout_sec: float
+    context: str,
+    queries: Sequence[RankedQuery],
+    result: SqlResult,
+    worker: SqlWorker,
+    timeout_sec: float,
 ) -> list[TieGroup] | None:
-    """The groups of rows that tie in a gold's result; None when that cannot be told."""
+    """The groups of rows that tie in a gold's result; None when that cannot be told.
+
+    `queries` are the `ranked_queries` of the gold.
+    """
     width = len(result.columns)
-    for query in ranked_queries(sql, result.columns):
+    for query in queries:
         ranked = worker.run(context, query.sql, timeout_sec, RANKED_ROWS)
         if ranked.status != "ok" or ranked.truncated:
             continue
@@ -50,12 +57,13 @@ def tie_groups(
     return None
 
 
-def ranked_queries(sql: str, columns: Sequence[str]) -> Iterator[RankedQuery]:
-    """The query with ranks, as it is most likely meant first; none without ORDER BY or LIMIT."""
+def ranked_queries(sql: str, columns: Sequence[str]) -> list[RankedQuery]:
+    """The query with ranks, as it is most likely meant first; [] without ORDER BY or LIMIT."""
     trees = parse_sql(sql)
-    if not trees or len(trees) != 1:
-        return
-    tree = trees[0]
+    return list(_ranked(trees[0], columns)) if trees and len(trees) == 1 else []
+
+
+def _ranked(tree: Any, columns: Sequence[str]) -> Iterator[RankedQuery]:
     exp = importlib.import_module("sqlglot").exp
     order, limit = tree.args.get("order"), tree.args.get("limit")
     if not isinstance(tree, exp.Query) or (order is None and limit is None):

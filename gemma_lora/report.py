@@ -107,7 +107,9 @@ def counted_apart(summary: Summary) -> list[str]:
         n = max((c["n"] for c in counts.values() if c), default=0)
         if n:
             by = ", ".join(f"{name} {c['matches']}" for name, c in counts.items() if c)
-            lines.append(f"{what} {n} rows, counted apart; matched: {by}.")
+            why = summary.get("no_suite") if key == "without_suite" else None
+            reasons = f" ({', '.join(f'{k}: {v}' for k, v in why.items())})" if why else ""
+            lines.append(f"{what} {n} rows{reasons}, counted apart; matched: {by}.")
     return lines
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypedDict
 
 from gemma_lora.cli import UserError
 from gemma_lora.confinement import KILL_GRACE_SEC, SQL_LENGTH, DatabaseContents, _worker_main
+from gemma_lora.sql_reader import SqlReader
 from gemma_lora.sql_text import statement_kind, uses_clock
 
 CHUNK_JOBS = 64  # jobs sent to a worker at once: one pickle and one wake-up for all of them
@@ -73,6 +74,7 @@ class SqlWorker:
 
     With `translate`, what fails as it stands is tried again as sqlglot rewrites it for SQLite.
     With `still`, the clock stands and chance is seeded (see `clock`): results can be compared.
+    `reader` is a second process, for what only sqlglot can tell; it starts when it is asked.
     Use it as a context manager, from one thread at a time. UserError when no process can start.
     """
 
@@ -82,6 +84,7 @@ class SqlWorker:
         self._process: Any = None
         self._pipe: Any = None
         self._busy = threading.Lock()
+        self.reader = SqlReader()
 
     def __enter__(self) -> SqlWorker:
         return self
@@ -90,7 +93,11 @@ class SqlWorker:
         self.close()
 
     def close(self) -> Any:
-        """End the process; returns its exit code, None if there was none. Safe to repeat."""
+        """End the processes; returns this one's exit code, None if none ran. Safe to repeat."""
+        self.reader.close()
+        return self._end_process()
+
+    def _end_process(self) -> Any:
         if self._process is None:
             return None
         process, self._process = self._process, None
@@ -111,7 +118,7 @@ class SqlWorker:
             if self._pipe.poll(START_SEC):
                 self._pipe.recv()
                 return
-        code = self.close()
+        code = self._end_process()
         raise UserError(
             f"The process that runs SQL did not start (exit code {code}); in a script of your own, "
             'call this under `if __name__ == "__main__":`'
@@ -155,7 +162,7 @@ class SqlWorker:
                             yield SqlResult(*payload)
                 except (EOFError, OSError):
                     self._process.join(START_SEC)  # it is on its way out: wait for the reason
-                    exit_code = self.close()
+                    exit_code = self._end_process()
                     if exit_code and batch == 1:
                         yield _obituary(jobs.popleft(), exit_code)
                         batch = len(jobs)
@@ -164,11 +171,11 @@ class SqlWorker:
                 waiting = False
         finally:
             if waiting:  # the caller stopped early, with answers still on their way
-                self.close()
+                self._end_process()
 
     def _ensure_process(self) -> None:
         if self._process is None or not self._process.is_alive():
-            self.close()
+            self._end_process()
             self._start()
 
     def _send(self, jobs: list[SqlJob]) -> None:

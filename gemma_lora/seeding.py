@@ -25,6 +25,7 @@ from gemma_lora.tables import (
     definitions,
     gold_literals,
     joined_columns,
+    names_its_rows,
 )
 
 ROWS = 12
@@ -152,22 +153,35 @@ def make_plan(
         if columns:
             wanted = [v for name in sorted(names) for v in literals.get(name, ())]
             pools |= dict.fromkeys(names, key_values(columns, wanted))
-    tables = [with_joined_keys(table, pools) for table in tables]
+    keyed = [with_joined_keys(t, [o for o in tables if o is not t], pools) for t in tables]
     many = len(list(tree.find_all(exp.Table)))
     rows = CROWDED_ROWS.get(min(many, 5), ROWS)
     references = tuple(declared_references(declared))
-    return Plan(definitions(context), tuple(tables), literals, pools, references, rows)
+    return Plan(definitions(context), tuple(keyed), literals, pools, references, rows)
 
 
-def with_joined_keys(table: Table, pools: Mapping[str, Sequence[Any]]) -> Table:
-    """A first column that others join on is a key, as people read it, if its values are unique."""
-    first = table.columns[0] if table.columns else None
-    if first is None or first.key or not (first.leads and first.given):
-        return table
-    if first.name.lower() not in pools:
-        return table
-    columns = (first._replace(key=True, nullable=False), *table.columns[1:])
-    return Table(table.name, columns, (*table.unique, (0,)))
+def with_joined_keys(
+    table: Table, others: Sequence[Table], pools: Mapping[str, Sequence[Any]]
+) -> Table:
+    """The table with the keys that nobody declared but everybody would read as such.
+
+    They are columns that others join on, whose values are unique in the context: the first one,
+    and those called after the table's rows. One row or none shows nothing of uniqueness: then the
+    first column is a key where it meets no other table's first.
+    """
+    columns = list(table.columns)
+    for place, column in enumerate(columns):
+        pool = pools.get(column.name.lower())
+        if pool is None or column.key or not (column.singular and column.given):
+            continue
+        meets_first = any(pools.get(t.columns[0].name.lower()) is pool for t in others if t.columns)
+        named = names_its_rows(table.name, column.name)
+        if named or (place == 0 and (table.rows > 1 or not meets_first)):
+            columns[place] = column._replace(key=True, nullable=False)
+    given = [column for column in columns if column.given]
+    old = [column for column in table.columns if column.given]
+    keys = [(i,) for i, (new, was) in enumerate(zip(given, old, strict=True)) if new.key > was.key]
+    return table._replace(columns=tuple(columns), unique=(*table.unique, *keys))
 
 
 def draw_rows(plan: Plan, table: Table, style: Style, draw: random.Random) -> list[tuple[Any, ...]]:

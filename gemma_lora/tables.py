@@ -27,7 +27,7 @@ class Column(NamedTuple):
     given: bool  # may be inserted: not generated
     nullable: bool
     seen: tuple[Any, ...]  # values in the context, in order, each once
-    leads: bool  # the first column, and no two rows of the context share a value
+    singular: bool  # no two rows of the context share a value
 
 
 class Table(NamedTuple):
@@ -36,6 +36,7 @@ class Table(NamedTuple):
     name: str
     columns: tuple[Column, ...]
     unique: tuple[tuple[int, ...], ...]  # places among the columns that may be inserted
+    rows: int  # in the context
 
 
 class Reference(NamedTuple):
@@ -89,18 +90,19 @@ def describe_table(
         values = tuple(dict.fromkeys(row[place] for row in rows if row[place] is not None))
         kinds = (exp.PrimaryKeyColumnConstraint, exp.UniqueColumnConstraint)
         key = lower in single or (definition is not None and definition.find(*kinds) is not None)
+        singular = len(values) == len(rows)
         looks = place == 0 and re.search(r"(^|_)id$|[a-z]ID$|^id", column, re.I) is not None
-        key = key or (looks and len(values) == len(rows))
-        leads = place == 0 and len(values) == len(rows) > 1
+        key = key or (looks and singular)
         computed = definition is not None and definition.find(exp.ComputedColumnConstraint)
         named_id = re.search(r"(^|_)id$|Id$|ID$", column) is not None
         data_type = definition.args.get("kind") if definition is not None else None
         kind = column_kind(data_type.sql("sqlite").upper() if data_type else "", values)
-        found.append(Column(column, kind, key, not computed, not (key or named_id), values, leads))
+        nullable = not (key or named_id)
+        found.append(Column(column, kind, key, not computed, nullable, values, singular))
     places = {c.name.lower(): i for i, c in enumerate(c for c in found if c.given)}
     together += [[c.name.lower()] for c in found if c.key]
     unique = (tuple(places[n] for n in names if n in places) for names in together)
-    return Table(name, tuple(found), tuple(filter(None, unique)))
+    return Table(name, tuple(found), tuple(filter(None, unique)), len(rows))
 
 
 def column_kind(declared: str, values: Sequence[Any]) -> str:
@@ -154,6 +156,15 @@ def declared_references(declared: Mapping[str, Any]) -> list[Reference]:
                 other = aim.this.sql(dialect="sqlite")
                 found.append(Reference(table, columns[0].name, other, aim.expressions[0].name))
     return found
+
+
+def names_its_rows(table: str, column: str) -> bool:
+    """Whether a column is called as what tells a table's rows apart: counties.county or .name."""
+    thing = re.sub(r"\W|_", "", table).lower()
+    things = {thing, re.sub("s$", "", thing), re.sub("es$", "", thing), re.sub("ies$", "y", thing)}
+    name = re.sub(r"\W|_", "", column).lower()
+    endings = ("name", "title", "code", "number")
+    return name in things | {one + ending for one in (*things, "") for ending in endings}
 
 
 def joined_columns(tree: Any, declared: Mapping[str, Any]) -> list[set[str]]:

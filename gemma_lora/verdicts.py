@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypedDict
 
 from gemma_lora.comparison import TieGroup, compare_rows, same_bag
 from gemma_lora.neighbours import NO_CHANGE
-from gemma_lora.orderings import tie_groups
+from gemma_lora.orderings import ranked_queries, tie_groups
 from gemma_lora.replies import extract_sql
 from gemma_lora.sandbox import SqlResult, SqlWorker
 from gemma_lora.splits import Row
+from gemma_lora.sql_reader import TooLong
 from gemma_lora.sql_text import (
     normal_sql,
     order_columns,
@@ -21,7 +23,7 @@ from gemma_lora.sql_text import (
     statement_kind,
     uses_clock,
 )
-from gemma_lora.suites import Suite, build_suite, passes_suite
+from gemma_lora.suites import TOO_LONG, NoSuite, Suite, passes_suite, suite_of
 
 PREVIEW_ROWS = 3
 
@@ -53,39 +55,76 @@ class Gold:
     result: SqlResult | None = None
     order: tuple[int, ...] | None = None
     groups: list[TieGroup] | None = None  # rows that tie, where that can be told
-    suite: Suite | None = None  # None too where the gold is excluded, empty or DDL
+    suite: Suite | None = None
+    no_suite: str | None = None  # why not; None too where the gold is excluded or empty
+    normal: str | None = None  # in one spelling; None when sqlglot did not read it in time
 
 
-def prepare_gold(row: Row, worker: SqlWorker, seed: int, timeout_sec: float) -> Gold:
-    """Run a row's reference; find out whether and how answers can be compared with it."""
+def prepare_gold(
+    row: Row, worker: SqlWorker, seed: int, timeout_sec: float, cache: Path | None = None
+) -> Gold:
+    """Run a row's reference; find out whether and how answers can be compared with it.
+
+    `cache` is the folder that keeps suites between runs, if any does.
+    """
     sql = extract_sql(row["completion"]) or row["completion"]
-    kind = statement_kind(sql)
     context = row.get("context")
+    gold = Gold(sql, statement_kind(sql), normal=read_gold(sql, worker))
     if not context:
-        return Gold(sql, kind, "no database")
+        return replace(gold, excluded="no database")
     result = worker.run(context, sql, timeout_sec)
-    if result.stage == "context" and result.status != "ok":
-        return Gold(sql, kind, BAD_CONTEXT)
-    if result.status != "ok" or result.truncated:
-        return Gold(
-            sql,
-            kind,
-            "the gold's result is too large" if result.truncated else "the gold does not run",
-        )
-    if uses_clock(sql):
-        return Gold(sql, kind, "the gold reads the clock or random numbers")
+    if excluded := exclusion(sql, result):
+        return replace(gold, excluded=excluded)
     empty = shows_nothing(result, context, worker, timeout_sec)
-    groups = tie_groups(context, sql, result, worker, timeout_sec) if result.rows else None
-    gold = Gold(sql, kind, None, empty, result, order_columns(sql, result.columns), groups)
+    gold = replace(gold, result=result, empty=empty)
+    if gold.normal is None:
+        return replace(gold, no_suite=None if empty else TOO_LONG)
+    order, groups = gold_orders(context, sql, result, worker, timeout_sec)
+    gold = replace(gold, order=order, groups=groups)
     if empty:
         return gold
+    if gold.kind == "ddl":
+        return replace(gold, no_suite="it makes or drops tables, views or indexes")
 
     def same(one: SqlResult, other: SqlResult) -> bool:
-        return judge(one, other, gold.order) is None
+        return judge(one, other, order) is None
 
-    return replace(
-        gold, suite=build_suite(context, sql, result, worker, same, str(seed), timeout_sec)
-    )
+    try:
+        suite = suite_of(context, sql, result, worker, same, str(seed), timeout_sec, cache)
+    except NoSuite as reason:
+        return replace(gold, no_suite=str(reason))
+    return replace(gold, suite=suite)
+
+
+def exclusion(sql: str, result: SqlResult) -> str | None:
+    """Why answers cannot be compared with what a gold did; None when they can."""
+    if result.stage == "context" and result.status != "ok":
+        return BAD_CONTEXT
+    if result.status != "ok":
+        return "the gold does not run"
+    if result.truncated:
+        return "the gold's result is too large"
+    return "the gold reads the clock or random numbers" if uses_clock(sql) else None
+
+
+def read_gold(sql: str, worker: SqlWorker) -> str | None:
+    """`normal_sql` of a gold; None when sqlglot does not read it in time."""
+    try:
+        return worker.reader.ask(normal_sql, sql)
+    except TooLong:
+        return None
+
+
+def gold_orders(
+    context: str, sql: str, result: SqlResult, worker: SqlWorker, timeout_sec: float
+) -> tuple[tuple[int, ...] | None, list[TieGroup] | None]:
+    """(`order_columns` of a gold, its ties), None where they cannot be told."""
+    try:
+        order = worker.reader.ask(order_columns, sql, result.columns)
+        queries = worker.reader.ask(ranked_queries, sql, result.columns) if result.rows else []
+    except TooLong:
+        return None, None
+    return order, tie_groups(context, queries, result, worker, timeout_sec)
 
 
 def shows_nothing(result: SqlResult, context: str, worker: SqlWorker, timeout_sec: float) -> bool:
@@ -139,11 +178,25 @@ def same_state(gold: SqlResult, other: SqlResult) -> bool:
     )
 
 
+def text_facts(sql: str) -> tuple[bool | None, str]:
+    """(whether a text is a SQL statement of a known kind, its one spelling)."""
+    return parse_sql(sql) is not None if sqlglot_is_there() else None, normal_sql(sql)
+
+
+def read_reply(sql: str, gold: Gold, worker: SqlWorker) -> tuple[bool | None, bool]:
+    """(whether a reply's SQL is valid: None if that is not known; whether it is the gold's)."""
+    try:
+        valid, normal = worker.reader.ask(text_facts, sql)
+    except TooLong:
+        return None, sql == gold.sql
+    return valid, bool(sql) and normal == gold.normal
+
+
 class SqlVerdict(TypedDict):
     """What is said of one reply to a SQL row."""
 
     sql: str  # '' when the reply holds none
-    valid_sql: bool | None  # None without sqlglot
+    valid_sql: bool | None  # None without sqlglot, or when it did not read it in time
     executes: bool
     exact_match: bool
     match: bool  # returns what the gold returns
@@ -163,11 +216,12 @@ def score_sql(
     """One model's verdict on one row: the fields of a sample's outputs."""
     context = row.get("context")
     sql = extract_sql(reply, context or row["prompt"])
+    valid, exact = read_reply(sql, gold, worker)
     out: SqlVerdict = {
         "sql": sql,
-        "valid_sql": parse_sql(sql) is not None if sqlglot_is_there() else None,
+        "valid_sql": valid,
         "executes": False,
-        "exact_match": bool(sql) and normal_sql(sql) == normal_sql(gold.sql),
+        "exact_match": exact,
         "match": False,
         "suite_match": None,
         "error": None,

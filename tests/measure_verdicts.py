@@ -458,7 +458,8 @@ def main() -> None:
                 tally.suite.append(bool(out["suite_match"]))
                 if out["suite_match"] and kind in MUTATIONS:
                     tally.differs.append(differs(row["context"], gold, sql, worker))
-                if kind == flags.list and bool(out["suite_match"]) == (kind in MUTATIONS):
+                surprising = bool(out["suite_match"]) == (kind in MUTATIONS)
+                if surprising and kind in flags.list.split(";"):
                     print(
                         json.dumps(
                             {"c": row["context"], "gold": gold.sql, "made": sql, "e": out["error"]}

@@ -34,6 +34,12 @@ COUNT = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suites are kept where no other test, and no user, finds them."""
+    monkeypatch.setenv("GEMMA_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     argv = [str(argument) for argument in arguments]
     out, err = io.StringIO(), io.StringIO()

@@ -275,7 +275,8 @@ def test_what_cannot_be_ranked_keeps_the_order_it_showed(
     sql: str, worker: sandbox.SqlWorker
 ) -> None:
     result = worker.run(PRICES, sql)
-    groups = orderings.tie_groups(PRICES, sql, result, worker, 2.0)
+    queries = orderings.ranked_queries(sql, result.columns)
+    groups = orderings.tie_groups(PRICES, queries, result, worker, 2.0)
     assert groups is None or comparison.follows_groups(groups, result.rows)
 
 

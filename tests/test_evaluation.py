@@ -104,6 +104,12 @@ def make_rows(kind: str, count: int) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suites are kept where no other test, and no user, finds them."""
+    monkeypatch.setenv("GEMMA_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A folder with an adapter of each type and data for both."""

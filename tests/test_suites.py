@@ -216,3 +216,17 @@ def test_an_undeclared_key_that_others_join_on_stays_unique(worker: sandbox.SqlW
     wrong = "SELECT SUM(price) FROM homes WHERE area <> 'Hill'"
     assert judged(gold, right, worker, context)[1]["suite_match"] is True
     assert judged(gold, wrong, worker, context)[1]["suite_match"] is False
+
+
+def test_a_gold_that_leaves_too_much_or_takes_too_long_has_no_suite(
+    worker: sandbox.SqlWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = (
+        "INSERT INTO customers (name) WITH RECURSIVE r(n) AS "
+        "(SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 30000) SELECT n FROM r"
+    )
+    prepared, out = judged(many, many.replace("SELECT n FROM", "SELECT n + 0 FROM"), worker)
+    assert prepared.no_suite == suites.TOO_LARGE and out["match"] and out["suite_match"] is None
+    monkeypatch.setattr(suites.Patience, "__init__", lambda self: setattr(self, "seconds", 1e-4))
+    prepared, out = judged("SELECT COUNT(*) FROM orders", "SELECT 3", worker)
+    assert prepared.no_suite == suites.TOO_SLOW and out["match"] and out["suite_match"] is None
