@@ -62,7 +62,7 @@ from gemma_lora.interruption import StopRequest
 from gemma_lora.lengths import DEFAULT_MODEL
 from gemma_lora.loss import supervised_loss
 from gemma_lora.models import base_fingerprint, load_base, named_arrays, recomputed_layers
-from gemma_lora.optimizers import learning_rate_schedule, make_optimizer
+from gemma_lora.optimizers import fail_unless_finite, learning_rate_schedule, make_optimizer
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses
 from gemma_lora.splits import Row, edited_files, read_manifest, read_split, trained_on
 from gemma_lora.streams import plan_streams, share_blas
@@ -322,8 +322,8 @@ class AfterStep:
         run, config = self.run, self.run.config
         self.count(info)
         norm = run.optimizer.state["grad_norm"].item()
-        self.fail_unless_finite(info["train_loss"], norm, info["learning_rate"])
         step = run.progress.step
+        fail_unless_finite(step, info["train_loss"], norm, info["learning_rate"])
         last, whole_window = step == config.total_iters, step % config.grad_accumulation_steps == 0
         if whole_window:
             self.log_window(info, norm)
@@ -372,17 +372,6 @@ class AfterStep:
     def asked_to_stop(self) -> bool:
         """Whether this or another rank was asked to stop."""
         return self.run.stop.agreed()
-
-    def fail_unless_finite(self, loss: float, norm: float, rate: float) -> None:
-        """Raise UserError for a step whose loss or gradient is no finite number."""
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
-        what = "loss" if not math.isfinite(loss) else "gradient"
-        raise UserError(
-            f"step {self.run.progress.step}: the {what} is not finite (learning rate {rate:.2e}); "
-            "nothing of this step was kept. Try a lower --learning-rate, a longer --warmup or "
-            "--grad-clip 0.5; --resume goes on from the last checkpoint"
-        )
 
 
 # --- Before the first step ----------------------------------------------------------------------
