@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from gemma_lora.cli import UserError
 from gemma_lora.loss import head_loss
 from gemma_lora.prompts import END_OF_TURN, STOP_TOKENS, encode, neutralize
+from gemma_lora.streams import plan_streams, side_by_side
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     Draw = Callable[[mx.array], mx.array]
 
+# Rows of a batch that are worth a core of their own.
+LEAST_SHARE = 2
 # A shared beginning of the prompts (the worked examples) is read once from this length on.
 SHARED_PREFIX = 48
 # Keys and values of all rows of a batch, in tokens: with more, long prompts outgrow the model.
@@ -151,9 +154,37 @@ def decode(
     batch_size: int,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Generation]:
-    """The answers that follow some prompts, in their order; the longest should come first."""
+    """The answers that follow some prompts, in their order; the longest should come first.
+
+    On a CPU the rows are shared out over its cores, each with a part of the batch: the weights are
+    read as often, but what is no matrix product no longer waits for one core.
+    """
+    import mlx.core as mx
+
+    if not rows:
+        return []
     typical = rows[len(rows) // 4].prompt_tokens + max_tokens
     batch_size = max(1, min(batch_size, CACHE_TOKENS // typical))
+    parts = plan_streams(min(len(rows), batch_size) // LEAST_SHARE)
+    mx.eval(model.parameters())
+    made = side_by_side(
+        lambda share: decode_share(
+            model, tokenizer, share, max_tokens, math.ceil(batch_size / parts), advance
+        ),
+        [rows[part::parts] for part in range(parts)],
+    )
+    return [made[index % parts][index // parts] for index in range(len(rows))]
+
+
+def decode_share(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    rows: Sequence[Decoding],
+    max_tokens: int,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> list[Generation]:
+    """`decode` in one thread."""
     tokens: list[list[int]] = [[] for _ in rows]
     logprobs: list[list[float]] = [[] for _ in rows]
     began, done = dict[int, float](), dict[int, Generation]()
@@ -301,11 +332,13 @@ def prefix_cache(model: nn.Module, prefix: list[int]) -> list[Any]:
     return cache
 
 
-def loss_blocks(order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in `order`, shortest row first, in blocks of at most LOSS_TOKENS when padded."""
+def loss_blocks(
+    order: Iterable[int], lengths: Sequence[int], tokens: int = LOSS_TOKENS
+) -> Iterator[list[int]]:
+    """Indices in `order`, shortest row first, in blocks of at most `tokens` when padded."""
     block: list[int] = []
     for i in order:
-        if block and (len(block) + 1) * lengths[i] > LOSS_TOKENS:
+        if block and (len(block) + 1) * lengths[i] > tokens:
             yield block
             block = []
         block.append(i)
@@ -328,15 +361,33 @@ def reference_losses(
         answer = f"{neutralize(reference).strip()}{END_OF_TURN}"
         pairs.append((head, prompt_ids(model, tokenizer, prompt + answer, 0)))
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
+    parts = plan_streams(len(pairs))
+    blocks = list(loss_blocks(order, [len(whole) for _, whole in pairs], LOSS_TOKENS // parts))
+    mx.eval(model.parameters())
+    found = side_by_side(
+        lambda share: [block_losses(model, [pairs[i] for i in block]) for block in share],
+        [blocks[part::parts] for part in range(min(parts, len(blocks)))],
+    )
     losses: dict[int, tuple[float, int]] = {}
-    for block in loss_blocks(order, [len(whole) for _, whole in pairs]):
-        width = max(len(pairs[i][1]) for i in block)
-        inputs = mx.array([pairs[i][1] + [0] * (width - len(pairs[i][1])) for i in block])
-        hidden = model.model(inputs)
-        for row, i in enumerate(block):
-            head, whole = pairs[i]
-            targets = mx.array(whole[len(head) :])
-            states = hidden[row, len(head) - 1 : len(whole) - 1]
-            loss: Any = head_loss(model, states, targets, LOSS_CHUNK).item()
-            losses[i] = (loss, len(targets))
+    for part, told in enumerate(found):
+        for block, values in zip(blocks[part::parts], told, strict=True):
+            losses |= dict(zip(block, values, strict=True))
     return [losses[i] for i in range(len(pairs))]
+
+
+def block_losses(
+    model: nn.Module, pairs: Sequence[tuple[list[int], list[int]]]
+) -> list[tuple[float, int]]:
+    """(summed loss in nats, tokens) of what follows the prompt in each (prompt, whole) of ids."""
+    import mlx.core as mx
+
+    width = max(len(whole) for _, whole in pairs)
+    inputs = mx.array([whole + [0] * (width - len(whole)) for _, whole in pairs])
+    hidden = model.model(inputs)
+    losses = []
+    for row, (head, whole) in enumerate(pairs):
+        targets = mx.array(whole[len(head) :])
+        states = hidden[row, len(head) - 1 : len(whole) - 1]
+        loss: Any = head_loss(model, states, targets, LOSS_CHUNK).item()
+        losses.append((loss, len(targets)))
+    return losses

@@ -18,16 +18,19 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gemma_lora.device import current_stream, on_gpu, openblas_path
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -115,3 +118,22 @@ def share_blas(streams: int) -> None:
         return
     threads = max(1, usable_cores() // local_ranks() // streams)
     ctypes.CDLL(path).openblas_set_num_threads(threads)
+
+
+def side_by_side(
+    action: Callable[[Sequence[Item]], list[Result]], shares: Sequence[Sequence[Item]]
+) -> list[list[Result]]:
+    """What `action` makes of each share, each in a thread of its own; a single one in this thread.
+
+    MLX gives every thread streams of its own: arrays that cross from here must be evaluated before
+    (weights, caches), and a global random seed does not reach the others. While it lasts the BLAS
+    has a share of the cores for each; then all of them again.
+    """
+    if len(shares) == 1:
+        return [action(shares[0])]
+    share_blas(len(shares))
+    try:
+        with ThreadPoolExecutor(len(shares)) as pool:
+            return list(pool.map(action, shares))
+    finally:
+        share_blas(1)
