@@ -154,8 +154,9 @@ def test_blocks_of_the_readme_are_drawn_from_the_kept_figures() -> None:
     import update_readme
 
     figures = json.loads(update_readme.FIGURES.read_text())
-    assert update_readme.redraw(README, figures) == README
-    drawn = {match[2] for match in update_readme.BLOCK.finditer(README)}
+    pages = [page.read_text() for page in update_readme.PAGES]
+    assert [update_readme.redraw(page, figures) for page in pages] == pages
+    drawn = {match[2] for page in pages for match in update_readme.BLOCK.finditer(page)}
     assert drawn == set(figures)
     for name, made in figures.items():
         assert {"machine", "command"} <= made.keys(), name
@@ -170,6 +171,10 @@ def test_flags_in_the_readme_exist() -> None:
     }  # fmt: skip
     named = {f.replace("-", "_") for f in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README)}
     assert named - foreign <= known, named - foreign - known
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) <= 250
 
 
 def test_modes_in_the_readme_are_those_of_the_code() -> None:

@@ -1,4 +1,4 @@
-"""Put measured figures into the README's blocks, so that none is typed by hand.
+"""Put measured figures into the blocks of README.md and FIGURES.md: none is typed by hand.
 
     python tests/sweep_training.py --data data | tee sweep.log
     python tests/update_readme.py sweep sweep.log --command "python tests/sweep_training.py"
@@ -7,7 +7,7 @@
 
 A block stands between `<!-- NAME, drawn by tests/update_readme.py -->` and `<!-- end -->`. What is
 measured is kept, with machine and command, in tests/readme_figures.json; a log's figures are the
-JSON on its last line. A test fails when README and figures differ.
+JSON on its last line. A test fails when a page and the figures differ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gemma_lora import device  # noqa: E402
 from gemma_lora.report import rank_sample, summary_cells  # noqa: E402
 
 FIGURES = ROOT / "tests/readme_figures.json"
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "FIGURES.md")
 BLOCK = re.compile(
     r"(<!-- (\w+), drawn by tests/update_readme\.py -->\n).*?(<!-- end -->)", re.DOTALL
 )
@@ -217,7 +217,7 @@ def machine() -> str:
 
 
 def redraw(text: str, figures: dict[str, Figures]) -> str:
-    """The README with every block drawn whose figures are there."""
+    """A page with every block drawn whose figures are there."""
 
     def draw(block: re.Match[str]) -> str:
         head, name, end = block.groups()
@@ -242,7 +242,8 @@ def main() -> None:
         about = {"command": args.command, "machine": machine()}
         figures |= {block: made | about for block, made in keep(args.name, args.file).items()}
         FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-    README.write_text(redraw(README.read_text(encoding="utf-8"), figures), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(redraw(page.read_text(encoding="utf-8"), figures), encoding="utf-8")
 
 
 if __name__ == "__main__":
