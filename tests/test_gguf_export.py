@@ -658,3 +658,19 @@ def test_the_check_of_a_real_model_runs(
     assert set(told["files"]) == {"f16", "q8_0", "dora, f16"}
     assert set(told["scores"]["models"]) == {"MLX", "f16", "q8_0"}
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+
+
+@needs_llama
+def test_what_parts_llama_cpp_from_mlx_is_how_it_rounds(
+    adapters: dict[str, Path], tiny_data: Path
+) -> None:
+    """measure_gguf_gap.py: MLX's model, rounded as llama.cpp rounds, is as far off as that."""
+    script = Path(__file__).with_name("measure_gguf_gap.py")
+    flags = ("--adapter-path", adapters["lora"], "--data", tiny_data, "--rows", 4)
+    done = run_command([sys.executable, str(script), *map(str, flags)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])["gaps"]
+    gaps = {name: told["gap"] for name, told in found.items()}
+    for kind in ("bf16", "q8_0"):  # f16 is as near as its table of gelu lets it
+        assert 0.5 < gaps[f"{kind} all"] / gaps[f"llama.cpp {kind}"] < 2, gaps
+    assert gaps["llama.cpp f32"] < gaps["llama.cpp bf16"] / 4
