@@ -22,13 +22,20 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataset import MAX_SEQ_LENGTH
 from gemma_lora.adapters import LORA_KEYS, AdapterConfig, add_adapter, export_peft
-from gemma_lora.batches import Example, batch_iterator, padded_tokens, tokenize
+from gemma_lora.batches import (
+    Example,
+    batch_iterator,
+    epoch_shapes,
+    padded_tokens,
+    tokenize,
+)
 from gemma_lora.checkpoints import (
     NUMBERED,
     RUN_FILES,
@@ -41,7 +48,7 @@ from gemma_lora.checkpoints import (
     saved_settings,
     weights_of_all_ranks,
 )
-from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.device import (
     CACHE_LIMIT_BYTES,
     compute_dtype,
@@ -49,16 +56,23 @@ from gemma_lora.device import (
     on_gpu,
     prepare_process,
 )
-from gemma_lora.files import jsonable, locked, remove_leftovers, sha256_of
+from gemma_lora.files import jsonable, locked, remove_leftovers
+from gemma_lora.forecast import (
+    Memory,
+    Schedule,
+    duration_text,
+    measured_cost,
+    peak_memory_gb,
+)
 from gemma_lora.gguf_export import export_gguf
 from gemma_lora.interruption import StopRequest
 from gemma_lora.lengths import DEFAULT_MODEL
-from gemma_lora.loss import HEAD_CHUNK, supervised_loss
+from gemma_lora.loss import supervised_loss
 from gemma_lora.models import base_fingerprint, load_base, named_arrays, recomputed_layers
-from gemma_lora.optimizers import learning_rate_schedule, make_optimizer
+from gemma_lora.optimizers import learning_rate_schedule, make_optimizer, require_finite
 from gemma_lora.prompts import encode, render_prompt
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses
-from gemma_lora.splits import Row, edited_files, read_manifest, read_split, trained_on
+from gemma_lora.splits import Row, edited_files, read_manifest, read_training_data, trained_on
 from gemma_lora.validation import MAX_VALID_ROWS, Validator, validation_subset
 
 if TYPE_CHECKING:
@@ -315,8 +329,8 @@ class AfterStep:
         run, config = self.run, self.run.config
         self.count(info)
         norm = run.optimizer.state["grad_norm"].item()
-        self.fail_unless_finite(info["train_loss"], norm, info["learning_rate"])
         step = run.progress.step
+        require_finite(step, info["train_loss"], norm, info["learning_rate"])
         last, whole_window = step == config.total_iters, step % config.grad_accumulation_steps == 0
         if whole_window:
             self.log_window(info, norm)
@@ -366,49 +380,8 @@ class AfterStep:
         """Whether this or another rank was asked to stop."""
         return self.run.stop.agreed()
 
-    def fail_unless_finite(self, loss: float, norm: float, rate: float) -> None:
-        """Raise UserError for a step whose loss or gradient is no finite number."""
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
-        what = "loss" if not math.isfinite(loss) else "gradient"
-        raise UserError(
-            f"step {self.run.progress.step}: the {what} is not finite (learning rate {rate:.2e}); "
-            "nothing of this step was kept. Try a lower --learning-rate, a longer --warmup or "
-            "--grad-clip 0.5; --resume goes on from the last checkpoint"
-        )
-
 
 # --- Before the first step ----------------------------------------------------------------------
-
-
-def read_data(config: TrainingConfig) -> tuple[dict[str, list[Row]], dict[str, str], str]:
-    """Rows of train and valid, the files' hashes, and the type; raises UserError."""
-    rows = {split: read_split(config.data, split) for split in ("train", "valid")}
-    hashes = {split: sha256_of(config.data / f"{split}.jsonl") for split in rows}
-    kind = rows["train"][0].get("type") or read_manifest(config.data).get("type") or "sql"
-    if config.dataset_type and config.dataset_type != kind:
-        raise UserError(
-            f"--dataset-type is {config.dataset_type}, but {config.data} holds {kind} rows: run "
-            f"`python dataset.py --type {config.dataset_type}` first, or drop the flag"
-        )
-    return rows, hashes, kind
-
-
-def estimate_memory_gb(config: TrainingConfig, model: nn.Module, longest: int) -> float:
-    """Rough peak in GB: weights, optimizer, the activations of the widest batch, head chunks.
-
-    Counts per token and layer what the backward pass needs again (fitted to measured runs).
-    """
-    args, size = model.args, 2 if on_gpu() else 4
-    weights = sum(w.nbytes for w in named_arrays(model.parameters()).values())
-    trained = sum(w.size for w in named_arrays(model.trainable_parameters()).values())
-    layers = min(config.num_layers % (args.num_hidden_layers + 1), args.num_hidden_layers)
-    heads = args.num_attention_heads * args.head_dim
-    per_layer = 8 * args.hidden_size + 5 * args.intermediate_size + 6 * heads
-    kept = args.hidden_size * layers + per_layer if config.grad_checkpoint else per_layer * layers
-    tokens = config.batch_size * longest
-    head = 4 * HEAD_CHUNK * args.vocab_size * 4
-    return (weights + 12 * trained + tokens * kept * size + head) / 1e9
 
 
 def header_lines(run: Run, left_out: int) -> list[str]:
@@ -420,7 +393,11 @@ def header_lines(run: Run, left_out: int) -> list[str]:
     tokens, supervised = sum(lengths), sum(len(e.ids) - e.offset for e in rows)
     epochs = config.total_iters * config.batch_size / len(rows)
     padding = 1 - tokens / padded_tokens(lengths, config.batch_size, config.seed)
-    memory = estimate_memory_gb(config, model, max(lengths))
+    widest = Memory(config.num_layers, config.batch_size * max(lengths), config.grad_checkpoint)
+    shapes = []
+    if on_gpu():
+        count = epoch_shapes(rows, config.batch_size, config.seed)
+        shapes = [f"shapes    {count} in an epoch, each compiled when it first comes"]
     rounded = f" (rounded up from {config.iters})" if config.total_iters != config.iters else ""
     return [
         f"model     {config.model} in {compute_dtype()}"
@@ -432,7 +409,8 @@ def header_lines(run: Run, left_out: int) -> list[str]:
         f"run       {config.total_iters} steps{rounded} of batch {config.batch_size}: "
         f"{epochs:.2f} epochs; validated on {len(run.validator.subset)} of "
         f"{len(run.validator.examples)} rows",
-        f"memory    about {memory:.1f} GB at the peak",
+        f"memory    about {peak_memory_gb(model, widest):.1f} GB at the peak",
+        *shapes,
     ]
 
 
@@ -494,12 +472,14 @@ def assemble(
 
     world = mx.distributed.init()
     folder, is_main = config.adapter_path, world.rank() == 0
-    log = RunLog(
-        folder, config.total_iters, config.steps_per_report, config.grad_accumulation_steps, is_main
-    )
     subset = validation_subset(
         examples["valid"], config.val_batches, config.batch_size, config.seed
     )
+    # The best and the last weights are measured on all rows, where the subset is not all.
+    at_end = len(examples["valid"]) * (1 + (config.keep == "best"))
+    at_end = 0 if len(subset) == len(examples["valid"]) else at_end
+    schedule = Schedule(config.total_iters, config.steps_per_eval, len(subset), at_end)
+    log = RunLog(folder, schedule, config.steps_per_report, config.grad_accumulation_steps, is_main)
     validator = Validator(
         model, examples["valid"], subset, config.batch_size, config.max_seq_length,
         config.min_delta,
@@ -536,6 +516,18 @@ def take_place(run: Run) -> None:
 # --- The run ------------------------------------------------------------------------------------
 
 
+def expected_seconds(run: Run) -> float:
+    """About how long the run takes from here, by one batch that is measured."""
+    config, world = run.config, run.stop.world
+    batches = batch_iterator(config.seed)(
+        run.examples["train"], config.batch_size, config.max_seq_length, True, world
+    )
+    with recomputed_layers(run.model, config.grad_checkpoint):
+        cost = measured_cost(run.model, supervised_loss, list(islice(batches, 32)))
+    validated = sum(len(e.ids) - 1 for e in run.validator.subset) / world.size()
+    return run.log.pace.schedule.expected_seconds(run.progress.step, cost, validated)
+
+
 def fit(run: Run) -> str | None:
     """Drive mlx-lm's trainer from where the run stands; returns why it stopped early, if so."""
     import mlx.core as mx
@@ -543,9 +535,8 @@ def fit(run: Run) -> str | None:
     from mlx_lm.tuner.trainer import train as mlx_train
 
     config, done = run.config, run.progress.step
-    recomputing = recomputed_layers(run.model) if config.grad_checkpoint else nullcontext()
     mx.reset_peak_memory()
-    with recomputing:
+    with recomputed_layers(run.model, config.grad_checkpoint):
         args = TrainingArgs(
             batch_size=config.batch_size,
             iters=config.total_iters - done,
@@ -622,7 +613,7 @@ def load_run(config: TrainingConfig) -> tuple[Run, int]:
     """Read data and model and build the run: (run, training rows left out as too long)."""
     import mlx.core as mx
 
-    rows, hashes, kind = read_data(config)
+    rows, hashes, kind = read_training_data(config.data, config.dataset_type)
     if len(rows["train"]) < config.batch_size:
         raise UserError(
             f"{config.data}/train.jsonl has {len(rows['train'])} rows, fewer than --batch-size "
@@ -655,6 +646,9 @@ def train(config: TrainingConfig) -> Outcome:
         for line in header:
             run.log.show(line)
         if run.is_main:
+            left = duration_text(expected_seconds(run))
+            run.log.show(f"time      about {left} (one batch was measured; see the steps for more)")
+            optional("matplotlib", "matplotlib", "loss_curve.png")
             run.checkpointer.write_description(header)
             settings = run.checkpointer.record.settings
             run.log.reporter = make_reporter(config.report_to, config.adapter_path, settings)

@@ -244,14 +244,17 @@ def base_fingerprint(model: nn.Module) -> str:
 
 
 @contextmanager
-def recomputed_layers(model: nn.Module) -> Iterator[None]:
-    """Recompute the layers' activations in the backward pass instead of keeping them.
+def recomputed_layers(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Recompute the layers' activations in the backward pass instead of keeping them, if `wanted`.
 
     mlx-lm's function patches the layers' class for good: a second run in this process would nest
     the patch, and one without the flag would recompute too.
     """
     from mlx_lm.tuner.trainer import grad_checkpoint
 
+    if not wanted:
+        yield
+        return
     block: Any = type(model.layers[0])
     plain = block.__call__
     grad_checkpoint(model.layers[0])

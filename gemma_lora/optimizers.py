@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from gemma_lora.cli import UserError
 from gemma_lora.models import named_arrays
 
 if TYPE_CHECKING:
@@ -87,3 +89,15 @@ def make_optimizer(
     optimizer.init(model.trainable_parameters())
     optimizer.state["grad_norm"] = mx.array(0.0)
     return optimizer
+
+
+def require_finite(step: int, loss: float, norm: float, rate: float) -> None:
+    """Raise UserError for a step whose loss or gradient norm is no finite number."""
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what = "loss" if not math.isfinite(loss) else "gradient"
+    raise UserError(
+        f"step {step}: the {what} is not finite (learning rate {rate:.2e}); "
+        "nothing of this step was kept. Try a lower --learning-rate, a longer --warmup or "
+        "--grad-clip 0.5; --resume goes on from the last checkpoint"
+    )
