@@ -22,13 +22,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataset import MAX_SEQ_LENGTH
 from gemma_lora.adapters import LORA_KEYS, AdapterConfig, add_adapter, check_base, export_peft
-from gemma_lora.batches import Example, batch_iterator, tokenize
+from gemma_lora.batches import Example, batch_iterator, epoch_shapes, tokenize
 from gemma_lora.checkpoints import (
     NUMBERED,
     RUN_FILES,
@@ -41,32 +42,33 @@ from gemma_lora.checkpoints import (
     saved_settings,
     weights_of_all_ranks,
 )
-from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.cli import UserError, check, optional, parse_config, run_script
 from gemma_lora.device import (
     CACHE_LIMIT_BYTES,
     compute_dtype,
     library_versions,
+    on_gpu,
     prepare_process,
 )
-from gemma_lora.files import jsonable, locked, remove_leftovers, sha256_of
+from gemma_lora.files import jsonable, locked, remove_leftovers
 from gemma_lora.forecast import (
-    Workload,
-    describe_data,
-    describe_epochs,
-    estimate_memory_gb,
-    notes_on_epochs,
-    steps_of,
+    Memory,
+    Schedule,
+    duration_text,
+    measured_cost,
+    peak_memory_gb,
 )
 from gemma_lora.gguf_export import export_gguf
 from gemma_lora.interruption import StopRequest
 from gemma_lora.lengths import DEFAULT_MODEL
 from gemma_lora.loss import supervised_loss
 from gemma_lora.models import base_fingerprint, load_base, named_arrays, recomputed_layers
-from gemma_lora.optimizers import fail_unless_finite, learning_rate_schedule, make_optimizer
+from gemma_lora.optimizers import learning_rate_schedule, make_optimizer, require_finite
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses
-from gemma_lora.splits import Row, edited_files, read_manifest, read_split, trained_on
+from gemma_lora.splits import Row, edited_files, read_manifest, read_training_data, trained_on
 from gemma_lora.streams import plan_streams, share_blas
 from gemma_lora.validation import MAX_VALID_ROWS, Validator, sample_answer, validation_subset
+from gemma_lora.workload import Workload, steps_of
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -323,7 +325,7 @@ class AfterStep:
         self.count(info)
         norm = run.optimizer.state["grad_norm"].item()
         step = run.progress.step
-        fail_unless_finite(step, info["train_loss"], norm, info["learning_rate"])
+        require_finite(step, info["train_loss"], norm, info["learning_rate"])
         last, whole_window = step == config.total_iters, step % config.grad_accumulation_steps == 0
         if whole_window:
             self.log_window(info, norm)
@@ -377,42 +379,36 @@ class AfterStep:
 # --- Before the first step ----------------------------------------------------------------------
 
 
-def read_data(config: TrainingConfig) -> tuple[dict[str, list[Row]], dict[str, str], str]:
-    """Rows of train and valid, the files' hashes, and the type; raises UserError."""
-    rows = {split: read_split(config.data, split) for split in ("train", "valid")}
-    hashes = {split: sha256_of(config.data / f"{split}.jsonl") for split in rows}
-    kind = rows["train"][0].get("type") or read_manifest(config.data).get("type") or "sql"
-    if config.dataset_type and config.dataset_type != kind:
-        raise UserError(
-            f"--dataset-type is {config.dataset_type}, but {config.data} holds {kind} rows: run "
-            f"`python dataset.py --type {config.dataset_type}` first, or drop the flag"
-        )
-    return rows, hashes, kind
-
-
 def header_lines(run: Run, left_out: int) -> list[str]:
     """The header's lines: what is trained, on how much, with how much memory."""
     config, model = run.config, run.model
     trained = sum(w.size for w in named_arrays(model.trainable_parameters()).values())
     total = sum(w.size for w in named_arrays(model.parameters()).values())
+    streams = config.streams or 1
     work = Workload(
-        run.examples["train"], config.total_iters, config.batch_size, config.seed,
-        config.streams or 1,
-    )  # fmt: skip
-    memory = estimate_memory_gb(model, config.num_layers, config.grad_checkpoint, work)
+        run.examples["train"], config.total_iters, config.batch_size, config.seed, streams
+    )
+    widest = Memory(
+        config.num_layers, config.batch_size * max(work.lengths), config.grad_checkpoint, streams
+    )
+    shapes = []
+    if on_gpu():
+        count = epoch_shapes(work.rows, config.batch_size, config.seed)
+        shapes = [f"shapes    {count} in an epoch, each compiled when it first comes"]
     rounded = f" (rounded up from {config.iters})" if config.total_iters != config.iters else ""
     return [
         f"model     {config.model} in {compute_dtype()}"
         + (f", quantized to {config.quantize} bits" if config.quantize else ""),
         f"trains    {config.fine_tune_type}, {trained / 1e6:.2f}M of {total / 1e6:.0f}M parameters",
-        f"data      {describe_data(work)}"
+        f"data      {work.describe_data()}"
         + (f"; {left_out} rows over --max-seq-length left out" if left_out else ""),
         f"run       {config.total_iters} steps{rounded} of batch {config.batch_size}: "
-        f"{describe_epochs(work)}; validated on {len(run.validator.subset)} of "
+        f"{work.describe_epochs()}; validated on {len(run.validator.subset)} of "
         f"{len(run.validator.examples)} rows",
-        f"memory    about {memory:.1f} GB at the peak"
-        + (f"; {config.streams} streams side by side" if (config.streams or 1) > 1 else ""),
-        *notes_on_epochs(work),
+        f"memory    about {peak_memory_gb(model, widest):.1f} GB at the peak"
+        + (f"; {streams} streams side by side" if streams > 1 else ""),
+        *shapes,
+        *work.notes_on_epochs(),
     ]
 
 
@@ -467,12 +463,14 @@ def assemble(
 
     world = mx.distributed.init()
     folder, is_main = config.adapter_path, world.rank() == 0
-    log = RunLog(
-        folder, config.total_iters, config.steps_per_report, config.grad_accumulation_steps, is_main
-    )
     subset = validation_subset(
         examples["valid"], config.val_batches, config.batch_size, config.seed
     )
+    # The best and the last weights are measured on all rows, where the subset is not all.
+    at_end = len(examples["valid"]) * (1 + (config.keep == "best"))
+    at_end = 0 if len(subset) == len(examples["valid"]) else at_end
+    schedule = Schedule(config.total_iters, config.steps_per_eval, len(subset), at_end)
+    log = RunLog(folder, schedule, config.steps_per_report, config.grad_accumulation_steps, is_main)
     validator = Validator(
         model, examples["valid"], subset, config.batch_size, config.max_seq_length,
         config.min_delta, config.streams or 1,
@@ -509,6 +507,18 @@ def take_place(run: Run) -> None:
 # --- The run ------------------------------------------------------------------------------------
 
 
+def expected_seconds(run: Run) -> float:
+    """About how long the run takes from here, by one batch that is measured."""
+    config, world = run.config, run.stop.world
+    batches = batch_iterator(config.seed, streams=config.streams or 1)(
+        run.examples["train"], config.batch_size, config.max_seq_length, True, world
+    )
+    with recomputed_layers(run.model, config.grad_checkpoint):
+        cost = measured_cost(run.model, supervised_loss, list(islice(batches, 32)))
+    validated = sum(len(e.ids) - 1 for e in run.validator.subset) / world.size()
+    return run.log.pace.schedule.expected_seconds(run.progress.step, cost, validated)
+
+
 def fit(run: Run) -> str | None:
     """Drive mlx-lm's trainer from where the run stands; returns why it stopped early, if so."""
     import mlx.core as mx
@@ -516,9 +526,8 @@ def fit(run: Run) -> str | None:
     from mlx_lm.tuner.trainer import train as mlx_train
 
     config, done = run.config, run.progress.step
-    recomputing = recomputed_layers(run.model) if config.grad_checkpoint else nullcontext()
     mx.reset_peak_memory()
-    with recomputing:
+    with recomputed_layers(run.model, config.grad_checkpoint):
         args = TrainingArgs(
             batch_size=config.batch_size,
             iters=config.total_iters - done,
@@ -547,21 +556,17 @@ def fit(run: Run) -> str | None:
 
 
 def whole_losses(run: Run) -> tuple[float | None, float | None]:
-    """(best, last) loss on all validation rows; those of the subset where it holds them all.
+    """(best, last) loss on all validation rows; the best is None where its weights are gone."""
 
-    The best is None where its weights are gone: --keep last has put the last ones in their place.
-    """
-    progress, validator = run.progress, run.validator
-    if len(validator.subset) == len(validator.examples):
-        return progress.best_val_loss, progress.last_val_loss
-    last = validator.loss_on(validator.examples)
-    if progress.best_step == progress.step or run.config.keep == "last":
-        return (last if progress.best_step == progress.step else None), last
-    weights = weights_of_all_ranks(
-        run.config.adapter_path, run.checkpointer.weights(), run.stop.world
+    def take_best() -> None:
+        weights = weights_of_all_ranks(
+            run.config.adapter_path, run.checkpointer.weights(), run.stop.world
+        )
+        run.model.load_weights(list(weights.items()), strict=False)
+
+    return run.validator.whole_losses(
+        run.progress, take_best if run.config.keep == "best" else None
     )
-    run.model.load_weights(list(weights.items()), strict=False)
-    return validator.loss_on(validator.examples), last
 
 
 def finish(run: Run, stopped: str | None) -> Outcome:
@@ -598,12 +603,7 @@ def load_run(config: TrainingConfig) -> tuple[Run, int]:
     import mlx.core as mx
 
     config = replace(config, streams=config.streams or 1)
-    rows, hashes, kind = read_data(config)
-    if len(rows["train"]) < config.batch_size:
-        raise UserError(
-            f"{config.data}/train.jsonl has {len(rows['train'])} rows, fewer than --batch-size "
-            f"{config.batch_size}: lower it, or prepare more rows"
-        )
+    rows, hashes, kind = read_training_data(config.data, config.dataset_type, config.batch_size)
     if config.resume:
         read_resume(config.adapter_path, TrainingConfig)
     model, tokenizer, folder = load_base(config.model, config.quantize)
@@ -634,6 +634,9 @@ def train(config: TrainingConfig) -> Outcome:
         for line in header:
             run.log.show(line)
         if run.is_main:
+            left = duration_text(expected_seconds(run))
+            run.log.show(f"time      about {left} (one batch was measured; see the steps for more)")
+            optional("matplotlib", "matplotlib", "loss_curve.png")
             run.checkpointer.write_description(header)
             settings = run.checkpointer.record.settings
             run.log.reporter = make_reporter(config.report_to, config.adapter_path, settings)

@@ -17,19 +17,22 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gemma_lora.versions import TRIED, untried_line
+
 Config = TypeVar("Config")
 
-# What an import that fails needs.
+# What an import that fails needs, where that has another name.
 INSTALL = {
     "mlx": "mlx  (on Linux: 'mlx[cpu]', or 'mlx[cuda13]' for NVIDIA)",
     "mlx_lm": "mlx-lm",
-    "datasets": "datasets",
     "tokenizers": "transformers",
+    "safetensors": "transformers",
     "huggingface_hub": "huggingface-hub",
     "pyarrow": "datasets",
-    "inflect": "inflect",
     "yaml": "pyyaml",
+    "dotenv": "python-dotenv",
 }
+OURS = {"gemma_lora", "dataset", "train", "test_finetuned", "benchmark"}
 
 _missing: set[str] = set()
 
@@ -53,11 +56,16 @@ def parse_config(
 ) -> Config:
     """Read flags into `config_class`. `preset` sees what the user gave and fills in the rest.
 
-    A bad flag or value ends the program with one line on stderr and exit status 2.
+    A bad flag or value ends the program with one line on stderr and exit status 2; so does, with
+    status 1, a missing transformers.
     """
     load_env()  # huggingface_hub reads its settings when it is imported, with transformers
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # else it reports PyTorch missing
-    from transformers import HfArgumentParser
+    try:
+        from transformers import HfArgumentParser
+    except ImportError as error:
+        say_missing(error)
+        raise SystemExit(1) from None
 
     class OneLineParser(HfArgumentParser):
         def error(self, message: str) -> Any:
@@ -88,16 +96,15 @@ def parse_config(
 def run_script(action: Callable[[], Any]) -> int:
     """Run `action`; a user's mistake becomes one line and status 1, Ctrl-C status 130."""
     name = Path(sys.argv[0]).name
+    if line := untried_line():
+        print(line, file=sys.stderr)
     try:
         action()
     except UserError as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except ImportError as error:
-        package = (error.name or "").split(".")[0]
-        if package not in INSTALL:
-            raise
-        print(f"{name}: error: {error}; run: pip install {INSTALL[package]}", file=sys.stderr)
+        say_missing(error)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
@@ -106,6 +113,22 @@ def run_script(action: Callable[[], Any]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until the process ends
         return 0
     return 0
+
+
+def say_missing(error: ImportError) -> None:
+    """Say in one line which library to install; raises the error again when it is none's.
+
+    A library that is there and lacks a name is of another version than the one tried.
+    """
+    package = (error.name or "").split(".")[0]
+    if not package or package in OURS or package in sys.stdlib_module_names:
+        raise error
+    wanted = INSTALL.get(package, package)
+    tried = package.replace("_", "-")
+    if not isinstance(error, ModuleNotFoundError) and tried in TRIED:
+        wanted = f"{tried}=={TRIED[tried]}"
+    name = Path(sys.argv[0]).name
+    print(f"{name}: error: {error}; run: pip install {wanted}", file=sys.stderr)
 
 
 def load_env() -> None:

@@ -1,91 +1,142 @@
-"""What a run will take, before its first step: rows seen, padding, the memory at its peak."""
+"""What a run will take: memory and time before it starts, and how much time is left.
+
+Promises: figures on any machine, each called "about". The time before the start comes from one
+batch that is really computed; what is left comes from the run's own steps. Not covered: programs
+that start later, heat, and the time in which a GPU compiles its first steps.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gemma_lora.batches import Example, padded_tokens
 from gemma_lora.device import on_gpu
 from gemma_lora.loss import HEAD_CHUNK
 from gemma_lora.models import named_arrays
 
 if TYPE_CHECKING:
+    import mlx.core as mx
     import mlx.nn as nn
 
-FEW_EPOCHS = 0.1  # a run that sees less of its data is told how to see more
+# A validation only computes forward. Of a training step that is about a third: a matrix product
+# has two in its gradient, one where its weights are frozen, and the head's comes with its loss.
+FORWARD_SHARE = 0.35
 
 
-class Workload(NamedTuple):
-    """What is to be computed: `steps` batches of `batch_size` rows, drawn from `rows`."""
+class Memory(NamedTuple):
+    """What decides how much memory a step takes."""
 
-    rows: Sequence[Example]
-    steps: int
-    batch_size: int
-    seed: int
-    streams: int
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each row that go into the model."""
-        return [len(row.ids) - 1 for row in self.rows]
-
-    @property
-    def epochs(self) -> float:
-        """How often each row is seen."""
-        return self.steps * self.batch_size / len(self.rows)
+    layers: int  # trained ones; -1 for all
+    tokens: int  # of the widest batch, padding included
+    recomputed: bool  # layers are computed again in the backward pass
+    streams: int = 1  # each with logits of its own
 
 
-def steps_of(epochs: float, rows: int, batch_size: int) -> int:
-    """The batches of so many epochs; an epoch's last batch may be smaller than the others."""
-    return max(1, math.ceil(round(epochs * math.ceil(rows / batch_size), 6)))
-
-
-def describe_data(work: Workload) -> str:
-    """Rows and tokens of an epoch, and how much of what is computed is padding."""
-    tokens = sum(work.lengths)
-    supervised = sum(len(row.ids) - row.offset for row in work.rows)
-    padded = padded_tokens(work.lengths, work.batch_size, work.seed, work.streams)
-    return (
-        f"{len(work.rows):,} rows, {tokens:,} tokens an epoch, {supervised:,} of them trained, "
-        f"{1 - tokens / padded:.1%} padding"
-    )
-
-
-def describe_epochs(work: Workload) -> str:
-    """How much of the data the run sees."""
-    seen = work.steps * work.batch_size
-    of_rows = f"{seen:,} of {len(work.rows):,} rows, " if seen < len(work.rows) else ""
-    return f"{of_rows}{work.epochs:.2f} epochs"
-
-
-def notes_on_epochs(work: Workload) -> list[str]:
-    """What to do about a run that would see less than a tenth of what was prepared."""
-    if work.epochs >= FEW_EPOCHS:
-        return []
-    once = steps_of(1, len(work.rows), work.batch_size)
-    return [
-        f"note      the run sees less than a tenth of the rows: --epochs 1 would take {once:,} "
-        "steps; dataset.py --sample-size prepares fewer, balanced"
-    ]
-
-
-def estimate_memory_gb(
-    model: nn.Module, num_layers: int, grad_checkpoint: bool, work: Workload
-) -> float:
+def peak_memory_gb(model: nn.Module, memory: Memory) -> float:
     """Rough peak in GB: weights, optimizer, the activations of the widest batch, head chunks.
 
-    `num_layers` as in mlx-lm, -1 for all. Counts per token and layer what the backward pass needs
-    again (fitted to measured runs).
+    Counts per token and layer what the backward pass needs again (fitted to measured runs).
     """
     args, size = model.args, 2 if on_gpu() else 4
     weights = sum(w.nbytes for w in named_arrays(model.parameters()).values())
     trained = sum(w.size for w in named_arrays(model.trainable_parameters()).values())
-    layers = min(num_layers % (args.num_hidden_layers + 1), args.num_hidden_layers)
+    layers = min(memory.layers % (args.num_hidden_layers + 1), args.num_hidden_layers)
     heads = args.num_attention_heads * args.head_dim
     per_layer = 8 * args.hidden_size + 5 * args.intermediate_size + 6 * heads
-    kept = args.hidden_size * layers + per_layer if grad_checkpoint else per_layer * layers
-    tokens = work.batch_size * max(work.lengths)
-    head = 4 * HEAD_CHUNK * args.vocab_size * 4 * work.streams
-    return (weights + 12 * trained + tokens * kept * size + head) / 1e9
+    kept = args.hidden_size * layers + per_layer if memory.recomputed else per_layer * layers
+    head = 4 * HEAD_CHUNK * args.vocab_size * 4 * memory.streams
+    return (weights + 12 * trained + memory.tokens * kept * size + head) / 1e9
+
+
+class Cost(NamedTuple):
+    """What loss and gradient cost."""
+
+    step_sec: float  # of a batch of middling size
+    token_sec: float  # of a token, padding included
+
+
+class Schedule(NamedTuple):
+    """What a run does and when."""
+
+    total_iters: int
+    steps_per_eval: int
+    val_rows: int  # of a validation during the run
+    rows_at_end: int  # validated after the last step
+
+    def seconds_left(self, step: int, step_sec: float, validation_sec: float) -> float:
+        """Seconds from the end of `step`, before any validation after it, to the end of the run.
+
+        A run validates at step 0, at every multiple of `steps_per_eval` and at its last step.
+        """
+        steps = self.total_iters - step
+        done = (step - 1) // self.steps_per_eval  # -1 before the first
+        validations = math.ceil(self.total_iters / self.steps_per_eval) - done
+        at_end = self.rows_at_end / max(self.val_rows, 1)
+        return steps * step_sec + (validations + at_end) * validation_sec
+
+    def expected_seconds(self, step: int, cost: Cost, validated_tokens: float) -> float:
+        """Seconds that the run takes from `step` on, before the first of its steps is seen."""
+        validation_sec = FORWARD_SHARE * cost.token_sec * validated_tokens
+        return self.seconds_left(step, cost.step_sec, validation_sec)
+
+
+def measured_cost(
+    model: nn.Module, loss: Callable[..., Any], batches: Sequence[tuple[mx.array, ...]]
+) -> Cost:
+    """Compute loss and gradient of a middling one of the batches; no weight changes.
+
+    A batch is what the loss takes: three arrays a share, of which the first is its tokens [B, W],
+    and the weight. On a GPU, which compiles its kernels then, the first try does not count.
+    """
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    def size(batch: tuple[mx.array, ...]) -> int:
+        return sum(tokens.size for tokens in batch[:-1:3])
+
+    batch = sorted(batches, key=size)[len(batches) // 2]
+    step = nn.value_and_grad(model, loss)
+    for _ in range(2 if on_gpu() else 1):
+        begun = time.perf_counter()
+        mx.eval(step(model, *batch))
+    token_sec = (time.perf_counter() - begun) / size(batch)
+    return Cost(token_sec * fmean(map(size, batches)), token_sec)
+
+
+@dataclass
+class Pace:
+    """How long the steps of a run have taken; `now` is a clock's seconds."""
+
+    schedule: Schedule
+    begun: tuple[int, float] | None = None  # the first step seen, and when it ended
+    validating: float = 0.0  # seconds spent in validations since then
+    validation_sec: float = 0.0  # of the last one
+
+    def validated(self, seconds: float) -> None:
+        """Note that a validation has taken so long."""
+        self.validating += seconds if self.begun else 0.0
+        self.validation_sec = seconds
+
+    def stepped(self, step: int, now: float) -> float | None:
+        """Note that a step has ended; the seconds left, None while that cannot be told.
+
+        The first step is left out of the pace: it is the slowest, and the one that compiles.
+        """
+        if self.begun is None:
+            self.begun = step, now
+            return None
+        first, start = self.begun
+        step_sec = (now - start - self.validating) / (step - first)
+        return self.schedule.seconds_left(step, step_sec, self.validation_sec)
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in the unit a person would say: '40 s', '12 min', '2 h 5 min'."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -244,8 +244,8 @@ def base_fingerprint(model: nn.Module) -> str:
 
 
 @contextmanager
-def recomputed_layers(model: nn.Module) -> Iterator[None]:
-    """Recompute the layers' activations in the backward pass instead of keeping them.
+def recomputed_layers(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Recompute the layers' activations in the backward pass instead of keeping them, if `wanted`.
 
     As mlx-lm's function of that name, but for the time of the `with` only (its patch of the layers'
     class stays, and a second run in this process would nest it), and on the stream of the forward
@@ -253,6 +253,9 @@ def recomputed_layers(model: nn.Module) -> Iterator[None]:
     """
     import mlx.core as mx
 
+    if not wanted:
+        yield
+        return
     block: Any = type(model.layers[0])
     plain = block.__call__
 

@@ -91,8 +91,8 @@ def make_optimizer(
     return optimizer
 
 
-def fail_unless_finite(step: int, loss: float, norm: float, rate: float) -> None:
-    """Raise UserError for a step whose loss or gradient is no finite number."""
+def require_finite(step: int, loss: float, norm: float, rate: float) -> None:
+    """Raise UserError for a step whose loss or gradient norm is no finite number."""
     if math.isfinite(loss) and math.isfinite(norm):
         return
     what = "loss" if not math.isfinite(loss) else "gradient"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from gemma_lora.cli import UserError
 from gemma_lora.files import read_json_lines, write_atomic
+from gemma_lora.forecast import Pace, Schedule, duration_text
 from gemma_lora.pictures import new_figure, png_of
 
 
@@ -45,12 +47,13 @@ class ValLine:
 
 
 class RunLog:
-    """The records of one run of `total_iters` steps that are reported every so many."""
+    """The records of one run that goes by `schedule` and is reported every so many steps."""
 
     def __init__(
-        self, folder: Path, total_iters: int, steps_per_report: int, window: int, is_main: bool
+        self, folder: Path, schedule: Schedule, steps_per_report: int, window: int, is_main: bool
     ) -> None:
-        self.folder, self.total_iters, self.is_main = folder, total_iters, is_main
+        self.folder, self.total_iters, self.is_main = folder, schedule.total_iters, is_main
+        self.pace = Pace(schedule)
         self.steps_per_report, self.window = steps_per_report, window
         self.reporter: Any = None  # mlx-lm's callback of --report-to
         self.display: Any = None  # rich's bar, while a person watches
@@ -69,7 +72,7 @@ class RunLog:
         if not self.is_main:
             return
         self.append(line)
-        step = line.step
+        step, left = line.step, self.pace.stepped(line.step, time.monotonic())
         if self.display:
             self.display.update(
                 0, completed=step, loss=f"{line.train_loss:.3f}",
@@ -82,6 +85,7 @@ class RunLog:
                 f"step {step:>5}/{self.total_iters}  loss {line.train_loss:.4f}  "
                 f"lr {line.learning_rate:.1e}  norm {line.grad_norm:.2f}  "
                 f"{line.tokens_per_second:.0f} tok/s  {line.peak_memory_gb:.1f} GB"
+                + (f"  about {duration_text(left)} left" if left else "")
             )
             if self.reporter:
                 self.reporter.on_train_loss_report(as_reported(line))
@@ -91,6 +95,7 @@ class RunLog:
         if not self.is_main:
             return
         self.append(line)
+        self.pace.validated(line.val_seconds)
         mark = "  best" if line.best else ""
         self.show(
             f"step {line.step:>5}/{self.total_iters}  val_loss {line.val_loss:.4f}  "
@@ -177,7 +182,7 @@ def make_reporter(name: str | None, folder: Path, settings: Mapping[str, Any]) -
 def plot_losses(folder: Path) -> None:
     """Draw loss_curve.png from metrics.jsonl: losses, the best step, the learning rate."""
     if (drawing := new_figure(8, 4.5)) is None:
-        return  # said once, in the header
+        return  # train.py has said so
     figure, axes = drawing
     lines = list(read_json_lines(folder / "metrics.jsonl"))
     train = [(x["step"], x["train_loss"]) for x in lines if "train_loss" in x]

@@ -209,6 +209,29 @@ def read_split(data_dir: Path, split: str) -> list[Row]:
     return rows
 
 
+def read_training_data(
+    folder: Path, wanted: str | None, batch_size: int
+) -> tuple[dict[str, list[Row]], dict[str, str], str]:
+    """Rows of train and valid, the files' hashes, and the rows' type, which must be `wanted`.
+
+    Raises UserError, also for less than a batch of rows.
+    """
+    rows = {split: read_split(folder, split) for split in ("train", "valid")}
+    hashes = {split: sha256_of(folder / f"{split}.jsonl") for split in rows}
+    kind = rows["train"][0].get("type") or read_manifest(folder).get("type") or "sql"
+    if wanted and wanted != kind:
+        raise UserError(
+            f"--dataset-type is {wanted}, but {folder} holds {kind} rows: run "
+            f"`python dataset.py --type {wanted}` first, or drop the flag"
+        )
+    if len(rows["train"]) < batch_size:
+        raise UserError(
+            f"{folder}/train.jsonl has {len(rows['train'])} rows, fewer than --batch-size "
+            f"{batch_size}: lower it, or prepare more rows"
+        )
+    return rows, hashes, kind
+
+
 def edited_files(data_dir: Path) -> list[str]:
     """Names of split files whose bytes are no longer those the manifest vouches for."""
     files = read_manifest(data_dir).get("files", {})

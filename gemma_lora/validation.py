@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
@@ -83,6 +83,24 @@ class Validator:
         elif progress.step > 0:
             progress.evals_since_best += 1
         return Validation(loss, improved, time.perf_counter() - begun)
+
+    def whole_losses(
+        self, progress: Progress, take_best: Callable[[], None] | None
+    ) -> tuple[float | None, float | None]:
+        """(best, last) loss on all rows at the end of a run; those known where the subset is all.
+
+        `take_best` puts the best step's weights in place of the last. The best is None without it,
+        as with --keep last, whose weights have taken their place.
+        """
+        if len(self.subset) == len(self.examples):
+            return progress.best_val_loss, progress.last_val_loss
+        last = self.loss_on(self.examples)
+        if progress.best_step == progress.step:
+            return last, last
+        if take_best is None:
+            return None, last
+        take_best()
+        return self.loss_on(self.examples), last
 
 
 def validation_subset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import re
@@ -14,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, one_line_error, run_command, run_script
 from make_library import make_library
 
 import benchmark
@@ -23,6 +24,7 @@ import test_finetuned
 import train
 from gemma_lora import cli, sql_text
 from gemma_lora.splits import SPLITS, read_split
+from gemma_lora.versions import TRIED
 
 CONFIGS = {
     "dataset.py": dataset.DatasetConfig,
@@ -211,6 +213,86 @@ def test_pins_agree() -> None:
             assert version == f"=={pinned[package]}", package
     assert "mlx-cpu" in (ROOT / "requirements.txt").read_text()  # the extra, resolved
     assert "source" not in PIPFILE
+
+
+def test_the_versions_tried_are_those_pinned_and_those_told() -> None:
+    for package, version in TRIED.items():
+        pin = PIPFILE["packages"][package]
+        assert (pin if isinstance(pin, str) else pin["version"]) == f"=={version}"
+        assert re.search(rf"{package}\s+{re.escape(version)}\b", README), package
+    line = next(x for x in README.splitlines() if "pip install mlx mlx-lm" in x)
+    assert set(line.split("pip install ")[1].split()) == TRIED.keys()
+
+
+@pytest.mark.parametrize(
+    ("installed", "says"),
+    [
+        ({}, None),
+        ({"mlx": "0.32.9", "transformers": "5.40.1", "mlx-lm": "0.32.4.dev1"}, None),
+        (
+            {"mlx-lm": "0.33.0"},
+            "not tried with mlx-lm 0.33.0; if something fails: pip install mlx-lm==0.32.2",
+        ),
+        (
+            {"transformers": "6.0.0rc1", "mlx": "1.0"},
+            "not tried with mlx 1.0, transformers 6.0.0rc1; if something fails: pip install "
+            "mlx==0.32.4 transformers==5.23.0",
+        ),
+        ({"datasets": None, "pandas": "2.2.3"}, "not tried with pandas 2.2.3;"),
+    ],
+)
+def test_untried_versions_are_told_in_one_line(
+    installed: dict[str, str | None], says: str | None, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def version(name: str) -> str:
+        if (found := (TRIED | installed)[name]) is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert cli.run_script(lambda: None) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [] if says is None else len(lines) == 1 and says in lines[0]
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+@pytest.mark.parametrize("arguments", [["--help"], ["--seed", "1"]])
+def test_without_transformers_one_line_says_so(script: str, arguments: list[str]) -> None:
+    code = (
+        f"import sys, runpy; sys.argv = ['{script}', *{arguments}]\n"
+        "sys.modules['transformers'] = None\n"
+        f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')"
+    )
+    line = one_line_error(run_command([sys.executable, "-c", code]))
+    assert line.startswith(f"{script}: error: ") and line.endswith("pip install transformers")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ModuleNotFoundError("No module named 'rich'", name="rich.table"), "pip install rich"),
+        (ModuleNotFoundError("No module named 'mlx_lm'", name="mlx_lm"), "pip install mlx-lm"),
+        (ImportError("cannot import name 'x' from 'mlx_lm.a'", name="mlx_lm.a"), "mlx-lm==0.32.2"),
+    ],
+)
+def test_a_missing_library_is_one_line(
+    error: ImportError, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise error
+
+    assert cli.run_script(fails) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line and str(error) in line
+
+
+def test_an_import_of_our_own_that_fails_is_a_bug_and_shows() -> None:
+    def fails() -> None:
+        raise ImportError("cannot import name 'x'", name="gemma_lora.cli")
+
+    with pytest.raises(ImportError):
+        cli.run_script(fails)
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

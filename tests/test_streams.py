@@ -26,9 +26,9 @@ import train
 from gemma_lora import generation, models, streams
 from gemma_lora.batches import balanced_shares, batch_iterator
 from gemma_lora.device import current_stream
-from gemma_lora.forecast import steps_of
 from gemma_lora.loss import supervised_loss
 from gemma_lora.prompts import render_prompt
+from gemma_lora.workload import steps_of
 
 
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=6), count=st.integers(1, 3))

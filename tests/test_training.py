@@ -37,11 +37,12 @@ from hypothesis import strategies as st
 from mlx.utils import tree_map
 
 import train
-from gemma_lora import checkpoints, cli, device, files, models, prompts, splits
+from gemma_lora import batches, checkpoints, cli, device, files, models, prompts, splits
 from gemma_lora.adapters import LORA_KEYS, add_adapter, export_peft, load_finetuned
 from gemma_lora.batches import (
     EMPTY,
     Example,
+    Padding,
     batch_iterator,
     bucket_widths,
     pack,
@@ -102,7 +103,7 @@ def some_examples(data: Path, tokenizer: Any, count: int = 5) -> list[Example]:
 
 def packed(examples: list[Example], weight: float | None = None) -> tuple[mx.array, ...]:
     """Examples as the arguments of `supervised_loss`; the weight makes it a mean by default."""
-    tokens, places, targets, trained = pack(examples, [])
+    tokens, places, targets, trained = pack(examples, Padding([]))
     mean = 1 / max(trained, 1) if weight is None else weight
     return mx.array(tokens), mx.array(places), mx.array(targets), mx.array(mean)
 
@@ -408,6 +409,77 @@ def test_little_padding_and_few_shapes(batch_size: int, seed: int) -> None:
     assert len(set(shapes)) <= 16
 
 
+def alpaca_like(count: int, seed: int) -> list[Example]:
+    """Rows with lengths as Alpaca's: short prompts, answers from 3 tokens to the limit."""
+    draw = np.random.default_rng(seed)
+    prompt = np.clip(draw.lognormal(math.log(25), 0.4, count), 14, 150).astype(int)
+    answer = np.clip(draw.lognormal(math.log(100), 0.95, count), 3, 500).astype(int)
+    sizes = [(p, a) for p, a in zip(prompt, answer, strict=True) if p + a <= 512]
+    return [Example(np.arange(p + a, dtype=np.int32), int(p)) for p, a in sizes]
+
+
+@pytest.mark.parametrize("batch_size", [4, 8])
+def test_a_gpu_compiles_few_steps(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded only to multiples of 64, these rows make twice as many shapes."""
+    monkeypatch.setattr(batches, "on_gpu", lambda: True)
+    rows = alpaca_like(8000, seed=1)
+    per_epoch = math.ceil(len(rows) / batch_size)
+    source = batch_iterator(seed=5)(rows, batch_size, 512, loop=True)
+    seen: list[set[tuple[int, ...]]] = []
+    padded = 0
+    for _ in range(2):
+        shapes = set()
+        for tokens, places, targets, _weight in islice(source, per_epoch):
+            assert places.shape == targets.shape and places.size % 64 == 0
+            shapes.add((*tokens.shape, places.size))
+            padded += places.size
+        seen.append(shapes)
+    assert len(seen[0]) == batches.epoch_shapes(rows, batch_size, seed=5) <= 36
+    assert len(seen[0] | seen[1]) <= 40  # a later epoch brings hardly any new ones
+    trained = 2 * sum(len(row.ids) - row.offset for row in rows)
+    assert padded <= 1.12 * trained
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(2, 200), min_size=1, max_size=40),
+    batch_size=st.integers(1, 7),
+    size=st.integers(1, 3),
+)
+def test_no_padding_loses_a_supervised_position(
+    lengths: list[int], batch_size: int, size: int
+) -> None:
+    rows = rows_of(lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "on_gpu", lambda: True)
+        counted = 0
+        for rank in range(size):
+            source = batch_iterator(3)(rows, batch_size, 512, True, Group(rank, size))
+            for tokens, places, targets, _ in islice(source, math.ceil(len(rows) / batch_size)):
+                flat, kept = np.array(tokens).reshape(-1), np.array(targets) >= 0
+                assert len(targets) % 64 == 0 and len(places) == len(targets) > 0
+                assert (flat[np.array(places)] >= 0).all()
+                counted += int(kept.sum())
+    assert counted == sum(len(row.ids) - row.offset for row in rows)
+
+
+def test_the_header_tells_a_gpus_shapes(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    train.train(tiny_config(tiny_model, tiny_data, tmp_path / "cpu", iters=1))
+    assert "shapes" not in capsys.readouterr().out
+    for room in (train, batches):
+        monkeypatch.setattr(room, "on_gpu", lambda: True)
+    train.train(tiny_config(tiny_model, tiny_data, tmp_path / "gpu", iters=1))
+    told = re.search(r"shapes +(\d+) in an epoch, each compiled", capsys.readouterr().out)
+    rows = tokenize(
+        splits.read_split(tiny_data, "train"), models.load_base(str(tiny_model))[1], 512
+    )
+    source = batch_iterator(TrainingConfig.seed)(rows, 4, 512, loop=True)
+    shapes = {(*t.shape, p.size) for t, p, *_ in islice(source, math.ceil(len(rows) / 4))}
+    assert told and int(told[1]) == len(shapes)
+
+
 def test_the_header_tells_the_padding_of_real_batches(
     tiny_model: Path, tiny_data: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -415,10 +487,12 @@ def test_the_header_tells_the_padding_of_real_batches(
     train.train(config)
     told = re.search(r"([\d,]+) tokens an epoch.* ([\d.]+)% padding", capsys.readouterr().out)
     assert told
-    rows = tokenize(train.read_split(tiny_data, "train"), models.load_base(str(tiny_model))[1], 512)
+    rows = tokenize(
+        splits.read_split(tiny_data, "train"), models.load_base(str(tiny_model))[1], 512
+    )
     source = batches_of(config)(rows, config.batch_size, 512, loop=True)
-    batches = islice(source, math.ceil(len(rows) / config.batch_size))
-    padded = sum(tokens.size for tokens, *_ in batches)
+    epoch = islice(source, math.ceil(len(rows) / config.batch_size))
+    padded = sum(tokens.size for tokens, *_ in epoch)
     used = int(told[1].replace(",", ""))
     assert used == sum(len(row.ids) - 1 for row in rows) < padded
     assert float(told[2]) == pytest.approx(100 * (1 - used / padded), abs=0.05)
@@ -846,7 +920,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         nonlocal calls
         calls += model.training
         loss, count = real(model, *batch)
-        return loss * (math.nan if model.training and calls == 4 else 1), count
+        at_step = calls - 1  # one batch was measured before the first
+        return loss * (math.nan if model.training and at_step == 4 else 1), count
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.supervised_loss", breaks)
@@ -1356,6 +1431,33 @@ def test_resume_remembers_every_setting(tiny_adapter: Path) -> None:
     changed = {"resume": True, "keep": "last"}
     assert files.jsonable(asdict(config)) == remembered | changed
     assert config.data.is_dir() and config.iters == 10
+
+
+def test_time_is_told_before_and_during_a_run(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path, capsys: Any
+) -> None:
+    train.train(tiny_config(tiny_model, tiny_data, tmp_path, iters=12, steps_per_report=4))
+    lines = capsys.readouterr().out.splitlines()
+    (before,) = [i for i, line in enumerate(lines) if line.startswith("time      about ")]
+    assert re.match(r"time +about \d+ s \(one batch was measured", lines[before])
+    steps = [i for i, line in enumerate(lines) if re.match(r"step +\d+/12  loss", line)]
+    assert before < steps[0] and len(steps) == 3
+    assert all(re.search(r"  about \d+ s left$", lines[i]) for i in steps)
+
+
+def test_without_matplotlib_a_run_says_that_it_draws_nothing(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "poison" / "matplotlib").mkdir(parents=True)
+    raising = "raise ImportError('No module named matplotlib')"
+    (tmp_path / "poison" / "matplotlib" / "__init__.py").write_text(raising)
+    done = run_script(
+        "train.py", "--model", tiny_model, "--data", tiny_data, "--adapter-path", tmp_path / "ck",
+        "--iters", 2, "--num-layers", 1, env={"PYTHONPATH": str(tmp_path / "poison")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == ["no loss_curve.png: pip install matplotlib"]
+    assert not (tmp_path / "ck" / "loss_curve.png").exists()
 
 
 def test_records_of_a_run(

@@ -1,0 +1,62 @@
+"""What a run is to compute: rows and tokens, how often each row is seen, how much is padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gemma_lora.batches import Example, padded_tokens
+
+FEW_EPOCHS = 0.1  # a run that sees less of its data is told how to see more
+
+
+class Workload(NamedTuple):
+    """What is to be computed: `steps` batches of `batch_size` rows, drawn from `rows`."""
+
+    rows: Sequence[Example]
+    steps: int
+    batch_size: int
+    seed: int
+    streams: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row that go into the model."""
+        return [len(row.ids) - 1 for row in self.rows]
+
+    @property
+    def epochs(self) -> float:
+        """How often each row is seen."""
+        return self.steps * self.batch_size / len(self.rows)
+
+    def describe_data(self) -> str:
+        """Rows and tokens of an epoch, and how much of what is computed is padding."""
+        tokens = sum(self.lengths)
+        supervised = sum(len(row.ids) - row.offset for row in self.rows)
+        padded = padded_tokens(self.lengths, self.batch_size, self.seed, self.streams)
+        return (
+            f"{len(self.rows):,} rows, {tokens:,} tokens an epoch, {supervised:,} of them trained, "
+            f"{1 - tokens / padded:.1%} padding"
+        )
+
+    def describe_epochs(self) -> str:
+        """How much of the data the run sees."""
+        seen = self.steps * self.batch_size
+        of_rows = f"{seen:,} of {len(self.rows):,} rows, " if seen < len(self.rows) else ""
+        return f"{of_rows}{self.epochs:.2f} epochs"
+
+    def notes_on_epochs(self) -> list[str]:
+        """What to do about a run that would see less than a tenth of what was prepared."""
+        if self.epochs >= FEW_EPOCHS:
+            return []
+        once = steps_of(1, len(self.rows), self.batch_size)
+        return [
+            f"note      the run sees less than a tenth of the rows: --epochs 1 would take {once:,} "
+            "steps; dataset.py --sample-size prepares fewer, balanced"
+        ]
+
+
+def steps_of(epochs: float, rows: int, batch_size: int) -> int:
+    """The batches of so many epochs; an epoch's last batch may be smaller than the others."""
+    return max(1, math.ceil(round(epochs * math.ceil(rows / batch_size), 6)))
