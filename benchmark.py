@@ -41,6 +41,7 @@ from gemma_lora.benchmark_report import (
     draw_benchmark,
     show_benchmark,
 )
+from gemma_lora.candidates import Chosen, Drawing, choose_for_rows
 from gemma_lora.card import CARD_MARK, make_card
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.device import (
@@ -61,6 +62,7 @@ from gemma_lora.files import (
 from gemma_lora.generation import Answer, generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.prompts import render_prompt
 from gemma_lora.publish import publish
+from gemma_lora.selection import with_candidates
 from gemma_lora.splits import Row, read_manifest
 from gemma_lora.statistics import paired_ratio
 from gemma_lora.timing import (
@@ -107,6 +109,10 @@ class BenchmarkConfig:
     data: Path = field(default=Path("data"), metadata={"help": "data folder of dataset.py"})
     num_samples: int = field(
         default=10, metadata={"help": "validation rows used as prompts, drawn by the seed"}
+    )
+    candidates: int = field(
+        default=0,
+        metadata={"help": "of the quality: answers drawn where the first fails or returns nothing"},
     )
     compare: bool = field(
         default=False, metadata={"help": "measure the base too, score both, write the model card"}
@@ -168,6 +174,8 @@ class BenchmarkConfig:
                 "--generation-tokens must be 2 or more: the first is not counted",
             ),
             (self.warmup >= 0, "--warmup must be 0 or more"),
+            (0 <= self.candidates <= 64, "--candidates must be between 0 and 64"),
+            (self.compare or not self.candidates, "--candidates needs --compare"),
             (not unknown, f"--variants takes fused and 4bit, not {', '.join(unknown)}"),
             (0 < self.tolerance < 10, "--tolerance must be above 0 and below 10"),
             (
@@ -367,7 +375,8 @@ def measure_quality(
     longest = config.max_tokens or QUALITY_TOKENS
     prompts = [render_prompt(r["prompt"]) for r in rows]
     references = [r["completion"] for r in rows]
-    losses, answers, speed = {}, {}, {}
+    losses, speed = {}, {}
+    answers: dict[str, Sequence[Answer | Chosen]] = {}
     for name, install in variants.items():
         print(f"quality of {name} on {len(rows)} rows ...", file=sys.stderr, flush=True)
         model = install()
@@ -377,8 +386,16 @@ def measure_quality(
         told = reference_losses(model, tuned.tokenizer, prompts, references)
         losses[name] = sum(nats for nats, _ in told) / sum(n for _, n in told)
         answers[name] = [Answer(*pair) for pair in zip(made, told, strict=True)]
+        if config.candidates and rows[0]["type"] == "sql":
+            drawing = Drawing(config.candidates, longest, config.seed, settings.batch_size)
+            with evaluation.row_worker(settings) as worker:
+                answers[with_candidates(name, config.candidates)] = choose_for_rows(
+                    model, tuned.tokenizer, rows, prompts, made, worker,
+                    settings.sql_timeout, drawing,
+                )  # fmt: skip
     summary = summarize(evaluation.make_samples(rows, answers, settings))
-    summary["paired"] = [p for p in summary["paired"] if p["against"] == BASE]
+    shown = (BASE, TUNED, with_candidates(BASE, config.candidates))
+    summary["paired"] = [p for p in summary["paired"] if p["against"] in shown]
     return {
         "split": "valid",
         "n": len(rows),

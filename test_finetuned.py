@@ -48,6 +48,7 @@ from gemma_lora.chat import start_chat
 from gemma_lora.cleaning import visible
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.comparison import ABS_TOL, REL_TOL
+from gemma_lora.confidence import read_confidence
 from gemma_lora.conversation import Chat, ChatSettings
 from gemma_lora.database_scoring import (
     FileWorker,
@@ -56,6 +57,7 @@ from gemma_lora.database_scoring import (
     question_rows,
 )
 from gemma_lora.device import prepare_process
+from gemma_lora.doubt import mark_sure, names_in
 from gemma_lora.figures import (
     EVALUATION_FORMAT,
     TUNED,
@@ -572,6 +574,8 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     print(title, file=sys.stderr)
     found, speed = run_models(tuned, rows, shot_turns(config, kind), config)
     samples = make_samples(rows, found, config)
+    if kind == "sql" and (confidence := read_confidence(config.adapter_path)):
+        mark_sure(samples, confidence, names_in(config.db) if config.db else [])
     if not config.scored:
         show_report(title, None, samples, len(samples))
         return {"summary": None, "samples": samples}
@@ -671,6 +675,7 @@ def open_chat(config: EvaluationConfig) -> None:
     )  # fmt: skip
     with SqlWorker() as worker:
         state = Chat(tuned, settings, make_console(), worker, draw_example, config.log_questions)
+        state.confidence = read_confidence(config.adapter_path)
         start_chat(state, config.db, config.schema)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from gemma_lora.cli import optional
 from gemma_lora.device import Limits, Machine
-from gemma_lora.figures import TUNED, Summary
+from gemma_lora.figures import TUNED, Summary, candidate_sentences
 from gemma_lora.pictures import new_figure, png_of
 from gemma_lora.report import make_console, markdown_table
 from gemma_lora.statistics import Distribution, Figure, PairedRatio
@@ -209,6 +209,7 @@ def note_lines(result: BenchmarkResult) -> list[str]:
             f"checkpoint, answers of at most {quality['max_tokens']} tokens.{small}"
         )
         lines += [pair["sentence"] for pair in quality["evaluation"].get("paired", [])]
+        lines += candidate_sentences(quality["evaluation"])
     return lines + result["notes"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -18,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma_lora import adapters, conversation, sandbox
+from gemma_lora import adapters, candidates, conversation, generation, sandbox
 from gemma_lora.chat import commands, take_line, use_db
-from gemma_lora.conversation import Chat, ChatSettings
+from gemma_lora.conversation import Chat, ChatSettings, Reply
 from gemma_lora.database import DatabaseFile, QueryResult, Relation
 from gemma_lora.figures import TUNED
 from gemma_lora.report import make_console
@@ -70,12 +71,12 @@ def chat(tuned: Any, worker: sandbox.SqlWorker, tmp_path: Path) -> Iterator[Chat
 def reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
     """Let the model answer with this text; returns the prompts it is then shown."""
 
-    def set_reply(text: str) -> list[str]:
+    def set_reply(text: str, logprob: float = 0.0) -> list[str]:
         prompts: list[str] = []
 
-        def answer(_: Any, which: str, turns: Any, show: Any) -> tuple[str, str]:
+        def answer(_: Any, which: str, turns: Any, show: Any) -> Reply:
             prompts.append("\n".join(content for _, content in turns))
-            return text, "facts"
+            return Reply(text, "facts", "stop", 5, logprob)
 
         monkeypatch.setattr(conversation, "stream_answer", answer)
         return prompts
@@ -179,6 +180,116 @@ def test_a_second_draw_differs_and_a_seed_fixes_it(chat: Chat) -> None:
     assert answers() == fixed
 
 
+# --- Others, and doubt ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
+    """Let these answers be drawn where the first shows nothing."""
+
+    def set_drawn(texts: list[str]) -> None:
+        answers = [generation.Generation(text, 9, 5, "stop", 0.1) for text in texts]
+        monkeypatch.setattr(candidates, "generate_several", lambda *_: [answers])
+
+    return set_drawn
+
+
+def test_where_the_first_shows_nothing_another_is_taken(
+    chat: Chat, pets_file: Path, reply: Any, drawn: Any, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    use_db(chat, str(pets_file))
+    chat.settings.candidates = 3
+    drawn(["SELECT nope FROM pets", "SELECT name FROM pets WHERE age = 11", "SELECT 5"])
+    for first, said in (
+        ("SELECT name FROM pets WHERE age > 99", "no rows"),
+        ("SELECT x FROM pets", "no such column: x"),
+        ("who knows", "this is no query"),
+    ):
+        capsys.readouterr()
+        reply(first)
+        take_line(chat, "Who is eleven?")
+        shown = capsys.readouterr().out
+        assert said in shown and "3 other answers" in shown and "Rex" in shown
+        assert shown.index(said) < shown.index("number 2 of them returns rows") < shown.index("Rex")
+        assert "I am not sure" in shown and "nope" not in shown
+        assert chat.answered and chat.answered.sql == "SELECT name FROM pets WHERE age = 11"
+    take_line(chat, f"/csv {tmp_path}/rex.csv")
+    assert (tmp_path / "rex.csv").read_text().split() == ["name", "Rex"]
+    assert "Rex" in "\n".join(chat.transcript)
+
+
+@pytest.mark.parametrize(
+    ("first", "line", "count"),
+    [
+        (NAMES, "Who?", 3),
+        ("DELETE FROM pets", "Who?", 3),
+        ("SELECT 1 WHERE 0", "/sql Who?", 3),
+        ("SELECT 1 WHERE 0", "Who?", 0),
+    ],
+)
+def test_others_are_not_drawn_without_need(
+    first: str, line: str, count: int, chat: Chat, pets_file: Path, reply: Any, drawn: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    use_db(chat, str(pets_file))
+    take_line(chat, f"/candidates {count}")
+    drawn(["SELECT 5"])
+    reply(first)
+    capsys.readouterr()
+    take_line(chat, line)
+    assert "other answers" not in capsys.readouterr().out
+    assert chat.answered and chat.answered.sql == first
+
+
+def test_none_of_the_others_is_said(
+    chat: Chat, pets_file: Path, reply: Any, drawn: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    chat.settings.candidates = 2
+    drawn(["SELECT 1 WHERE 0", "nothing"])
+    reply("SELECT 2 WHERE 0")
+    take_line(chat, "Who?")
+    assert "none of them returns rows either" in capsys.readouterr().out
+    assert chat.answered and chat.answered.sql == "SELECT 2 WHERE 0"
+
+
+def test_real_others_are_drawn(chat: Chat, pets_file: Path) -> None:
+    use_db(chat, str(pets_file))
+    chat.settings.candidates = 2
+    take_line(chat, "Who?")  # the tiny model writes no SQL
+    assert "this is no query" in chat.transcript
+    assert chat.transcript[-1].startswith("none of them")
+
+
+def test_an_unlikely_answer_is_doubted(chat: Chat, pets_file: Path, reply: Any) -> None:
+    use_db(chat, str(pets_file))
+    chat.confidence = {
+        "format": 1, "adapter_sha256": "", "threshold": math.log(0.8), "rows": 1, "right": 1,
+        "sure": 1, "sure_right": 1,
+    }  # fmt: skip
+    for line, probability, doubted in (
+        ("Who?", 0.79, True), ("Who?", 0.81, False), ("/sql Who?", 0.5, True),
+    ):  # fmt: skip
+        reply("SELECT name FROM pets", math.log(probability))
+        chat.transcript.clear()
+        take_line(chat, line)
+        doubts = [text for text in chat.transcript if text.startswith("I am not sure")]
+        assert bool(doubts) == doubted, line
+    assert doubts == ["I am not sure: 50% at its least certain place, where 80% would be enough"]
+
+
+def test_a_query_that_leaves_out_what_is_named_is_doubted(
+    chat: Chat, pets_file: Path, reply: Any
+) -> None:
+    use_db(chat, str(pets_file))
+    reply("SELECT name FROM pets")
+    take_line(chat, "Names and ages of the pets, at most 7")
+    doubt = next(i for i, text in enumerate(chat.transcript) if text.startswith("I am not sure"))
+    assert chat.transcript[doubt].endswith("the query says nothing of age, 7")
+    assert "Rex" in chat.transcript[doubt + 1]
+
+
 # --- Commands ------------------------------------------------------------------------------------
 
 
@@ -255,7 +366,19 @@ def test_questions_are_kept_for_the_next_training(
     assert "--log-questions" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["/seed x", "/seed -1", "/history", "/sql", "/csv", "/history x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/candidates -1",
+        "/candidates 65",
+        "/seed x",
+        "/seed -1",
+        "/history",
+        "/sql",
+        "/csv",
+        "/history x",
+    ],
+)
 def test_commands_given_wrongly_are_one_line(
     line: str, chat: Chat, capsys: pytest.CaptureFixture[str]
 ) -> None:
