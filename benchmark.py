@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import test_finetuned as evaluation
-from gemma_lora.adapters import Finetuned, load_finetuned
+from gemma_lora.adapters import Finetuned, load_finetuned, read_adapter_config
 from gemma_lora.benchmark_report import (
     BASE,
     FOUR_BIT,
@@ -61,7 +61,7 @@ from gemma_lora.files import (
 )
 from gemma_lora.generation import Answer, generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.prompts import render_prompt
-from gemma_lora.publish import publish
+from gemma_lora.publish import publish, require_told
 from gemma_lora.selection import with_candidates
 from gemma_lora.splits import Row, read_manifest
 from gemma_lora.statistics import paired_ratio
@@ -120,6 +120,10 @@ class BenchmarkConfig:
     with_samples: bool = field(
         default=False,
         metadata={"help": "publish/ also gets the evaluation's answers, with rows of your data"},
+    )
+    with_own_rows: bool = field(
+        default=False,
+        metadata={"help": "with --with-samples: also where they hold rows of your own database"},
     )
     quick: bool = field(default=False, metadata={"help": "smaller shapes and 3 runs"})
     runs: int = field(default=5, metadata={"help": "repetitions that count (3 with --quick)"})
@@ -183,6 +187,10 @@ class BenchmarkConfig:
                 "--fail-on-regression needs --baseline FILE",
             ),
             (self.compare or not self.with_samples, "--with-samples needs --compare"),
+            (
+                self.with_samples or not self.with_own_rows,
+                "--with-own-rows goes with --with-samples",
+            ),
         )
 
     @property
@@ -503,6 +511,8 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
     before = read_baseline(config.baseline) if config.baseline else None
     if config.adapter_path.is_dir():  # else loading says what is missing
         require_writable(config.folder)
+        adapter = read_adapter_config(config.adapter_path)
+        require_told(adapter, config.with_samples, config.with_own_rows)  # now, not at the end
     result, tuned = measure(config)
     if before is not None:
         result["baseline"] = judge_baseline(result, before, config)
@@ -526,8 +536,15 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         file=sys.stderr,
     )
     if config.compare:
-        ready = publish(config.adapter_path, folder, config.with_samples)
+        told = (config.with_samples, config.with_own_rows)
+        ready = publish(config.adapter_path, folder, *told)
         print(f"for the hub: {ready}", file=sys.stderr)
+        if own := tuned.config.get("database"):
+            print(
+                f"note: who has this adapter can ask it for values of {own['name']}, which it "
+                "knows by heart",
+                file=sys.stderr,
+            )
     if config.json:
         print(json.dumps(result))
     return result
