@@ -237,7 +237,10 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     if not chat.is_sql:
         raise UserError("schemas and databases are for adapters trained on SQL")
     shown = "its schema is not shown: the adapter knows it"
-    if prompt_form(chat.tuned.config) != "none":
+    form = prompt_form(chat.tuned.config)
+    if form == "pointed":
+        shown = "of which each question is shown those that its words point at"
+    elif form != "none":
         tokens, budget = count_tokens(chat, schema_text(relations)), schema_budget(chat, "")
         smallest = min(count_tokens(chat, declaration(r)) for r in relations)
         if smallest > budget:

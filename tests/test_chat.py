@@ -19,15 +19,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dataset
 from gemma_lora import adapters, candidates, conversation, generation, sandbox
 from gemma_lora.chat import commands, take_line, use_db
 from gemma_lora.conversation import Chat, ChatSettings, Reply
 from gemma_lora.database import DatabaseFile, QueryResult, Relation
+from gemma_lora.database_scoring import question_rows
 from gemma_lora.figures import TUNED
 from gemma_lora.report import make_console
 from gemma_lora.result_table import cell_text, csv_lines, result_text, table_text
 from gemma_lora.schema_prompt import (
+    BY_HEART_COLUMNS,
+    POINTED_CHARACTERS,
+    as_trained,
     declaration,
+    own_form,
+    pointed_relations,
     rank_relations,
     render_question,
     schema_text,
@@ -438,6 +445,59 @@ def test_what_is_shown_of_a_schema_never_passes_the_budget(
     rendered = render_question(question, relations, "schema", len, budget)
     assert len(rendered.prompt) <= len(rendered.bare) + len("\n\nSchema:\n") + budget
     assert (rendered.note is None) == (not names or len(schema_text(relations)) <= budget)
+
+
+def test_only_what_the_question_points_at_is_shown() -> None:
+    relations = sixty_tables()
+    shown = pointed_relations("What do book prices add up to?", relations)
+    assert shown[0].name == "book_price" and 1 < len(shown) < 30
+    assert all({"book", "price"} & set(r.name.split("_")) for r in shown)
+    assert pointed_relations("Hello?", relations) == []
+    rendered = render_question("Hello?", relations, "pointed", len, 0)
+    assert rendered.prompt == rendered.bare
+
+
+@given(st.text(), st.lists(st.text(max_size=400), max_size=12))
+def test_pointed_tables_never_pass_their_room(question: str, names: list[str]) -> None:
+    relations = [Relation(n[:9], "table", f"CREATE TABLE x ({n} INT)") for n in names]
+    shown = pointed_relations(question, relations)
+    assert len(schema_text(shown)) <= POINTED_CHARACTERS
+    assert set(shown) <= set(relations)
+
+
+def test_from_which_size_on_tables_are_shown() -> None:
+    relations = sixty_tables()
+    assert [own_form(relations[:n]) for n in (1, 29, 30, 60)] == ["none"] * 2 + ["pointed"] * 2
+    wide = ", ".join(f"c{i} INT" for i in range(BY_HEART_COLUMNS))
+    assert own_form([Relation("w", "table", f"CREATE TABLE w ({wide})")]) == "pointed"
+
+
+def test_training_chat_and_evaluation_show_a_large_database_alike(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(";".join(r.sql for r in sixty_tables()))
+    monkeypatch.setitem(chat.tuned.config, "prompt_context", "pointed")
+    assert dataset.preset({"db": path})["prompt_context"] == "pointed"
+    config = dataset.DatasetConfig(db=path, prompt_context="pointed")
+    use_db(chat, str(path))
+    assert "points at" in chat.transcript[0] or "point at" in chat.transcript[0]
+    for question in ("What do book prices add up to?", "Which roads?", "Hello?"):
+        row = dataset.make_row({"sql_prompt": question, "sql": "SELECT 1"}, config)
+        [asked] = as_trained([{**row, "prompt": "", "text": ""}], path, chat.tuned)
+        assert row["prompt"] == asked["prompt"] == conversation.render(chat, question).prompt
+        assert row["text"] == asked["text"]
+        assert ("CREATE TABLE" in row["prompt"]) == (question != "Hello?")
+
+
+def test_people_are_asked_with_the_schema_that_the_adapter_wants(
+    chat: Chat, pets_file: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"question": "Who?", "sql": NAMES}))
+    [row] = as_trained(question_rows(asked, pets_file), pets_file, chat.tuned)
+    assert "CREATE TABLE pets" in row["prompt"]  # a general adapter: not by heart
 
 
 def test_words_of_names() -> None:
