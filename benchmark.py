@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import test_finetuned as evaluation
-from gemma_lora.adapters import Finetuned, load_finetuned
+from gemma_lora.adapters import Finetuned, load_finetuned, read_adapter_config
 from gemma_lora.benchmark_report import (
     BASE,
     FOUR_BIT,
@@ -41,6 +41,7 @@ from gemma_lora.benchmark_report import (
     draw_benchmark,
     show_benchmark,
 )
+from gemma_lora.candidates import Chosen, Drawing, choose_for_rows
 from gemma_lora.card import CARD_MARK, make_card
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.device import (
@@ -60,7 +61,8 @@ from gemma_lora.files import (
 )
 from gemma_lora.generation import Answer, generate_batch, prompt_ids, reference_losses, stop_ids
 from gemma_lora.prompts import render_prompt
-from gemma_lora.publish import publish
+from gemma_lora.publish import publish, require_told
+from gemma_lora.selection import with_candidates
 from gemma_lora.splits import Row, read_manifest
 from gemma_lora.statistics import paired_ratio
 from gemma_lora.timing import (
@@ -110,12 +112,20 @@ class BenchmarkConfig:
     num_samples: int = field(
         default=10, metadata={"help": "validation rows used as prompts, drawn by the seed"}
     )
+    candidates: int = field(
+        default=0,
+        metadata={"help": "of the quality: answers drawn where the first fails or returns nothing"},
+    )
     compare: bool = field(
         default=False, metadata={"help": "measure the base too, score both, write the model card"}
     )
     with_samples: bool = field(
         default=False,
         metadata={"help": "publish/ also gets the evaluation's answers, with rows of your data"},
+    )
+    with_own_rows: bool = field(
+        default=False,
+        metadata={"help": "with --with-samples: also where they hold rows of your own database"},
     )
     quick: bool = field(default=False, metadata={"help": "smaller shapes and 3 runs"})
     runs: int = field(default=5, metadata={"help": "repetitions that count (3 with --quick)"})
@@ -171,6 +181,8 @@ class BenchmarkConfig:
                 "--generation-tokens must be 2 or more: the first is not counted",
             ),
             (self.warmup >= 0, "--warmup must be 0 or more"),
+            (0 <= self.candidates <= 64, "--candidates must be between 0 and 64"),
+            (self.compare or not self.candidates, "--candidates needs --compare"),
             (not unknown, f"--variants takes fused and 4bit, not {', '.join(unknown)}"),
             (0 < self.tolerance < 10, "--tolerance must be above 0 and below 10"),
             (
@@ -178,6 +190,10 @@ class BenchmarkConfig:
                 "--fail-on-regression needs --baseline FILE",
             ),
             (self.compare or not self.with_samples, "--with-samples needs --compare"),
+            (
+                self.with_samples or not self.with_own_rows,
+                "--with-own-rows goes with --with-samples",
+            ),
         )
 
     @property
@@ -375,7 +391,8 @@ def measure_quality(
     longest = config.max_tokens or QUALITY_TOKENS
     prompts = [render_prompt(r["prompt"]) for r in rows]
     references = [r["completion"] for r in rows]
-    losses, answers, speed = {}, {}, {}
+    losses, speed = {}, {}
+    answers: dict[str, Sequence[Answer | Chosen]] = {}
     for name, install in variants.items():
         print(f"quality of {name} on {len(rows)} rows ...", file=sys.stderr, flush=True)
         model = install()
@@ -385,8 +402,16 @@ def measure_quality(
         told = reference_losses(model, tuned.tokenizer, prompts, references)
         losses[name] = sum(nats for nats, _ in told) / sum(n for _, n in told)
         answers[name] = [Answer(*pair) for pair in zip(made, told, strict=True)]
+        if config.candidates and rows[0]["type"] == "sql":
+            drawing = Drawing(config.candidates, longest, config.seed, settings.batch_size)
+            with evaluation.row_worker(settings) as worker:
+                answers[with_candidates(name, config.candidates)] = choose_for_rows(
+                    model, tuned.tokenizer, rows, prompts, made, worker,
+                    settings.sql_timeout, drawing,
+                )  # fmt: skip
     summary = summarize(evaluation.make_samples(rows, answers, settings))
-    summary["paired"] = [p for p in summary["paired"] if p["against"] == BASE]
+    shown = (BASE, TUNED, with_candidates(BASE, config.candidates))
+    summary["paired"] = [p for p in summary["paired"] if p["against"] in shown]
     return {
         "split": "valid",
         "n": len(rows),
@@ -520,6 +545,8 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
     before = read_baseline(config.baseline) if config.baseline else None
     if config.adapter_path.is_dir():  # else loading says what is missing
         require_writable(config.folder)
+        adapter = read_adapter_config(config.adapter_path)
+        require_told(adapter, config.with_samples, config.with_own_rows)  # now, not at the end
     result, tuned = measure(config, before)
     if before is not None:
         result["baseline"] = judge_baseline(result, before, config)
@@ -543,8 +570,15 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         file=sys.stderr,
     )
     if config.compare:
-        ready = publish(config.adapter_path, folder, config.with_samples)
+        told = (config.with_samples, config.with_own_rows)
+        ready = publish(config.adapter_path, folder, *told)
         print(f"for the hub: {ready}", file=sys.stderr)
+        if own := tuned.config.get("database"):
+            print(
+                f"note: who has this adapter can ask it for values of {own['name']}, which it "
+                "knows by heart",
+                file=sys.stderr,
+            )
     if config.json:
         print(json.dumps(result))
     return result

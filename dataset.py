@@ -23,12 +23,14 @@ import random
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from gemma_lora.cleaning import clean_text, normalized
 from gemma_lora.cli import UserError, check, parse_config, run_script
+from gemma_lora.database import DatabaseFile, Relation
 from gemma_lora.files import (
     ROOT,
     json_lines,
@@ -61,6 +63,7 @@ from gemma_lora.prompts import (
     sql_prompt,
 )
 from gemma_lora.sandbox import verify_gold
+from gemma_lora.schema_prompt import own_form, render_question
 from gemma_lora.sources import (
     READERS,
     REQUIRED_COLUMNS,
@@ -145,9 +148,12 @@ class DatasetConfig:
         default="context",
         metadata={"help": "context: rows over one SQL schema stay in one split; row: no grouping"},
     )
-    prompt_context: Literal["schema", "full", "none"] = field(
+    prompt_context: Literal["schema", "full", "none", "pointed"] = field(
         default="schema",
-        metadata={"help": "what of the SQL context the prompt shows: its CREATEs, all or nothing"},
+        metadata={
+            "help": "what of the SQL context the prompt shows: its CREATEs, all or nothing; of a "
+            "large --db (pointed) the tables that the question's words point at"
+        },
     )
     verify_sql: bool = field(
         default=True, metadata={"help": "run every gold query that has a context on SQLite"}
@@ -194,6 +200,10 @@ class DatasetConfig:
                 "--config and --split choose within a hub set, not with --db",
             ),
             (not self.db or self.type == "sql", "--db makes SQL rows, not --type alpaca"),
+            (
+                self.db is not None or self.prompt_context != "pointed",
+                "--prompt-context pointed needs --db",
+            ),
             (self.columns is None or "=" in self.columns, "--columns must read name=theirs,..."),
         )
 
@@ -224,10 +234,20 @@ class DatasetConfig:
 
 
 def preset(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What --db sets where the user said nothing: the question alone is the prompt."""
+    """What --db sets where the user said nothing: the question alone, unless it is a large one."""
     if not given.get("db"):
         return {}
-    return {"prompt_context": "none", "sample_size": QUESTIONS}
+    form = "none"
+    with suppress(UserError):  # what is wrong with the file is said when its rows are made
+        form = own_form(relations_of(given["db"]))
+    return {"prompt_context": form, "sample_size": QUESTIONS}
+
+
+@functools.cache
+def relations_of(path: Path) -> tuple[Relation, ...]:
+    """The tables and views of a database; raises UserError."""
+    with DatabaseFile(path) as database:
+        return tuple(database.relations())
 
 
 # --- Where rows come from ------------------------------------------------------------------------
@@ -295,7 +315,9 @@ def rendered(
     question: str, completion: str, context: str | None, config: DatasetConfig
 ) -> Rendered:
     """The parts of a row that follow from question, answer and context."""
-    if config.type == "sql":
+    if config.db and config.prompt_context == "pointed":
+        prompt = render_question(question, relations_of(config.db), "pointed", len).prompt
+    elif config.type == "sql":
         shown = schema_of(context) if context and config.prompt_context == "schema" else context
         # A context without a CREATE statement (a list of columns, say) is shown as it is.
         prompt = sql_prompt(question, None if config.prompt_context == "none" else shown or context)

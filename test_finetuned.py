@@ -48,6 +48,7 @@ from gemma_lora.chat import start_chat
 from gemma_lora.cleaning import visible
 from gemma_lora.cli import UserError, check, parse_config, run_script
 from gemma_lora.comparison import ABS_TOL, REL_TOL
+from gemma_lora.confidence import read_confidence
 from gemma_lora.conversation import Chat, ChatSettings
 from gemma_lora.database_scoring import (
     FileWorker,
@@ -55,7 +56,9 @@ from gemma_lora.database_scoring import (
     prepare_file_gold,
     question_rows,
 )
+from gemma_lora.default_prompts import ALPACA_PROMPTS, SQL_PROMPTS
 from gemma_lora.device import prepare_process
+from gemma_lora.doubt import mark_sure, names_in
 from gemma_lora.figures import (
     EVALUATION_FORMAT,
     TUNED,
@@ -80,6 +83,7 @@ from gemma_lora.progress import count_answers
 from gemma_lora.prompts import render_chat
 from gemma_lora.report import evaluation_markdown, make_console, ranked_samples, show_report
 from gemma_lora.sandbox import SqlWorker
+from gemma_lora.schema_prompt import as_trained
 from gemma_lora.selection import with_candidates
 from gemma_lora.splits import Row, read_split
 from gemma_lora.suite_cache import suite_folder
@@ -91,51 +95,6 @@ MEMORY = " (made as the training rows were: memory of them, not how well people 
 MAX_TOKENS = {"sql": 96, "alpaca": 256}
 CHAT_TOKENS = 512
 ModelAnswer = Answer | Chosen
-
-SHOP = """CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, city TEXT);
-CREATE TABLE orders (id INTEGER PRIMARY KEY, customer_id INTEGER, total REAL, ordered_on TEXT);
-INSERT INTO customers VALUES (1, 'Ada', 'Leeds'), (2, 'Ben', 'York'), (3, 'Cleo', 'Leeds'),
-(4, 'Dan', 'Hull');
-INSERT INTO orders VALUES (1, 1, 30.0, '2024-01-05'), (2, 1, 45.5, '2024-02-11'),
-(3, 2, 12.0, '2024-02-14'), (4, 3, 80.0, '2024-03-02'), (5, 3, 5.0, '2024-03-09');"""
-SCHOOL = """CREATE TABLE teachers (id INTEGER PRIMARY KEY, name TEXT, subject TEXT, salary INTEGER);
-INSERT INTO teachers VALUES (1, 'Ito', 'physics', 4100), (2, 'Mbeki', 'history', 3600),
-(3, 'Ruiz', 'physics', 3900), (4, 'Lund', 'music', 3600), (5, 'Okafor', NULL, 4500);"""
-
-# (question, database, gold)
-SQL_PROMPTS = (
-    (
-        "How many customers live in Leeds?",
-        SHOP,
-        "SELECT COUNT(*) FROM customers WHERE city = 'Leeds'",
-    ),
-    (
-        "List the names of all physics teachers.",
-        SCHOOL,
-        "SELECT name FROM teachers WHERE subject = 'physics'",
-    ),
-    (
-        "What is the total amount each customer has spent? Show name and total.",
-        SHOP,
-        "SELECT c.name, SUM(o.total) FROM customers c JOIN orders o ON o.customer_id = c.id "
-        "GROUP BY c.id, c.name",
-    ),
-    (
-        "Which teacher earns the most?",
-        SCHOOL,
-        "SELECT name FROM teachers ORDER BY salary DESC LIMIT 1",
-    ),
-    (
-        "Which customers have never placed an order?",
-        SHOP,
-        "SELECT name FROM customers WHERE id NOT IN (SELECT customer_id FROM orders)",
-    ),
-    (
-        "What is the average salary per subject, highest first?",
-        SCHOOL,
-        "SELECT subject, AVG(salary) AS pay FROM teachers GROUP BY subject ORDER BY pay DESC",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -218,15 +177,7 @@ class EvaluationConfig:
     )
 
     sql_prompts: ClassVar[tuple[tuple[str, str, str], ...]] = SQL_PROMPTS
-    # (instruction, input)
-    alpaca_prompts: ClassVar[tuple[tuple[str, str | None], ...]] = (
-        ("Name three things that plants need to grow.", None),
-        ("Rewrite the sentence so that it is polite.", "Give me the report now."),
-        ("Explain in two sentences why the moon has phases.", None),
-        ("Classify each animal as a mammal or a bird.", "bat, penguin, whale, owl"),
-        ("Write a short thank-you note to a neighbour who watered your garden.", None),
-        ("What is the sum of 17 and 26? Show the steps.", None),
-    )
+    alpaca_prompts: ClassVar[tuple[tuple[str, str | None], ...]] = ALPACA_PROMPTS
 
     def __post_init__(self) -> None:
         check(
@@ -570,10 +521,14 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
         require_writable(folder)
     kind = adapter_kind(tuned)
     rows = evaluation_rows(config, kind)
+    if config.questions and config.db:
+        rows = as_trained(rows, config.db, tuned)
     title = run_title(config, len(rows))
     print(title, file=sys.stderr)
     found, speed = run_models(tuned, rows, shot_turns(config, kind), config)
     samples = make_samples(rows, found, config)
+    if kind == "sql" and (confidence := read_confidence(config.adapter_path)):
+        mark_sure(samples, confidence, names_in(config.db) if config.db else [])
     if not config.scored:
         show_report(title, None, samples, len(samples))
         return {"summary": None, "samples": samples}
@@ -673,6 +628,7 @@ def open_chat(config: EvaluationConfig) -> None:
     )  # fmt: skip
     with SqlWorker() as worker:
         state = Chat(tuned, settings, make_console(), worker, draw_example, config.log_questions)
+        state.confidence = read_confidence(config.adapter_path)
         start_chat(state, config.db, config.schema)
 
 

@@ -43,6 +43,7 @@ from gemma_lora.checkpoints import (
     weights_of_all_ranks,
 )
 from gemma_lora.cli import UserError, check, optional, parse_config, run_script
+from gemma_lora.confidence import keep_confidence
 from gemma_lora.device import (
     CACHE_LIMIT_BYTES,
     compute_dtype,
@@ -589,6 +590,8 @@ def finish(run: Run, stopped: str | None) -> Outcome:
         f"{progress.best_val_loss:.4f} at the best step; on all {len(run.validator.examples)} "
         f"validation rows {on_all}"
     )
+    if run.is_main and run.checkpointer.record.adapter_config["dataset_type"] == "sql":
+        show(keep_confidence(run.model, run.examples["valid"], folder))
     if (progress.best_val_loss or math.inf) >= first:
         show("it got no better than the base model: try another --learning-rate or more data")
     show(

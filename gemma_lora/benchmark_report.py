@@ -8,9 +8,10 @@ from typing import Any, TypedDict
 
 from gemma_lora.cli import optional
 from gemma_lora.device import Limits, Machine
-from gemma_lora.figures import TUNED, Summary
+from gemma_lora.figures import TUNED, Summary, candidate_sentences
 from gemma_lora.pictures import new_figure, png_of
 from gemma_lora.report import make_console, markdown_table
+from gemma_lora.selection import with_candidates
 from gemma_lora.statistics import Distribution, Figure, PairedRatio
 from gemma_lora.timing import METRICS, Figures, LimitShares, TimedSample, metric_of
 
@@ -148,6 +149,10 @@ def figure_cells(result: BenchmarkResult) -> tuple[list[str], list[list[str]]]:
         add("test suite", (share_text(a) for a in suite))
         accuracy = [models[n].get("execution_accuracy") for n in names]
         add("exec. accuracy", (share_text(a) for a in accuracy))
+        if wanted := result["settings"].get("candidates"):
+            drawn = [models.get(with_candidates(n, wanted), {}) for n in names]
+            others = (share_text(one.get("execution_accuracy")) for one in drawn)
+            add(f"{wanted} candidates", others)
     return ["", *names], lines
 
 
@@ -209,6 +214,7 @@ def note_lines(result: BenchmarkResult) -> list[str]:
             f"checkpoint, answers of at most {quality['max_tokens']} tokens.{small}"
         )
         lines += [pair["sentence"] for pair in quality["evaluation"].get("paired", [])]
+        lines += candidate_sentences(quality["evaluation"])
     return lines + result["notes"]
 
 

@@ -22,12 +22,14 @@ from gemma_lora.conversation import (
     schema_budget,
 )
 from gemma_lora.database import FILE_TIMEOUT_SEC, Database, DatabaseFile, DatabaseText, Relation
+from gemma_lora.doubt import known_names
 from gemma_lora.files import write_atomic
 from gemma_lora.result_table import csv_lines, result_text
 from gemma_lora.schema_prompt import RenderedQuestion, declaration, prompt_form, schema_text
 from gemma_lora.schema_reading import hash_of_schema
 
 MAX_SCHEMA_BYTES = 1_000_000
+MAX_CANDIDATES = 64
 
 
 def set_system(chat: Chat, text: str) -> None:
@@ -76,6 +78,15 @@ def set_max_tokens(chat: Chat, text: str) -> None:
         raise UserError(f"/max-tokens takes a whole number above 0, not '{text}'")
     chat.settings.max_tokens = int(text)
     chat.say(f"answers of at most {chat.settings.max_tokens} tokens")
+
+
+def set_candidates(chat: Chat, text: str) -> None:
+    """Change how many answers are drawn where the first fails or returns nothing."""
+    if not text.isdecimal() or int(text) > MAX_CANDIDATES:
+        raise UserError(f"/candidates takes a number between 0 and {MAX_CANDIDATES}, not '{text}'")
+    chat.settings.candidates = int(text)
+    drawn = f"{text} others are drawn where the first answer returns nothing"
+    chat.say(drawn if chat.settings.candidates else "no other answers are drawn")
 
 
 def ask_example(chat: Chat, _: str) -> None:
@@ -226,7 +237,10 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     if not chat.is_sql:
         raise UserError("schemas and databases are for adapters trained on SQL")
     shown = "its schema is not shown: the adapter knows it"
-    if prompt_form(chat.tuned.config) != "none":
+    form = prompt_form(chat.tuned.config)
+    if form == "pointed":
+        shown = "of which each question is shown those that its words point at"
+    elif form != "none":
         tokens, budget = count_tokens(chat, schema_text(relations)), schema_budget(chat, "")
         smallest = min(count_tokens(chat, declaration(r)) for r in relations)
         if smallest > budget:
@@ -240,6 +254,7 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     if isinstance(chat.database, DatabaseFile):
         chat.database.close()
     chat.database, chat.relations = database, relations
+    chat.known = known_names(database)
     chat.answered = chat.has_rows = None
     chat.history.clear()
     count = f"{len(relations)} table{'s' * (len(relations) != 1)}"
@@ -296,6 +311,9 @@ def sql_commands() -> dict[str, Command]:
         "/schema": Command(use_schema, "FILE.sql", "ask about the tables of this SQL file"),
         "/db": Command(use_db, "FILE.sqlite", "ask about this database; it is only read"),
         "/sql": Command(show_sql, "QUESTION|on|off", "show the query without running it"),
+        "/candidates": Command(
+            set_candidates, "N", "answers drawn where the first returns nothing; 0: none"
+        ),
         "/csv": Command(save_rows, "FILE", "save the last result whole"),
         "/right": Command(keep_right, "", "keep the last question and query as an example"),
         "/wrong": Command(keep_correction, "SQL", "keep the last question with this query"),

@@ -31,7 +31,7 @@ FREE_ON_RESUME = {
 RUN_FILES = (
     "resume.safetensors", "last_adapters.safetensors", "training_config.txt", "metrics.jsonl",
     "loss_curve.png", "README.md", "evaluation.json", "evaluation.md", "evaluation_samples.jsonl",
-    "benchmark.json", "benchmark-new.json", "benchmark.md", "benchmark.png",
+    "benchmark.json", "benchmark-new.json", "benchmark.md", "benchmark.png", "confidence.json",
     "adapter_config.json", "adapters.safetensors",
 )  # fmt: skip
 # The folder that goes to the hub, made of an adapter and the reports about it: never without them.

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gemma_lora.adapters import Finetuned, adapter_kind
-from gemma_lora.database import Database, Relation
+from gemma_lora.candidates import Asked, Drawing, Showing, choose, replaceable, showing
+from gemma_lora.confidence import Confidence
+from gemma_lora.database import Database, QueryResult, Relation
+from gemma_lora.doubt import Named, doubts
 from gemma_lora.figures import TUNED
-from gemma_lora.generation import prompt_ids, stop_ids
+from gemma_lora.generation import Generation, GreedyHead, prompt_ids, stop_ids
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat
 from gemma_lora.replies import extract_sql
 from gemma_lora.report import WIDE
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ROWS_SHOWN = 20
+CANDIDATE_TOKENS = 128  # the longest of other answers: one that rambles is no query
 PROMPT_REST = 64  # tokens of a prompt besides question and schema, with room to spare
 
 
@@ -68,9 +72,11 @@ class Chat:
     worker: SqlWorker  # for databases given as SQL text
     draw_example: Callable[[], Row]  # a row of the validation split, for /example
     log_path: Path | None = None  # where /right and /wrong keep questions
+    confidence: Confidence | None = None  # from when on the adapter is sure
     system: str | None = None
     database: Database | None = None  # what is asked
     relations: list[Relation] = field(default_factory=list)  # its tables and views
+    known: list[Named] = field(default_factory=list)  # what questions can name of it
     answered: Query | None = None  # the last answer that held SQL
     has_rows: Query | None = None  # the last that ran, for /csv
     history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -120,6 +126,16 @@ def ask(chat: Chat, question: str, run: bool) -> None:
     answer_turn(chat, question, rendered, chat.database, run)
 
 
+class Reply(NamedTuple):
+    """What a model said in a turn."""
+
+    text: str
+    facts: str  # length, speed and ending, in words
+    reason: str  # "stop" | "length" | "interrupted"
+    tokens: int = 0
+    lowest_logprob: float = 0.0  # of its least likely token, in nats
+
+
 def answer_turn(
     chat: Chat, question: str, rendered: RenderedQuestion, database: Database | None, run: bool
 ) -> None:
@@ -133,30 +149,140 @@ def answer_turn(
         for name, which in names.items():
             earlier = chat.history.get(name, []) if chat.settings.history else []
             turns = [*earlier, ("user", rendered.prompt)]
-            answer, facts = stream_answer(chat, which, turns, partial(show, name))
-            show(name, f"\n[{facts}]\n")
-            chat.history[name] = [*earlier, ("user", rendered.bare), ("model", answer)]
-            chat.transcript.append(f"{name}> {answer}\n[{facts}]")
-            sql = extract_sql(answer, rendered.prompt)
-            if database is None or not sql:
-                continue
-            query = Query(question, sql, database)
-            chat.answered = query if name == TUNED else chat.answered
-            if run:
-                shown = run_query(chat, query, width, name == TUNED)
-                show(name, shown + "\n")
-                chat.transcript.append(shown)
+            say = partial(show, name)
+            reply = stream_answer(chat, which, turns, say)
+            say(f"\n[{reply.facts}]\n")
+            chat.transcript.append(f"{name}> {reply.text}\n[{reply.facts}]")
+            said = reply.text
+            if database is not None:
+                turn = Turn(question, rendered, turns, database, name, width)
+                said = follow_up(chat, turn, reply, run, say)
+            chat.history[name] = [*earlier, ("user", rendered.bare), ("model", said)]
 
 
-def run_query(chat: Chat, query: Query, width: int, keep: bool) -> str:
-    """Run a query; its rows as a table, or why there are none. `keep` it for /csv."""
+class Turn(NamedTuple):
+    """A question to one model about a database, and how wide its rows may be."""
+
+    question: str
+    rendered: RenderedQuestion
+    turns: list[tuple[str, str]]  # what the model was shown
+    database: Database
+    name: str  # of the model
+    width: int  # columns of the terminal
+
+    def query(self, text: str) -> Query | None:
+        """The query of an answer to it."""
+        sql = extract_sql(text, self.rendered.prompt)
+        return Query(self.question, sql, self.database) if sql else None
+
+
+def follow_up(chat: Chat, turn: Turn, reply: Reply, run: bool, show: Callable[[str], None]) -> str:
+    """Run an answer's query and say how sure it is; where it shows nothing, try others.
+
+    Returns the answer that was taken in the end.
+    """
+
+    def say(text: str) -> None:
+        show(f"{text}\n")
+        chat.transcript.append(text)
+
+    query, others = turn.query(reply.text), chat.settings.candidates
+    chat.answered = query if query and turn.name == TUNED else chat.answered
+    doubt = doubt_about(chat, turn, query, reply.lowest_logprob)
+    if query is None or not run:
+        if query and doubt:
+            say(doubt)
+        if query or not (run and others):
+            return reply.text
     try:
-        result = query.database.run(query.sql, max_rows=ROWS_SHOWN)
+        shows = run_first(chat, turn, query, doubt, say)
     except KeyboardInterrupt:
-        return "the query was stopped"
-    if keep and result.status == "ok" and not result.note:
+        say("the query was stopped")
+        return reply.text
+    if not (others and replaceable(shows)) or reply.reason == "interrupted":
+        return reply.text
+    try:
+        return try_others(chat, turn, reply, others, say)
+    except KeyboardInterrupt:
+        say("stopped: the first answer stands")
+        return reply.text
+
+
+def run_first(
+    chat: Chat, turn: Turn, query: Query | None, doubt: str | None, say: Callable[[str], None]
+) -> Showing:
+    """Show the rows of the first answer, doubt ahead of them; what they show."""
+    if query is None:
+        say("this is no query")
+        return "fails"
+    result = run_query(query)
+    shows = showing(query.sql, lambda _: result)
+    if doubt and shows == "rows":
+        say(doubt)
+    show_result(chat, turn, query, result, say)
+    return shows
+
+
+def try_others(
+    chat: Chat, turn: Turn, reply: Reply, wanted: int, say: Callable[[str], None]
+) -> str:
+    """Draw other answers and take the first that returns rows; returns the answer that is taken."""
+    say(f"so {wanted} other answers are drawn ...")
+    tried: list[tuple[Query, QueryResult]] = []
+
+    def shown_by(_: int, answer: Generation) -> Showing:
+        query = turn.query(answer.text)
+        if query is None:
+            return "fails"
+        tried.append((query, run_query(query)))
+        return showing(query.sql, lambda _: tried[-1][1])
+
+    settings = chat.settings
+    seed = settings.seed if settings.seed is not None else new_seed()
+    longest = min(settings.max_tokens, CANDIDATE_TOKENS)
+    first = Generation(reply.text, 0, reply.tokens, reply.reason, 0.0)
+    asked = Asked(0, render_chat(turn.turns, chat.system), first, "fails")
+    model = chat.tuned.use("finetuned" if turn.name == TUNED else "base")
+    drawing = Drawing(wanted, longest, seed, wanted)
+    [chosen] = choose(model, chat.tuned.tokenizer, [asked], shown_by, drawing)
+    if not chosen.candidate:
+        say("none of them returns rows either: the first answer stands")
+        return reply.text
+    query, result = tried[-1]
+    chat.answered = query if turn.name == TUNED else chat.answered
+    say(f"number {chosen.candidate} of them returns rows; I am not sure of it:\n{query.sql}")
+    show_result(chat, turn, query, result, say)
+    return chosen.said.text
+
+
+def new_seed() -> int:
+    """A seed for one turn, drawn as the answers are."""
+    import mlx.core as mx
+
+    return int(mx.random.randint(0, 2**31 - 1).item())  # type: ignore[arg-type]  # a whole number
+
+
+def run_query(query: Query) -> QueryResult:
+    """The first rows of a query. KeyboardInterrupt ends it."""
+    return query.database.run(query.sql, max_rows=ROWS_SHOWN)
+
+
+def show_result(
+    chat: Chat, turn: Turn, query: Query, result: QueryResult, say: Callable[[str], None]
+) -> None:
+    """A query's rows as a table, or why there are none; /csv saves those of the fine-tuned."""
+    if turn.name == TUNED and result.status == "ok" and not result.note:
         chat.has_rows = query
-    return result_text(result, ROWS_SHOWN, width)
+    say(result_text(result, ROWS_SHOWN, turn.width))
+
+
+def doubt_about(chat: Chat, turn: Turn, query: Query | None, logprob: float) -> str | None:
+    """Why the fine-tuned model is not sure of a query; `logprob` of its least likely token."""
+    if query is None or turn.name != TUNED:
+        return None
+    known = chat.known if turn.database is chat.database else []
+    reasons = doubts(turn.question, query.sql, logprob, chat.confidence, known)
+    return f"I am not sure: {'; '.join(reasons)}" if reasons else None
 
 
 def stream_answer(
@@ -164,8 +290,8 @@ def stream_answer(
     which: Literal["base", "finetuned"],
     turns: Sequence[tuple[str, str]],
     show: Callable[[str], None],
-) -> tuple[str, str]:
-    """(answer, line of facts) of one model; Ctrl-C ends the answer and keeps what was said."""
+) -> Reply:
+    """The answer of one model; Ctrl-C ends it and keeps what was said."""
     import mlx.core as mx
     from mlx_lm.generate import stream_generate
     from mlx_lm.sample_utils import make_sampler
@@ -177,7 +303,7 @@ def stream_answer(
     if settings.seed is not None:
         mx.random.seed(settings.seed)
     sampler = make_sampler(settings.temp, top_p=settings.top_p)
-    text, reason, tokens, speed, first = "", "interrupted", 0, 0.0, None
+    text, reason, tokens, speed, first, lowest = "", "interrupted", 0, 0.0, None, 0.0
     start = time.perf_counter()
     try:
         for part in stream_generate(
@@ -187,11 +313,13 @@ def stream_answer(
             text += part.text
             show(part.text)
             tokens, speed = part.generation_tokens, part.generation_tps
+            lowest = min(lowest, GreedyHead.logprob(part.token, part.logprobs))
             reason = part.finish_reason or reason
     except KeyboardInterrupt:
         reason = "interrupted"
     wait = f", first after {first:.1f} s" if first is not None else ""
-    return text, f"{tokens} tokens, {speed:.1f} tokens/s{wait}, {reason}"
+    facts = f"{tokens} tokens, {speed:.1f} tokens/s{wait}, {reason}"
+    return Reply(text, facts, reason, tokens, lowest)
 
 
 @contextmanager

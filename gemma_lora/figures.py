@@ -12,6 +12,7 @@ from gemma_lora.selection import (
     TUNED,
     CandidateCounts,
     Replacement,
+    candidate_sentence,
     compared_models,
     count_candidates,
     without_candidates,
@@ -46,6 +47,7 @@ class Output(TypedDict, total=False):
     repetition_rate: float
     logprob: float | None  # of the whole answer, and of its least likely token, in nats
     lowest_logprob: float | None
+    sure: bool  # of the fine-tuned model's answers, where its adapter has a threshold
     candidate: int  # of answers that others could replace: which was drawn, 0 for the first
     drawn_tokens: int
     drawn_sec: float
@@ -92,6 +94,8 @@ class ModelFigures(TypedDict, total=False):
     stopped: Figure
     generation_tokens: int
     candidates: CandidateCounts
+    coverage: Figure  # the share of answers that the model is sure of
+    sure_accuracy: Figure  # of these, right by the headline's metric
 
 
 Breakdown = dict[str, dict[str, dict[str, list[int]]]]  # {column: {value: {model: [hits, n]}}}
@@ -240,6 +244,7 @@ def sql_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
         "empty_results": {"n": len(empty), "matches": sum(o["match"] for o in empty)},
         "errors": dict(errors.most_common()),
         **candidate_figures(samples, name),
+        **sure_figures(rows, name),
         **shared_figures(outputs),
     }
 
@@ -263,6 +268,45 @@ def candidate_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
             for s in samples
         )
     }
+
+
+def sure_figures(rows: Sequence[Sample], name: str) -> ModelFigures:
+    """How often a model is sure of what it says, and right then; {} where it never tells."""
+    known = [s for s in rows if "sure" in s["outputs"][name]]
+    if not known:
+        return {}
+    metric = "test_suite_accuracy" if any(s.get("suite") for s in rows) else "execution_accuracy"
+    sure = [s for s in known if s["outputs"][name]["sure"]]
+    return {
+        "coverage": proportion(s["outputs"][name]["sure"] for s in known),
+        "sure_accuracy": proportion(hit(s, name, metric) for s in sure),
+    }
+
+
+def sure_sentences(summary: Summary) -> list[str]:
+    """How many answers the models are sure of, and how many of these are right."""
+    found = []
+    for name, figures in summary["models"].items():
+        if "coverage" not in figures:
+            continue
+        right, coverage = figures["sure_accuracy"], figures["coverage"]
+        said = f"{name} is sure of {share_text(coverage)} of its {coverage['n']} answers"
+        found.append(f"{said}; right of these: {share_text(right)} (n = {right['n']}).")
+    return found
+
+
+def share_text(share: Figure) -> str:
+    """A share with its interval, in percent."""
+    if share["value"] is None:
+        return "-"
+    ends = f" [{100 * share['ci'][0]:.0f}-{100 * share['ci'][1]:.0f}]" if share["ci"] else ""
+    return f"{100 * share['value']:.1f}%{ends}"
+
+
+def candidate_sentences(summary: Summary) -> list[str]:
+    """What drawing other answers did, a sentence a model."""
+    found = ((name, figures.get("candidates")) for name, figures in summary["models"].items())
+    return [candidate_sentence(name, counts) for name, counts in found if counts]
 
 
 def text_figures(samples: Sequence[Sample], name: str) -> ModelFigures:

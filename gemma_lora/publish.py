@@ -56,12 +56,16 @@ FROM_PACKAGE = """
   differently."""
 
 
-def publish(adapter_path: Path, reports: Path, with_samples: bool = False) -> Path:
+def publish(
+    adapter_path: Path, reports: Path, with_samples: bool = False, with_own_rows: bool = False
+) -> Path:
     """Fill `reports`/publish from an adapter folder and the reports about it; returns it.
 
-    Raises UserError, and leaves an earlier folder as it was, when something private is found.
+    Raises UserError, and leaves an earlier folder as it was, when something private is found, or
+    samples of a database of one's own are wanted without `with_own_rows`.
     """
     config = read_adapter_config(adapter_path)
+    require_told(config, with_samples, with_own_rows)
     target = reports / PUBLISHED
     require_own(target)
     remove_interrupted(target)
@@ -73,6 +77,16 @@ def publish(adapter_path: Path, reports: Path, with_samples: bool = False) -> Pa
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}; see {reports}") from None
     return target
+
+
+def require_told(config: AdapterConfig, with_samples: bool, with_own_rows: bool) -> None:
+    """Raise UserError when rows of the user's own database would be published unasked."""
+    own = config.get("database")
+    if own and with_samples and not with_own_rows:
+        raise UserError(
+            f"--with-samples would publish questions, answers and rows of your database "
+            f"'{own['name']}': leave it out, or say --with-own-rows too"
+        )
 
 
 def remove_interrupted(target: Path) -> None:

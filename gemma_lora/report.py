@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from gemma_lora.cleaning import visible
-from gemma_lora.figures import TUNED, Output, Sample, Summary
-from gemma_lora.selection import candidate_sentence
+from gemma_lora.figures import (
+    TUNED,
+    Output,
+    Sample,
+    Summary,
+    candidate_sentences,
+    sure_sentences,
+)
 from gemma_lora.statistics import Figure
 
 if TYPE_CHECKING:
@@ -86,8 +92,8 @@ def summary_notes(summary: Summary) -> list[str]:
         lines.append(f"Not scored by execution ({counts}).")
     if summary["type"] == "sql":
         lines += counted_apart(summary)
-        drawn = {name: figures.get("candidates") for name, figures in summary["models"].items()}
-        lines += [candidate_sentence(name, counts) for name, counts in drawn.items() if counts]
+        lines += sure_sentences(summary)
+        lines += candidate_sentences(summary)
         for name, figures in summary["models"].items():
             if figures["errors"]:
                 errors = ", ".join(f"{k} {v}" for k, v in figures["errors"].items())
@@ -144,6 +150,8 @@ def outcome(out: Output) -> str:
         scores = {"ROUGE-L": out["rouge_l"], "chrF": out["chrf"]}
         return ", ".join([f"{k} {v:.2f}" for k, v in scores.items() if v is not None] + ending)
     said = "right" if right(out) else f"wrong: {out['error']}" if out["error"] else "not scored"
+    if not out.get("sure", True):
+        ending.insert(0, "not sure")
     if out["match"] and not right(out):
         said = "wrong: right on its own database only"
     return " ".join([said, *(f"({text})" for text in ending)])

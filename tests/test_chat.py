@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -18,15 +19,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma_lora import adapters, conversation, sandbox
+import dataset
+from gemma_lora import adapters, candidates, conversation, generation, sandbox
 from gemma_lora.chat import commands, take_line, use_db
-from gemma_lora.conversation import Chat, ChatSettings
+from gemma_lora.conversation import Chat, ChatSettings, Reply
 from gemma_lora.database import DatabaseFile, QueryResult, Relation
+from gemma_lora.database_scoring import question_rows
 from gemma_lora.figures import TUNED
 from gemma_lora.report import make_console
 from gemma_lora.result_table import cell_text, csv_lines, result_text, table_text
 from gemma_lora.schema_prompt import (
+    BY_HEART_COLUMNS,
+    POINTED_CHARACTERS,
+    as_trained,
     declaration,
+    own_form,
+    pointed_relations,
     rank_relations,
     render_question,
     schema_text,
@@ -70,12 +78,12 @@ def chat(tuned: Any, worker: sandbox.SqlWorker, tmp_path: Path) -> Iterator[Chat
 def reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
     """Let the model answer with this text; returns the prompts it is then shown."""
 
-    def set_reply(text: str) -> list[str]:
+    def set_reply(text: str, logprob: float = 0.0) -> list[str]:
         prompts: list[str] = []
 
-        def answer(_: Any, which: str, turns: Any, show: Any) -> tuple[str, str]:
+        def answer(_: Any, which: str, turns: Any, show: Any) -> Reply:
             prompts.append("\n".join(content for _, content in turns))
-            return text, "facts"
+            return Reply(text, "facts", "stop", 5, logprob)
 
         monkeypatch.setattr(conversation, "stream_answer", answer)
         return prompts
@@ -179,6 +187,116 @@ def test_a_second_draw_differs_and_a_seed_fixes_it(chat: Chat) -> None:
     assert answers() == fixed
 
 
+# --- Others, and doubt ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
+    """Let these answers be drawn where the first shows nothing."""
+
+    def set_drawn(texts: list[str]) -> None:
+        answers = [generation.Generation(text, 9, 5, "stop", 0.1) for text in texts]
+        monkeypatch.setattr(candidates, "generate_several", lambda *_: [answers])
+
+    return set_drawn
+
+
+def test_where_the_first_shows_nothing_another_is_taken(
+    chat: Chat, pets_file: Path, reply: Any, drawn: Any, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    use_db(chat, str(pets_file))
+    chat.settings.candidates = 3
+    drawn(["SELECT nope FROM pets", "SELECT name FROM pets WHERE age = 11", "SELECT 5"])
+    for first, said in (
+        ("SELECT name FROM pets WHERE age > 99", "no rows"),
+        ("SELECT x FROM pets", "no such column: x"),
+        ("who knows", "this is no query"),
+    ):
+        capsys.readouterr()
+        reply(first)
+        take_line(chat, "Who is eleven?")
+        shown = capsys.readouterr().out
+        assert said in shown and "3 other answers" in shown and "Rex" in shown
+        assert shown.index(said) < shown.index("number 2 of them returns rows") < shown.index("Rex")
+        assert "I am not sure" in shown and "nope" not in shown
+        assert chat.answered and chat.answered.sql == "SELECT name FROM pets WHERE age = 11"
+    take_line(chat, f"/csv {tmp_path}/rex.csv")
+    assert (tmp_path / "rex.csv").read_text().split() == ["name", "Rex"]
+    assert "Rex" in "\n".join(chat.transcript)
+
+
+@pytest.mark.parametrize(
+    ("first", "line", "count"),
+    [
+        (NAMES, "Who?", 3),
+        ("DELETE FROM pets", "Who?", 3),
+        ("SELECT 1 WHERE 0", "/sql Who?", 3),
+        ("SELECT 1 WHERE 0", "Who?", 0),
+    ],
+)
+def test_others_are_not_drawn_without_need(
+    first: str, line: str, count: int, chat: Chat, pets_file: Path, reply: Any, drawn: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    use_db(chat, str(pets_file))
+    take_line(chat, f"/candidates {count}")
+    drawn(["SELECT 5"])
+    reply(first)
+    capsys.readouterr()
+    take_line(chat, line)
+    assert "other answers" not in capsys.readouterr().out
+    assert chat.answered and chat.answered.sql == first
+
+
+def test_none_of_the_others_is_said(
+    chat: Chat, pets_file: Path, reply: Any, drawn: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    chat.settings.candidates = 2
+    drawn(["SELECT 1 WHERE 0", "nothing"])
+    reply("SELECT 2 WHERE 0")
+    take_line(chat, "Who?")
+    assert "none of them returns rows either" in capsys.readouterr().out
+    assert chat.answered and chat.answered.sql == "SELECT 2 WHERE 0"
+
+
+def test_real_others_are_drawn(chat: Chat, pets_file: Path) -> None:
+    use_db(chat, str(pets_file))
+    chat.settings.candidates = 2
+    take_line(chat, "Who?")  # the tiny model writes no SQL
+    assert "this is no query" in chat.transcript
+    assert chat.transcript[-1].startswith("none of them")
+
+
+def test_an_unlikely_answer_is_doubted(chat: Chat, pets_file: Path, reply: Any) -> None:
+    use_db(chat, str(pets_file))
+    chat.confidence = {
+        "format": 1, "adapter_sha256": "", "threshold": math.log(0.8), "rows": 1, "right": 1,
+        "sure": 1, "sure_right": 1,
+    }  # fmt: skip
+    for line, probability, doubted in (
+        ("Who?", 0.79, True), ("Who?", 0.81, False), ("/sql Who?", 0.5, True),
+    ):  # fmt: skip
+        reply("SELECT name FROM pets", math.log(probability))
+        chat.transcript.clear()
+        take_line(chat, line)
+        doubts = [text for text in chat.transcript if text.startswith("I am not sure")]
+        assert bool(doubts) == doubted, line
+    assert doubts == ["I am not sure: 50% at its least certain place, where 80% would be enough"]
+
+
+def test_a_query_that_leaves_out_what_is_named_is_doubted(
+    chat: Chat, pets_file: Path, reply: Any
+) -> None:
+    use_db(chat, str(pets_file))
+    reply("SELECT name FROM pets")
+    take_line(chat, "Names and ages of the pets, at most 7")
+    doubt = next(i for i, text in enumerate(chat.transcript) if text.startswith("I am not sure"))
+    assert chat.transcript[doubt].endswith("the query says nothing of age, 7")
+    assert "Rex" in chat.transcript[doubt + 1]
+
+
 # --- Commands ------------------------------------------------------------------------------------
 
 
@@ -255,7 +373,19 @@ def test_questions_are_kept_for_the_next_training(
     assert "--log-questions" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["/seed x", "/seed -1", "/history", "/sql", "/csv", "/history x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/candidates -1",
+        "/candidates 65",
+        "/seed x",
+        "/seed -1",
+        "/history",
+        "/sql",
+        "/csv",
+        "/history x",
+    ],
+)
 def test_commands_given_wrongly_are_one_line(
     line: str, chat: Chat, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,6 +445,59 @@ def test_what_is_shown_of_a_schema_never_passes_the_budget(
     rendered = render_question(question, relations, "schema", len, budget)
     assert len(rendered.prompt) <= len(rendered.bare) + len("\n\nSchema:\n") + budget
     assert (rendered.note is None) == (not names or len(schema_text(relations)) <= budget)
+
+
+def test_only_what_the_question_points_at_is_shown() -> None:
+    relations = sixty_tables()
+    shown = pointed_relations("What do book prices add up to?", relations)
+    assert shown[0].name == "book_price" and 1 < len(shown) < 30
+    assert all({"book", "price"} & set(r.name.split("_")) for r in shown)
+    assert pointed_relations("Hello?", relations) == []
+    rendered = render_question("Hello?", relations, "pointed", len, 0)
+    assert rendered.prompt == rendered.bare
+
+
+@given(st.text(), st.lists(st.text(max_size=400), max_size=12))
+def test_pointed_tables_never_pass_their_room(question: str, names: list[str]) -> None:
+    relations = [Relation(n[:9], "table", f"CREATE TABLE x ({n} INT)") for n in names]
+    shown = pointed_relations(question, relations)
+    assert len(schema_text(shown)) <= POINTED_CHARACTERS
+    assert set(shown) <= set(relations)
+
+
+def test_from_which_size_on_tables_are_shown() -> None:
+    relations = sixty_tables()
+    assert [own_form(relations[:n]) for n in (1, 29, 30, 60)] == ["none"] * 2 + ["pointed"] * 2
+    wide = ", ".join(f"c{i} INT" for i in range(BY_HEART_COLUMNS))
+    assert own_form([Relation("w", "table", f"CREATE TABLE w ({wide})")]) == "pointed"
+
+
+def test_training_chat_and_evaluation_show_a_large_database_alike(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(";".join(r.sql for r in sixty_tables()))
+    monkeypatch.setitem(chat.tuned.config, "prompt_context", "pointed")
+    assert dataset.preset({"db": path})["prompt_context"] == "pointed"
+    config = dataset.DatasetConfig(db=path, prompt_context="pointed")
+    use_db(chat, str(path))
+    assert "points at" in chat.transcript[0] or "point at" in chat.transcript[0]
+    for question in ("What do book prices add up to?", "Which roads?", "Hello?"):
+        row = dataset.make_row({"sql_prompt": question, "sql": "SELECT 1"}, config)
+        [asked] = as_trained([{**row, "prompt": "", "text": ""}], path, chat.tuned)
+        assert row["prompt"] == asked["prompt"] == conversation.render(chat, question).prompt
+        assert row["text"] == asked["text"]
+        assert ("CREATE TABLE" in row["prompt"]) == (question != "Hello?")
+
+
+def test_people_are_asked_with_the_schema_that_the_adapter_wants(
+    chat: Chat, pets_file: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"question": "Who?", "sql": NAMES}))
+    [row] = as_trained(question_rows(asked, pets_file), pets_file, chat.tuned)
+    assert "CREATE TABLE pets" in row["prompt"]  # a general adapter: not by heart
 
 
 def test_words_of_names() -> None:

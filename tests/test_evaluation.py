@@ -38,7 +38,7 @@ from gemma_lora import (
 )
 from gemma_lora.chat import take_line
 from gemma_lora.cli import UserError
-from gemma_lora.conversation import Chat, ChatSettings, stream_answer
+from gemma_lora.conversation import Chat, ChatSettings, Reply, stream_answer
 from gemma_lora.figures import TUNED, summarize
 from gemma_lora.generation import Generation
 from gemma_lora.prompts import encode, render_chat, render_prompt
@@ -950,8 +950,8 @@ def test_ctrl_c_keeps_what_was_said(chat: Any) -> None:
         if len(pieces) == 3:
             raise KeyboardInterrupt
 
-    answer, facts = stream_answer(chat, "finetuned", [("user", "Hi")], show)
-    assert answer == "".join(pieces) and facts.endswith("interrupted")
+    said = stream_answer(chat, "finetuned", [("user", "Hi")], show)
+    assert said.text == "".join(pieces) and said.facts.endswith("interrupted")
 
 
 def test_each_question_stands_alone_unless_history_is_on(
@@ -959,9 +959,9 @@ def test_each_question_stands_alone_unless_history_is_on(
 ) -> None:
     seen: list[list[tuple[str, str]]] = []
 
-    def answer(_: Any, which: str, turns: Any, show: Any) -> tuple[str, str]:
+    def answer(_: Any, which: str, turns: Any, show: Any) -> Reply:
         seen.append(list(turns))
-        return "SELECT 1", "facts"
+        return Reply("SELECT 1", "facts", "stop")
 
     monkeypatch.setattr("gemma_lora.conversation.stream_answer", answer)
     for line in ("one", "two", "/history on", "three", "four", "/reset", "five"):

@@ -79,6 +79,31 @@ def test_nothing_private_is_there(folder: Path) -> None:
     assert settings.startswith("model     my gemma in float32\n")
 
 
+def test_rows_of_ones_own_database_stay_unless_told(folder: Path) -> None:
+    path = folder / "adapter_config.json"
+    own = {"database": {"name": "shop.sqlite", "schema_hash": "0"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    target = room.publish(folder, folder)
+    before = sorted(file.name for file in target.iterdir())
+    assert not set(before) & set(room.SAMPLES)
+    with pytest.raises(UserError, match=r"your database 'shop\.sqlite'.*--with-own-rows"):
+        room.publish(folder, folder, with_samples=True)
+    assert sorted(file.name for file in target.iterdir()) == before
+    room.publish(folder, folder, with_samples=True, with_own_rows=True)
+    assert set(room.SAMPLES) <= {file.name for file in target.iterdir()}
+
+
+def test_it_is_refused_before_anything_is_measured(folder: Path, tiny_data: Path) -> None:
+    path = folder / "adapter_config.json"
+    own = {"database": {"name": "shop.sqlite", "schema_hash": "0"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    arguments = ("--adapter-path", folder, "--data", tiny_data, "--compare", "--with-samples")
+    done = run_script("benchmark.py", *arguments)
+    assert "--with-own-rows" in one_line_error(done)
+    done = run_script("benchmark.py", "--with-own-rows")
+    assert "goes with --with-samples" in one_line_error(done, 2)
+
+
 def test_the_card_keeps_its_words_and_names_the_adapter(folder: Path) -> None:
     card = (room.publish(folder, folder) / "README.md").read_text()
     assert "Against benchmark.json: 3 tokens/s; https://ai.google.dev/gemma/terms" in card

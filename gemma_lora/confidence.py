@@ -1,0 +1,152 @@
+"""From when on an adapter is sure of an answer: a threshold from validation rows, kept beside it.
+
+What is thresholded is the probability of an answer's least likely token (a query is as sure as its
+least sure place; a mean over many tokens that cannot be otherwise hides it). `train.py` finds the
+threshold in one pass over validation rows: where each token of the reference is the model's first
+choice, the greedy answer is that reference, and its probability is known without writing it.
+Answering less to be right more often is selective classification (El-Yaniv and Wiener 2010).
+
+Promises: a threshold is used with the very weights it was found with, or not at all. Not promised:
+how many of the sure answers are right on questions unlike the validation rows. Made questions are
+easier than people's, so the threshold is strict on them, and a query that leaves out what the
+question names (`doubt`) or returns nothing is never sure.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
+
+from gemma_lora.batches import Example
+from gemma_lora.files import load_tensors, sha256_of, write_atomic
+from gemma_lora.loss import HEAD_CHUNK
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+
+CONFIDENCE_FILE = "confidence.json"
+ROWS = 200  # of the validation set
+KEPT_SHARE = 0.75  # of the right answers on validation rows that stay sure
+LEAST_RIGHT = 20  # with fewer right answers there is no threshold
+
+
+class Confidence(TypedDict):
+    """confidence.json."""
+
+    format: int
+    adapter_sha256: str  # of the weights it was found with
+    threshold: float  # least log-probability, in nats, of a sure answer's least likely token
+    rows: int  # validation rows that were read
+    right: int  # of these, answered word for word
+    sure: int  # answers at or above the threshold
+    sure_right: int
+
+
+class Read(NamedTuple):
+    """How a model would answer a validation row greedily."""
+
+    right: bool  # as the reference, token for token
+    lowest_logprob: float  # of the answer's tokens; of a wrong one up to where it departs
+
+
+def read_rows(model: nn.Module, examples: Sequence[Example]) -> list[Read]:
+    """How the model would answer each example, from one pass over the references."""
+    import mlx.core as mx
+
+    found: list[Read] = []
+    for one in examples:
+        targets = one.ids[one.offset : -1].tolist()  # generation ends with the turn, before <eos>
+        hidden = model.model(mx.array(one.ids[:-2])[None])[0, one.offset - 1 :]
+        first: list[int] = []
+        logprobs: list[float] = []
+        for start in range(0, len(targets), HEAD_CHUNK):
+            states = hidden[start : start + HEAD_CHUNK]
+            logits = model.model.embed_tokens.as_linear(states).astype(mx.float32)
+            best = mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1)
+            first += cast("list[int]", mx.argmax(logits, axis=-1).tolist())
+            logprobs += cast("list[float]", best.tolist())
+        found.append(read_of(first, targets, logprobs))
+    return found
+
+
+def read_of(first: Sequence[int], targets: Sequence[int], logprobs: Sequence[float]) -> Read:
+    """What a model's first choices say of its greedy answer, up to where it leaves the reference.
+
+    `logprobs` are those of the first choices, one a target.
+    """
+    same = [a == b for a, b in zip(first, targets, strict=True)]
+    end = same.index(False) + 1 if False in same else len(same)
+    return Read(all(same), min(logprobs[:end], default=0.0))
+
+
+def threshold_of(reads: Sequence[Read]) -> float | None:
+    """The log-probability that KEPT_SHARE of the right answers reach; None for too few of them."""
+    right = sorted((one.lowest_logprob for one in reads if one.right), reverse=True)
+    if len(right) < LEAST_RIGHT:
+        return None
+    return right[math.ceil(KEPT_SHARE * len(right)) - 1]
+
+
+def measure_confidence(
+    model: nn.Module, examples: Sequence[Example], weights: Path
+) -> Confidence | None:
+    """The threshold of the model whose adapter is in `weights`; None where too few are right."""
+    rows = Random(0).sample(list(examples), min(ROWS, len(examples)))
+    model.eval()
+    reads = read_rows(model, rows)
+    threshold = threshold_of(reads)
+    if threshold is None:
+        return None
+    sure = [one for one in reads if one.lowest_logprob >= threshold]
+    return {
+        "format": 1,
+        "adapter_sha256": sha256_of(weights),
+        "threshold": threshold,
+        "rows": len(reads),
+        "right": sum(one.right for one in reads),
+        "sure": len(sure),
+        "sure_right": sum(one.right for one in sure),
+    }
+
+
+def write_confidence(folder: Path, found: Confidence) -> None:
+    """Write confidence.json beside an adapter."""
+    write_atomic(folder / CONFIDENCE_FILE, json.dumps(found, indent=2) + "\n")
+
+
+def read_confidence(folder: Path) -> Confidence | None:
+    """The threshold of the adapter in a folder; None where there is none for these weights."""
+    try:
+        found = json.loads((folder / CONFIDENCE_FILE).read_text(encoding="utf-8"))
+        known = found["adapter_sha256"] == sha256_of(folder / "adapters.safetensors")
+        fits = isinstance(found["threshold"], float) and -100 < found["threshold"] <= 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if known and fits else None
+
+
+def keep_confidence(model: nn.Module, examples: Sequence[Example], folder: Path) -> str:
+    """Find the threshold of the adapter in a folder, write it beside; in words what was found.
+
+    `model` carries an adapter of this shape, and is left with the one in the folder.
+    """
+    weights = folder / "adapters.safetensors"
+    model.load_weights(list(load_tensors(weights)[0].items()), strict=False)
+    found = measure_confidence(model, examples, weights)
+    if found is None:
+        return "too few validation rows are answered word for word to say when it is sure"
+    write_confidence(folder, found)
+    return confidence_sentence(found)
+
+
+def confidence_sentence(found: Confidence) -> str:
+    """What training says of it."""
+    return (
+        f"sure from {math.exp(found['threshold']):.0%} at an answer's least certain place: on "
+        f"{found['rows']} validation rows {found['sure_right']} of {found['sure']} sure answers "
+        f"are right, {found['right']} of all"
+    )

@@ -1,0 +1,117 @@
+"""Reasons to doubt an answer that need no reference: it is unlikely, or leaves out what was asked.
+
+A small model that is asked for German books over 500 pages may be certain of a query for German
+books. Its own probability does not show that; that the question names the column `pages` does.
+Known by name are tables, columns and the values of columns with few of them, in any number and
+case. Not known: other words for them, and whether what is said of them is right.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gemma_lora.confidence import Confidence
+from gemma_lora.database import Database, DatabaseFile
+from gemma_lora.figures import Sample
+from gemma_lora.schema_prompt import listed, words_of
+from gemma_lora.selection import TUNED, without_candidates
+
+SAMPLE_ROWS = 1000  # of each table: a column's values are looked for in these
+CATEGORY_VALUES = 30  # a column with more of them names things, it does not sort them
+VALUE_LENGTH = 40
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+# Words of any question: a name of nothing else (`name`, `is_out`) is not known by them.
+COMMON = frozenset(
+    "the and for with what which who whom whose how many much our your their are was were all any "
+    "has have had from each every per than more most less least that this those these not out over "
+    "under into there give show list tell find name number date year".split()
+)
+
+
+class Named(NamedTuple):
+    """A table, a column or a value that questions can name."""
+
+    text: str
+    words: frozenset[str]
+
+
+def known_names(database: Database) -> list[Named]:
+    """All that can be named in a database; two short queries a table. Raises UserError."""
+    texts: dict[str, None] = {}
+    for relation in database.relations():
+        if relation.kind == "view":
+            continue  # a view may take long, and shows what tables hold
+        texts[relation.name] = None
+        table = quoted(relation.name)
+        columns = database.run(f"SELECT * FROM {table} LIMIT 0", max_rows=1).columns
+        texts |= dict.fromkeys(columns)
+        short = ", ".join(f"substr({quoted(c)}, 1, {VALUE_LENGTH + 1})" for c in columns)
+        rows = database.run(f"SELECT {short} FROM {table} LIMIT {SAMPLE_ROWS}", SAMPLE_ROWS).rows
+        for column in zip(*rows, strict=True):
+            texts |= dict.fromkeys(categories(column))
+    named = (Named(text, frozenset(words_of(text))) for text in texts)
+    return [one for one in named if one.words - COMMON]
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def categories(values: Sequence[object]) -> Iterator[str]:
+    """The values of a column that sorts its rows: text, few, each short and mostly repeated."""
+    different = {value for value in values if isinstance(value, str)}
+    if len(different) <= min(CATEGORY_VALUES, len(values) // 2):
+        yield from (value for value in different if len(value) <= VALUE_LENGTH)
+
+
+def names_in(path: Path) -> list[Named]:
+    """All that can be named in a SQLite file, which is only read. Raises UserError."""
+    with DatabaseFile(path) as database:
+        return known_names(database)
+
+
+def omissions(question: str, sql: str, known: Sequence[Named]) -> list[str]:
+    """What of a database, and which numbers, the question names and its query does not."""
+    asked, said = words_of(question), words_of(sql)
+    named = [one.text for one in known if one.words <= asked and not one.words <= said]
+    numbers = set(NUMBER.findall(sql))
+    return [*named, *(n for n in NUMBER.findall(question) if n not in numbers)]
+
+
+def doubts(
+    question: str,
+    sql: str,
+    lowest_logprob: float | None,
+    confidence: Confidence | None,
+    known: Sequence[Named],
+) -> list[str]:
+    """Why an answer is not sure, in words; `lowest_logprob` is that of its least likely token."""
+    reasons = []
+    if left_out := omissions(question, sql, known):
+        reasons.append(f"the query says nothing of {listed(left_out)}")
+    if confidence and lowest_logprob is not None and lowest_logprob < confidence["threshold"]:
+        least, enough = math.exp(lowest_logprob), math.exp(confidence["threshold"])
+        reasons.append(
+            f"{least:.0%} at its least certain place, where {enough:.0%} would be enough"
+        )
+    return reasons
+
+
+def mark_sure(samples: Iterable[Sample], confidence: Confidence, known: Sequence[Named]) -> None:
+    """Note in the fine-tuned model's answers whether it is sure of them.
+
+    It never is of one that shows nothing, or that had to be drawn after another.
+    """
+    for sample in samples:
+        for name, out in sample["outputs"].items():
+            if TUNED not in (name, without_candidates(name)):
+                continue
+            shows = any(value is not None for row in out["rows"] or [] for value in row)
+            likely = out["lowest_logprob"]
+            why = doubts(sample["question"], out["sql"], likely, confidence, known)
+            out["sure"] = shows and not why and not out.get("candidate")
