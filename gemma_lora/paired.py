@@ -92,8 +92,8 @@ def compare_losses(pairs: Sequence[tuple[float, int]], subject: str, base: str) 
     word = verdict(gain, test.shown) if n >= FEW_PAIRS else "too few"
     n_needed = None
     if word == "no difference" and gain:
-        n_needed = math.ceil(((1.96 + 0.84) * stdev(gains) / fmean(gains)) ** 2)
-    interval = f", {SKEW_CONFIDENCE:.1%} interval {ci[0]:+.3f} to {ci[1]:+.3f}" if ci else ""
+        n_needed = math.ceil(((2.58 + 0.84) * stdev(gains) / fmean(gains)) ** 2)
+    interval = f", {SKEW_CONFIDENCE:.0%} interval {ci[0]:+.3f} to {ci[1]:+.3f}" if ci else ""
     size = f"{gain:+.3f} nats a token less loss on the reference at n = {n}{interval}"
     if word == "too few":
         sentence = (

@@ -1,8 +1,10 @@
 """The SQL of a reply, as a person would read it; the same for every model.
 
 Promises: what comes back is a part of the reply, letter by letter (strings, quoted names and
-comments inside it included), only its surroundings are cut: prose, fences, inline code, bold,
-quotes, list marks, a schema that was repeated. Several statements stay several: to run just the
+comments inside it included), only its surroundings are cut: prose, thoughts, fences, inline code,
+bold, quotes, tables, list marks, tokens that end a turn, a schema that was repeated. Two
+exceptions: a value of a JSON object is read as JSON writes it, and outside quotes what looks like a
+blank is one, and what is invisible is not there. Several statements stay several: to run just the
 first would give the reply a meaning it does not have. Time is linear in the reply's length.
 
 Which one, when there are more: what the reply begins with; else the first fence that holds SQL
@@ -11,13 +13,14 @@ Which one, when there are more: what the reply begins with; else the first fence
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
-from gemma_lora.prompts import CONTROL_CHARACTERS
+from gemma_lora.prompts import CONTROL_CHARACTERS, END_OF_TURN, EOS
 from gemma_lora.sql_text import token_spans
 
 UNREADABLE = ("syntax error", "incomplete input", "unrecognized token", "one statement")
@@ -54,7 +57,7 @@ ANNOUNCED = re.compile(
     r"\b(?:is|are|be|use|using|run|try|execute|query|answer|statement|sql|sqlite|write|would)\s*$",
     re.I,
 )
-DECORATION = r"[ \t>*_#\u2022\"'\u201c\u2018`(-]|\d{1,2}[.)][ \t]|\[[ x]?\][ \t]"
+DECORATION = r"[ \t>*_#|\u2022\"'\u201c\u2018`(-]|\d{1,2}[.)][ \t]|\[[ x]?\][ \t]"
 LINE_START = re.compile(rf"(?:^|\n)(?:{DECORATION})*$")
 LEAD = re.compile(
     r"(?:[:=\uff1a>\u2192]|-->?|\*/|\bsql(?:ite)?(?:3)?[ \t]*[:>]?)[ \t]*[*_\"'\u201c\u2018`(]*$",
@@ -64,8 +67,11 @@ START = re.compile(rf"(?<![^\W_])(?<![^\W_]_)(?<![.$@])({VERBS})(?![\w$.])", re.
 ITEM = re.compile(r"(?:^|\n)[ \t]*(?:[-*\u2022]|\d{1,2}[.)])[ \t]+[*_`\"'(]*$")
 NEXT_ITEM = re.compile(r"\n[ \t]*(?:[-*\u2022]|\d{1,2}[.)])[ \t]")
 # What stands before a statement, and what then stands behind it.
-WRAPPER = re.compile(r"(?:`+|\*+|_+|[\"'(\u201c\u2018]|<\w+>)$")
-CLOSERS = {"(": ")", "\u201c": "\u201d", "\u2018": "\u2019"}
+WRAPPER = re.compile(
+    r"(?:`+|\*+|_+|[\"'(\u201c\u2018]|<\w+>|\[\w+\]\s*|\\\w+\{\s*|\$\$?\s*|(?<!\|)\|[ \t]*)$"
+)
+CLOSERS = {"(": ")", "\u201c": "\u201d", "\u2018": "\u2019", "<": "</", "[": "[/", "\\": "}"}
+FIRM = ("`", "*", "_", "</", "[/", "}", "$")  # they end a statement that cannot be read, too
 SPACE = re.compile(rf"(?:{GAP})?", re.S)
 BLOCK_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.S)
 FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*([^\n]*?)(?:\n(.*?))?(?:\1[`~]*|\Z)", re.S)
@@ -93,6 +99,8 @@ STOP = re.compile(
     r"(?P<blank>\n[ \t\r]*\n)|(?P<prose>\n(?=[ \t>*_#-]*(?:[A-Z][a-z']*(?:,? [\w'`*\"()-]+){2}"
     r"|[A-Z][\w ]{0,40}:)))|(?P<sentence>[.!?]{1,5}(?=(?:[\"'\u201d\u2019`)]|\*\*|__)*(?:\s|$)))"
     r"|(?P<fence>`{3,}|~{3,})"
+    r"|(?P<aside>[ \t](?=to [a-z]+ |(?:on|in|for|against|with) (?:the|your|this|that)\b"
+    r"|(?:which|and it|and you|because|since|so that) ))"
 )
 TABLE = re.compile(
     rf"CREATE{GAP}(?:TEMP{GAP}|TEMPORARY{GAP})?TABLE{GAP}(?:IF{GAP}NOT{GAP}EXISTS{GAP})?({NAME})",
@@ -107,12 +115,68 @@ class Candidate(NamedTuple):
     sure: bool  # it is no prose, whether or not it is right
 
 
+THOUGHT_START = re.compile(r"\s*<think(?:ing)?>", re.I)
+THOUGHT_END = re.compile(r"</think(?:ing)?>", re.I)
+# What ends a turn. A model that goes on behind it talks to itself.
+TURN_END = re.compile(rf"{re.escape(END_OF_TURN)}|{re.escape(EOS)}|</s>|<\|[a-z_]+\|>")
+JSON_NAMES = ("sql", "query", "sql_query", "answer", "final_answer", "response", "output", "code")
+ODD_BLANKS = dict.fromkeys(map(ord, "\u00a0\u2007\u202f\u3000"), " ")
+NO_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+
+
 def extract_sql(reply: str, schema: str = "") -> str:
     """The SQL of a reply, '' when there is none.
 
     Statements that repeat the `schema` (CREATE and INSERT statements that the question came with),
     before the answer or after it, are a quotation: word for word, or a table that is there.
     """
+    parts = TURN_END.split(without_thoughts(reply))
+    said = next((part.lstrip() for part in parts if part.strip()), "")
+    return plain_blanks(find_sql(json_value(said) or said, schema))
+
+
+def without_thoughts(reply: str) -> str:
+    """What a reply says behind its <think> block; nothing when that does not end."""
+    ends = list(THOUGHT_END.finditer(reply))
+    if ends:
+        return reply[ends[-1].end() :]
+    return "" if THOUGHT_START.match(reply) else reply
+
+
+def json_value(reply: str) -> str | None:
+    """The value that holds SQL, where a reply is a JSON object or shows one in a fence."""
+    texts = [reply.strip()]
+    if "{" in reply:
+        texts += [(m[3] or "").strip() for m in FENCE.finditer(reply) if m[2].lower() == "json"]
+    for text in texts:
+        if not (text.startswith("{") and text.endswith("}")):
+            continue
+        try:
+            made = json.loads(text, strict=False)
+        except (ValueError, RecursionError):
+            continue
+        named = {name.lower().replace(" ", "_"): value for name, value in made.items()}
+        for value in [*(named.get(name) for name in JSON_NAMES), *named.values()]:
+            if isinstance(value, str) and START.match(value.lstrip()):
+                return value
+    return None
+
+
+def plain_blanks(sql: str) -> str:
+    """SQL whose blanks outside quotes and comments are those that SQLite knows."""
+    if sql.isascii():
+        return sql
+    parts = []
+    for group, start, end in token_spans(sql, 0, len(sql)):
+        part = sql[start:end]
+        if group not in ("text", "name") and part[:2] not in ("--", "/*"):
+            part = part.translate(ODD_BLANKS).translate(NO_WIDTH)
+        parts.append(part)
+    return "".join(parts).strip()
+
+
+def find_sql(reply: str, schema: str) -> str:
+    """The SQL of a reply that has neither thoughts nor control tokens."""
     quotable = " ".join(schema.split())
     tables = {bare_name(match[1]) for match in TABLE.finditer(schema)}
     rest, only = reply, ""
@@ -266,7 +330,7 @@ def stops(text: str, start: int, first: int) -> list[tuple[int, bool]]:
         goes_on = CLAUSE.match(text, match.end()) and not NO_CLAUSE.match(text, match.end())
         if kind in ("blank", "prose") and (goes_on or _open_brackets(text[start:here])):
             continue
-        found.append((here, kind != "sentence"))
+        found.append((here, kind not in ("sentence", "aside")))
     found += wrapper_ends(text, start, limit, first)
     inside = [here for here, _ in found if any(a <= here < b for a, b in comments)]
     return sorted({*((len(text), True),), *(stop for stop in found if stop[0] not in inside)})
@@ -281,12 +345,14 @@ def wrapper_ends(text: str, start: int, limit: int, first: int) -> Iterator[tupl
     wrapped = WRAPPER.search(before)
     if wrapped is None:
         return
-    closer = "</" if wrapped[0][0] == "<" else CLOSERS.get(wrapped[0], wrapped[0])
+    mark = wrapped[0].rstrip()
+    closer = CLOSERS.get(mark[0], mark)
     at = text.find(closer, start, limit)
     for _ in range(MAX_STOPS):
         if at < 0:
             return
-        yield at, closer[0] in "`*_<"
+        if closer != "|" or "|" not in (text[at - 1], text[at + 1 : at + 2]):  # || joins texts
+            yield at, closer.startswith(FIRM)
         at = text.find(closer, at + 1, limit)
 
 

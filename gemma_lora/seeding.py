@@ -184,6 +184,25 @@ def with_joined_keys(
     return table._replace(columns=tuple(columns), unique=(*table.unique, *keys))
 
 
+def unique_as_seen(plan: Plan) -> Plan:
+    """The plan with every column unique whose values are so in the context, two rows or more.
+
+    For golds to which a repeated value leaves open what they show, as `= (SELECT id ... WHERE name
+    = 'x')` does: a person who reads the context expects none there.
+    """
+    tables = []
+    for table in plan.tables:
+        columns = tuple(
+            c._replace(key=c.key or (table.rows > 1 and c.singular and c.kind != "flag"))
+            for c in table.columns
+        )
+        given = [column for column in columns if column.given]
+        keys = tuple((place,) for place, column in enumerate(given) if column.key)
+        unique = tuple(dict.fromkeys((*table.unique, *keys)))
+        tables.append(table._replace(columns=columns, unique=unique))
+    return plan._replace(tables=tuple(tables))
+
+
 def draw_rows(plan: Plan, table: Table, style: Style, draw: random.Random) -> list[tuple[Any, ...]]:
     """Rows of one table, values in the order of its columns that may be inserted."""
     count = max(3, round(plan.rows * style.rows))

@@ -20,7 +20,7 @@ from gemma_lora.neighbours import (
     tie_breakers,
 )
 from gemma_lora.sandbox import SqlJob, SqlResult, SqlWorker
-from gemma_lora.seeding import Plan, fill_script, make_plan
+from gemma_lora.seeding import Plan, fill_script, make_plan, unique_as_seen
 from gemma_lora.sql_reader import TooLong
 from gemma_lora.sql_text import PARSER_TRIPS
 from gemma_lora.suite_cache import Recipe, SuiteFacts, keep_recipe, kept_recipe, suite_key
@@ -93,6 +93,7 @@ class Wanted(NamedTuple):
     ordered: list[str]
     running: list[str]  # the neighbours that run on the gold's own context
     left: list[str]  # those of them that the context does not tell apart
+    doubt: float = 1.0  # at most so many uncertain databases for a certain one
 
 
 class Suite(NamedTuple):
@@ -207,6 +208,12 @@ def build_suite(
     running = [o for o, r in zip(others, results, strict=True) if r.status == "ok"]
     left = [o for o, r in zip(others, results, strict=True) if r.status == "ok" and same(r, gold)]
     wanted = Wanted(plan, sql, ordered, running, left)
+    try:
+        return distill(wanted, worker, same, seed, timeout_sec, patience)
+    except NoSuite as reason:
+        if str(reason) != UNCERTAIN:
+            raise
+    wanted = wanted._replace(plan=unique_as_seen(plan), doubt=0.2)
     return distill(wanted, worker, same, seed, timeout_sec, patience)
 
 
@@ -220,7 +227,7 @@ def distill(
 ) -> Suite:
     """Keep the databases that tell apart what none before them did, and the first few anyway.
 
-    NoSuite for a gold that is more often uncertain than certain.
+    NoSuite for a gold that is too often uncertain.
     """
     kept: list[Database] = []
     left, spent, uncertain, certain = wanted.left, len(wanted.running), 0, 0
@@ -243,7 +250,7 @@ def distill(
         if len(alike) < len(left) or (shows and len(kept) < KEPT_ANYWAY):
             kept.append(Database(forward, gold))
             left = alike
-    if not kept or uncertain > certain:
+    if not kept or uncertain > wanted.doubt * certain:
         raise NoSuite(UNCERTAIN)
     n = len(wanted.running)
     facts: SuiteFacts = {"databases": len(kept), "neighbours": n, "told_apart": n - len(left)}

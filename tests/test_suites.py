@@ -230,3 +230,53 @@ def test_a_gold_that_leaves_too_much_or_takes_too_long_has_no_suite(
     monkeypatch.setattr(suites.Patience, "__init__", lambda self: setattr(self, "seconds", 1e-4))
     prepared, out = judged("SELECT COUNT(*) FROM orders", "SELECT 3", worker)
     assert prepared.no_suite == suites.TOO_SLOW and out["match"] and out["suite_match"] is None
+
+
+def test_values_that_a_gold_needs_unique_stay_as_the_context_shows_them(
+    worker: sandbox.SqlWorker,
+) -> None:
+    context = """CREATE TABLE departments (id INT, name TEXT); CREATE TABLE staff (id INT, pay INT,
+    department_id INT); INSERT INTO departments VALUES (1, 'IT'), (2, 'HR'), (3, 'Law');
+    INSERT INTO staff VALUES (1, 50, 1), (2, 40, 2), (3, 60, 1), (4, 60, 3);"""
+    gold = """UPDATE staff SET pay = pay * 2 WHERE department_id =
+    (SELECT id FROM departments WHERE name = 'IT')"""
+    prepared, out = judged(gold, gold.replace("=\n", "IN\n"), worker, context)
+    assert prepared.suite and out["suite_match"] is True
+    wrong = "UPDATE staff SET pay = pay * 2 WHERE department_id = 1"
+    assert judged(gold, wrong, worker, context)[1]["suite_match"] is False
+
+
+@pytest.mark.parametrize(
+    ("context", "gold", "right"),
+    [
+        (  # one row shows nothing of uniqueness: the name tells
+            "CREATE TABLE homes (id INT, county TEXT); INSERT INTO homes VALUES (1, 'Kent');"
+            "CREATE TABLE counties (county TEXT, people INT); INSERT INTO counties VALUES"
+            "('Kent', 9);",
+            "SELECT COUNT(*) FROM homes h JOIN counties c ON h.county = c.county WHERE people > 5",
+            "SELECT COUNT(*) FROM homes WHERE county IN (SELECT county FROM counties"
+            " WHERE people > 5)",
+        ),
+        (
+            "CREATE TABLE food (id INT, name TEXT, category TEXT); INSERT INTO food VALUES"
+            "(1, 'fig', 'Fruits'), (2, 'leek', 'Plants'); CREATE TABLE categories (id INT,"
+            "name TEXT, heat INT); INSERT INTO categories VALUES (1, 'Fruits', 9),"
+            "(2, 'Plants', 3);",
+            "SELECT COUNT(*) FROM food f JOIN categories c ON f.category = c.name WHERE heat > 5",
+            "SELECT COUNT(*) FROM food WHERE category IN (SELECT name FROM categories"
+            " WHERE heat > 5)",
+        ),
+    ],
+)
+def test_keys_that_nobody_declared(
+    context: str, gold: str, right: str, worker: sandbox.SqlWorker
+) -> None:
+    assert judged(gold, right, worker, context)[1]["suite_match"] is True
+
+
+def test_joins_of_every_kind_are_neighbours(worker: sandbox.SqlWorker) -> None:
+    gold = "SELECT name, total FROM customers c JOIN orders o ON c.id = o.customer_id"
+    for kind in ("LEFT", "RIGHT") if sqlite3.sqlite_version_info >= (3, 39) else ("LEFT",):
+        other = gold.replace("JOIN", f"{kind} JOIN")
+        assert judged(gold, other, worker)[1]["suite_match"] is False
+        assert judged(other, gold, worker)[1]["suite_match"] is False
