@@ -35,6 +35,7 @@ class Concept(NamedTuple):
     less: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
     year: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()  # 'how long are books on average'
 
 
 class Phrasings(NamedTuple):
@@ -43,8 +44,10 @@ class Phrasings(NamedTuple):
     forms: dict[str, tuple[str, ...]]  # kind of question or condition -> templates
     concepts: tuple[Concept, ...]
     synonyms: dict[str, tuple[str, ...]]
-    verbs: dict[str, tuple[str, ...]]  # what is done to have a row of that table
-    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives'
+    verbs: dict[str, tuple[tuple[str, ...], ...]]  # what is done to have a row of that table
+    agents: dict[str, tuple[tuple[str, ...], ...]]  # what such people do to what is theirs
+    demonyms: dict[str, str]  # a country, or its code, in small letters -> 'German'
+    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns'
     high: tuple[str, ...]
     low: tuple[str, ...]
 
@@ -60,8 +63,15 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         for one in held.pop("concepts").values()
     )
     synonyms = {word: tuple(others) for word, others in held.pop("synonyms").items()}
-    verbs = {word: tuple(others) for word, others in held.pop("verbs").items()}
-    words = {name: frozenset(held.pop(name)) for name in ("places", "people", "adjectives")}
+    verbs, agents = (
+        {word: tuple(map(tuple, forms)) for word, forms in held.pop(name).items()}
+        for name in ("verbs", "agents")
+    )
+    demonyms: dict[str, str] = {}
+    for country, (people, *codes) in held.pop("countries").items():
+        demonyms |= {name.lower(): people for name in (country, *codes)}
+    lists = ("places", "people", "adjectives", "nouns")
+    words = {name: frozenset(held.pop(name)) for name in lists}
     highest = held.pop("highest_words")
     forms = {name: tuple(templates) for name, templates in held.items()}
     return Phrasings(
@@ -69,6 +79,8 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         concepts,
         synonyms,
         verbs,
+        agents,
+        demonyms,
         words,
         tuple(highest["most"]),
         tuple(highest["least"]),
@@ -99,7 +111,7 @@ def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
 
 
 def is_called(phrasings: Phrasings, kind: str, words: tuple[str, ...]) -> bool:
-    """Whether a thing's words are among 'places', 'people' or 'adjectives'."""
+    """Whether a thing's words are among 'places', 'people', 'adjectives' or 'nouns'."""
     return bool(phrasings.words[kind] & set(" ".join(words).split()))
 
 
