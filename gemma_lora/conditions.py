@@ -75,7 +75,10 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
         return Condition(people, sql, True, column=about)
     chance = g.draw.random()
     if place and chance < 0.85:
-        return Condition(filled(g.draw, forms["condition_place"], said), sql, column=about)
+        home = (
+            "condition_home" if is_called(g.phrasings, "people", table.words) else "condition_place"
+        )
+        return Condition(filled(g.draw, forms[home], said), sql, column=about)
     adjective = is_called(g.phrasings, "adjectives", column.words)
     if not place and chance < (0.6 if adjective else 0.4):
         return Condition(said["value"], sql, True, column=about)

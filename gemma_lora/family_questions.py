@@ -19,7 +19,7 @@ from gemma_lora.queries import (
     noun_slots,
     written_query,
 )
-from gemma_lora.schema_reading import Link, TableReading, quoted
+from gemma_lora.schema_reading import Link, TableReading
 from gemma_lora.wording import called, is_called, marked, plural
 
 NUMBERS = (1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 10, 12, 20)
@@ -52,10 +52,9 @@ def some_family(g: Grammar, table: TableReading, conditions: float = 0.15) -> Fa
     said = {"parent": word, "parents": plural(word), "thing": other, "things": plural(other)}
     if g.draw.random() < conditions and (one := own_condition(g, child)) and seen is child:
         found = (one,)
-        things_said = (
-            f"{one.said} {said['things']}" if one.before else f"{said['things']} {one.said}"
-        )
-        said |= {"things": things_said}
+        for slot in ("thing", "things"):
+            said[slot] = f"{one.said} {said[slot]}" if one.before else f"{said[slot]} {one.said}"
+        said["conditions"] = "said"
     if verb and is_called(g.phrasings, "people", table.words):
         said |= {"base": verb[0], "past": verb[1], "done": verb[2]}
     return Family(link, child, seen, found, said)
@@ -94,7 +93,8 @@ def by_children(g: Grammar, table: TableReading) -> Draft | None:
         form = "group_most_done"
     tied = most_tied(grouped_by, measured, "MIN" if kind == "least" else "MAX")
     if kind == "least":  # a row to which nothing belongs has fewer than any that is counted here
-        tied += f" UNION ALL SELECT 1 FROM {quoted(table.name)} WHERE {childless(link, found)}"
+        none = written_query(Query(table.name, "1", where=childless(link, found)))
+        tied += f" UNION ALL {none}"
     way = "ASC" if kind == "least" else "DESC"
     question, n = asked(g, form, **said), 1
     if kind == "most" and form == "group_most" and g.draw.random() < 0.15:
@@ -149,7 +149,7 @@ def with_or_without(g: Grammar, table: TableReading) -> Draft | None:
     link, child, _, inside, said = family
     found = tuple(c for c in conditions_on(g, table, (6, 3)) if not c.links)
     slots = noun_slots(g, table, found)
-    said |= {"parents": slots["things"], "thing": said["thing"]}
+    said["parents"] = slots["things"]
     done = "_done" if "base" in said and not inside else ""
     if g.draw.random() < 0.75:
         form, where = f"without{done}", childless(link, inside)

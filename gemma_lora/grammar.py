@@ -7,6 +7,7 @@ as many of them as a set of questions has room for are learnt.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from gemma_lora.schema_reading import DatabaseReading, Link
 from gemma_lora.wording import Phrasings, filled
 
 T = TypeVar("T")
+SAYS_CONDITIONS = re.compile(r"{(?:things?|heads?|asked)}")  # slots that hold conditions
 
 
 class Grammar(NamedTuple):
@@ -46,5 +48,8 @@ def dealt(g: Grammar, deck: Hashable, cards: Sequence[T]) -> T:
 
 
 def asked(g: Grammar, kind: str, **slots: str) -> str:
-    """A phrasing of a kind, filled in."""
-    return filled(g.draw, g.phrasings.forms[kind], slots)
+    """A phrasing of a kind, filled in; where there are `conditions`, one that says them."""
+    forms = g.phrasings.forms[kind]
+    if slots.get("conditions"):
+        forms = tuple(f for f in forms if SAYS_CONDITIONS.search(f))
+    return filled(g.draw, forms, slots)

@@ -13,7 +13,6 @@ from gemma_lora.queries import (
     conditions_on,
     joinable,
     label_of,
-    noun,
     noun_slots,
     ordered,
     shown_links,
@@ -199,7 +198,7 @@ def distinct(g: Grammar, table: TableReading) -> Draft | None:
     if any(c.column == (table.name, column.name) for c in found):
         return None
     attr = called(g.draw, g.phrasings, column)
-    said = {"attr": attr, "attrs": plural(attr), "things": noun(g, table, found, True)}
+    said = noun_slots(g, table, found) | {"attr": attr, "attrs": plural(attr)}
     name = ref(table.name, column.name)
     people = "_people" if is_called(g.phrasings, "people", table.words) else ""
     if g.draw.random() < 0.45:

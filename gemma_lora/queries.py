@@ -110,6 +110,7 @@ def noun_slots(g: Grammar, table: TableReading, found: Sequence[Condition]) -> d
     else:
         heads, head = f"{before} {plural(word)}".strip(), f"{before} {word}".strip()
     said = {"things": f"{heads} {after}".strip(), "thing": f"{head} {after}".strip()}
+    said |= {"conditions": "said"} if found else {}
     return said | ({"heads": heads, "head": head, "after": after} if after else {})
 
 

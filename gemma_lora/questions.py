@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from gemma_lora.event_questions import events
@@ -35,12 +36,12 @@ from gemma_lora.queries import Draft, askable
 from gemma_lora.row_questions import look_up, look_up_children, look_up_parent, where_is
 from gemma_lora.schema_reading import DatabaseReading, TableReading
 from gemma_lora.short_sql import shortened
-from gemma_lora.wording import load_phrasings, roughened
+from gemma_lora.wording import UnsayableError, load_phrasings, roughened
 
 QUERY_SECONDS = 2.0  # a gold query that takes longer is dropped
 TRIES = 40  # attempts for each question wanted, before what there is has to do
 TABLES_TRIED = 8  # for a question of one kind, before another kind is drawn
-MOST_ROWS = 2_000  # a longer answer is no answer
+MOST_ROWS = 20_000  # a longer answer is no answer
 
 
 class Question(NamedTuple):
@@ -109,13 +110,17 @@ def weight(g: Grammar, table: TableReading) -> float:
     )
     if extra:
         return 0.1
-    few = min(1.0, 0.3 + math.log10(1 + table.rows) / 3)  # five branches have few answers
+    few = 0.3 + math.log10(1 + table.rows) / 3  # five branches have few answers
     return few * (1.0 if table.label else 0.5) * min(6, 1 + len(askable(table))) ** 0.5
 
 
 def drafted(g: Grammar, kind: Kind, tables: Sequence[TableReading]) -> Draft | None:
     """A question of a kind about the first of some tables that has one."""
-    return next((draft for t in tables if (draft := kind(g, t)) is not None), None)
+    for table in tables:
+        with suppress(UnsayableError):  # the words that this needs are not there
+            if (draft := kind(g, table)) is not None:
+                return draft
+    return None
 
 
 def make_questions(

@@ -25,6 +25,10 @@ MONTHS = (
 ).split()
 
 
+class UnsayableError(Exception):
+    """No phrasing has all its slots filled."""
+
+
 class Concept(NamedTuple):
     """What a kind of measure is called: 'cheapest', 'older than {n}', 'how long is {value}'."""
 
@@ -128,8 +132,10 @@ def marked(value: object) -> str:
 
 
 def filled(draw: random.Random, forms: tuple[str, ...], slots: Mapping[str, str]) -> str:
-    """One of the forms whose slots are all there, filled in."""
+    """One of the forms whose slots are all there, filled in; raises UnsayableError."""
     usable = [f for f in forms if set(re.findall(r"{(\w+)}", f)) <= slots.keys()]
+    if not usable:
+        raise UnsayableError(sorted(slots))
     text = draw.choice(usable).format_map(slots)
     text = re.sub(r"\ba (?=[aeiou])", "an ", text)
     return " ".join(text.split())
