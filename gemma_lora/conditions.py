@@ -1,27 +1,16 @@
-"""Conditions on the rows of a table: 'in berlin', 'cheaper than 5', 'by anna', with their SQL.
-
-A condition holds what is said and what is written. Columns in its SQL carry their table between
-two marks, so that a query over one table can leave it out (`queries` in `questions`).
-"""
+"""Conditions on a table's own columns: 'in berlin', 'cheaper than 5', 'not returned', with SQL."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
-from gemma_lora.schema_reading import (
-    ColumnReading,
-    DatabaseReading,
-    Link,
-    TableReading,
-    literal,
-    quoted,
-)
+from gemma_lora.column_sql import in_order, label_equals, number_of, ref, written
+from gemma_lora.date_conditions import dated, main_date
+from gemma_lora.grammar import Condition, Grammar, dealt
+from gemma_lora.schema_reading import ColumnReading, TableReading, literal, quoted
 from gemma_lora.wording import (
-    MONTHS,
-    Phrasings,
     called,
     concept_of,
     filled,
@@ -31,85 +20,7 @@ from gemma_lora.wording import (
 )
 
 YES = {"1", "y", "yes", "t", "true"}
-
-
-class Grammar(NamedTuple):
-    """What every question is made from."""
-
-    reading: DatabaseReading
-    phrasings: Phrasings
-    draw: random.Random
-
-
-class Condition(NamedTuple):
-    """A condition in words and in SQL."""
-
-    said: str
-    where: str
-    before: bool = False  # said before the noun: 'italian restaurants'
-    links: tuple[Link, ...] = ()  # keys to follow from the table that is asked about
-    repeats: bool = False  # following them can give a row more than once
-    column: tuple[str, str] = ("", "")  # what it is about, so that it is not said twice
-
-
-def plain(sql: str, tables: int) -> str:
-    """Finished SQL: columns without their table when there is only one."""
-    return re.sub("\x00.*?\x01", "", sql) if tables == 1 else re.sub("[\x00\x01]", "", sql)
-
-
-def ref(table: str, column: str) -> str:
-    """A column in SQL that is being made."""
-    return f"\x00{quoted(table)}.\x01{quoted(column)}"
-
-
-def written(value: str | int | float) -> str:
-    """A value as SQL."""
-    return literal(value) if isinstance(value, str) else repr(value)
-
-
-def number_of(column: ColumnReading, table: str) -> str:
-    """The SQL of a measure, also where its numbers are stored as text."""
-    said = ref(table, column.name)
-    return f"CAST({said} AS REAL)" if column.form == "text" else said
-
-
-def in_order(column: ColumnReading, table: str) -> str:
-    """The SQL by which a date is earlier or later."""
-    said = ref(table, column.name)
-    if column.form in ("dotted", "slashed"):
-        return f"substr({said}, 7, 4) || substr({said}, 4, 2) || substr({said}, 1, 2)"
-    return said if column.role == "date" else number_of(column, table)
-
-
-def year_of(column: ColumnReading, table: str) -> str:
-    """The SQL of a date's year, a text of four digits."""
-    said = ref(table, column.name)
-    if column.form in ("dotted", "slashed"):
-        return f"substr({said}, 7, 4)"
-    if column.form == "compact":
-        return f"substr({said}, 1, 4)"
-    return f"strftime('%Y', {said}{', ' + literal('unixepoch') if column.form == 'unix' else ''})"
-
-
-def iso_date(column: ColumnReading, value: str | int | float) -> str:
-    """A stored date as YYYY-MM-DD."""
-    import datetime
-
-    text = str(value)
-    if column.form == "unix":
-        moment = datetime.datetime.fromtimestamp(float(value), datetime.UTC)
-        return moment.strftime("%Y-%m-%d")
-    if column.form in ("dotted", "slashed"):
-        return f"{text[6:10]}-{text[3:5]}-{text[:2]}"
-    if column.form == "compact":
-        return f"{text[:4]}-{text[4:6]}-{text[6:8]}"
-    return text[:10]
-
-
-def label_equals(table: TableReading, value: tuple[str | int | float, ...]) -> str:
-    """The SQL that picks the row of that label."""
-    pairs = zip(table.label, value, strict=True)
-    return " AND ".join(f"{ref(table.name, c)} = {written(v)}" for c, v in pairs)
+Maker = Callable[[], Condition]
 
 
 def said_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str:
@@ -124,46 +35,111 @@ def some_label(g: Grammar, table: TableReading) -> tuple[str, str] | None:
     """(a row's name as said, the SQL that picks it) for a table whose rows have names."""
     if not table.names:
         return None
-    name = g.draw.choice(table.names)
+    name = dealt(g, (table.name, table.label), table.names)
     if len(name) == 1:
         return said_of(g, table.column(table.label[0]), name[0]), label_equals(table, name)
     said = " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in name)
     return said_value(g.draw, said), label_equals(table, name)
 
 
-# --- Conditions on a column of the table itself -------------------------------------------------
+def people_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str | None:
+    """'german' for Germany or DE, where a column holds countries."""
+    if "country" not in " ".join(column.words) and "nationality" not in column.words:
+        return None
+    said = g.phrasings.demonyms.get(str(value).lower())
+    return marked(said.lower() if g.draw.random() < 0.5 else said) if said else None
 
 
 def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
-    """A category or a flag has a value."""
-    value = g.draw.choice(column.values)
-    attr = called(g.draw, g.phrasings, column)
-    sql = f"{ref(table.name, column.name)} = {written(value)}"
+    """A category has a value, or has not, or has one of two."""
     about = (table.name, column.name)
-    if column.role == "flag":
-        kind = "condition_flag_yes" if str(value).lower() in YES else "condition_flag_no"
-        return Condition(filled(g.draw, g.phrasings.forms[kind], {"attr": attr}), sql, column=about)
+    value = dealt(g, about, column.values)
+    attr = called(g.draw, g.phrasings, column)
+    name = ref(table.name, column.name)
     said = {"attr": attr, "value": said_of(g, column, value)}
+    place = is_called(g.phrasings, "places", column.words)
+    forms = g.phrasings.forms
     chance = g.draw.random()
-    if is_called(g.phrasings, "places", column.words) and chance < 0.8:
-        return Condition(
-            filled(g.draw, g.phrasings.forms["condition_place"], said), sql, column=about
+    if chance < 0.06:
+        form = forms["condition_not_place" if place else "condition_not"]
+        return Condition(filled(g.draw, form, said), f"{name} <> {written(value)}", column=about)
+    if chance < 0.12 and len(column.values) > 2:
+        other = g.draw.choice([v for v in column.values if v != value])
+        said["value2"] = said_of(g, column, other)
+        form = forms["condition_either_place" if place else "condition_either"]
+        sql = f"{name} IN ({written(value)}, {written(other)})"
+        return Condition(filled(g.draw, form, said), sql, column=about)
+    sql = f"{name} = {written(value)}"
+    people = people_of(g, column, value)
+    if people and g.draw.random() < 0.5:
+        return Condition(people, sql, True, column=about)
+    chance = g.draw.random()
+    if place and chance < 0.85:
+        home = (
+            "condition_home" if is_called(g.phrasings, "people", table.words) else "condition_place"
         )
-    adjective = is_called(g.phrasings, "adjectives", column.words) or column.role == "category"
-    if adjective and chance < (0.6 if is_called(g.phrasings, "adjectives", column.words) else 0.3):
+        return Condition(filled(g.draw, forms[home], said), sql, column=about)
+    adjective = is_called(g.phrasings, "adjectives", column.words)
+    if not place and chance < (0.6 if adjective else 0.4):
         return Condition(said["value"], sql, True, column=about)
-    form = "condition_not" if chance > 0.93 else "condition_equal"
-    sign = "<>" if form == "condition_not" else "="
-    sql = f"{ref(table.name, column.name)} {sign} {written(value)}"
-    return Condition(filled(g.draw, g.phrasings.forms[form], said), sql, column=about)
+    form = forms["condition_kind" if adjective and chance < 0.85 else "condition_equal"]
+    return Condition(filled(g.draw, form, said), sql, column=about)
+
+
+def flagged(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
+    """A flag is set or not: 'active customers', 'orders not paid', 'without newsletter'."""
+    about = (table.name, column.name)
+    value = dealt(g, about, column.values)
+    attr = called(g.draw, g.phrasings, column)
+    yes = str(value).lower() in YES
+    sql = f"{ref(table.name, column.name)} = {written(value)}"
+    describes = re.search(r"(ed|ive|able|id|al)$", attr) is not None
+    if describes and g.draw.random() < 0.5:
+        lead = "" if yes else g.draw.choice(("not ", "non-", "in" if attr == "active" else "un"))
+        return Condition(f"{lead}{attr}", sql, True, column=about)
+    form = f"condition_flag_{'yes' if yes else 'no'}{'' if describes else '_thing'}"
+    return Condition(filled(g.draw, g.phrasings.forms[form], {"attr": attr}), sql, column=about)
 
 
 def has_code(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     """A number, an address or the like is a particular one."""
-    value = g.draw.choice(column.values)
+    value = dealt(g, (table.name, column.name), column.values)
     said = {"attr": called(g.draw, g.phrasings, column), "value": said_of(g, column, value)}
+    on = "street" in " ".join(column.words) and g.draw.random() < 0.8
     return Condition(
-        filled(g.draw, g.phrasings.forms["condition_equal"], said),
+        filled(g.draw, g.phrasings.forms["condition_street" if on else "condition_equal"], said),
+        f"{ref(table.name, column.name)} = {written(value)}",
+        column=(table.name, column.name),
+    )
+
+
+def contains(g: Grammar, table: TableReading, column: ColumnReading) -> Condition | None:
+    """A text holds a word: 'books with fox in the title', 'members living in canal walk'."""
+    value = str(g.draw.choice(column.values))
+    words = re.findall(r"[^\W\d_]{4,}", value)
+    tails = re.findall(r"(?<=\d )[^\W\d_].*", value)  # a street without its number
+    if not words:
+        return None
+    attr = called(g.draw, g.phrasings, column)
+    word = g.draw.choice(tails or words)
+    form, pattern = "condition_contains", f"%{word}%"
+    if tails:
+        form, pattern = "condition_street", f"%{word}"
+    elif g.draw.random() < 0.2:
+        word = value[0].upper()
+        form, pattern = "condition_starts", f"{word}%"
+    said = {"attr": attr, "value": said_value(g.draw, word)}
+    name = ref(table.name, column.name)
+    phrase = filled(g.draw, g.phrasings.forms[form], said)
+    return Condition(phrase, f"{name} LIKE {literal(pattern)}", column=(table.name, column.name))
+
+
+def named(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
+    """One part of a name in two columns: 'members called anna'."""
+    value = dealt(g, (table.name, column.name), column.values)
+    said = {"attr": column.words[0], "value": said_value(g.draw, value)}
+    return Condition(
+        filled(g.draw, g.phrasings.forms["condition_named"], said),
         f"{ref(table.name, column.name)} = {written(value)}",
         column=(table.name, column.name),
     )
@@ -178,17 +154,23 @@ def rounded(draw: random.Random, value: float) -> int | float:
     return near
 
 
+def shortest(number: int | float) -> int | float:
+    """5 rather than 5.0."""
+    return int(number) if number == int(number) else number
+
+
 def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     """A measure is above, below, between or equal."""
     values = sorted(float(v) for v in column.values)
     whole = all(v == int(v) for v in values)
     numbers = sorted(g.draw.sample(values, 2)) if len(values) > 1 else values * 2
-    low, high = (rounded(g.draw, int(v) if whole else v) for v in numbers)
+    low, high = (shortest(rounded(g.draw, int(v) if whole else v)) for v in numbers)
     concept = concept_of(g.phrasings, column)
     said = {"attr": called(g.draw, g.phrasings, column)}
     left = number_of(column, table.name)
     about = (table.name, column.name)
-    kind = g.draw.choices(("more", "less", "least", "between", "number"), (4, 4, 1, 2, 1))[0]
+    kinds, shares = ("more", "less", "least", "utmost", "between", "number"), (5, 4, 2, 1, 2, 1)
+    kind = g.draw.choices(kinds, shares)[0]
     if kind == "between":
         said |= {"n": marked(low), "n2": marked(high)}
         sql = f"{left} BETWEEN {low} AND {high}"
@@ -196,101 +178,145 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
         exact = g.draw.choice(column.values)
         said["n"], sql = marked(exact), f"{ref(table.name, column.name)} = {written(exact)}"
     else:
-        sign = {"more": ">", "less": "<", "least": ">="}[kind]
+        sign = {"more": ">", "less": "<", "least": ">=", "utmost": "<="}[kind]
         said["n"], sql = marked(low), f"{left} {sign} {low}"
     own = getattr(concept, kind, ()) if concept and kind in ("more", "less") else ()
     forms = own if own and g.draw.random() < 0.6 else g.phrasings.forms[f"condition_{kind}"]
     return Condition(filled(g.draw, tuple(forms), said), sql, column=about)
 
 
-def main_date(table: TableReading) -> ColumnReading | None:
-    """The date that people mean when they name none: the first, unless it is a birthday."""
-    dates = [c for c in table.columns if c.role in ("date", "year")]
-    return next((c for c in dates if "birth" not in " ".join(c.words)), None)
-
-
-def dated(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
-    """A date or a year is in, before or after."""
-    attr = called(g.draw, g.phrasings, column)
-    value = g.draw.choice(column.values)
+def beyond_average(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
+    """A measure is above or below the average of all rows."""
+    up = g.draw.random() < 0.7
     concept = concept_of(g.phrasings, column)
-    about = (table.name, column.name)
-    kind = g.draw.choices(("year", "after", "before", "month"), (5, 2, 2, 2))[0]
-    if column.role == "year":
-        sign = {"after": ">", "before": "<"}.get(kind, "=")
-        sql = f"{ref(table.name, column.name)} {sign} {written(value)}"
-        kind, said = ("year" if kind == "month" else kind), {"attr": attr, "n": marked(value)}
-    else:
-        day = iso_date(column, value)
-        said, sql = date_condition(table, column, kind, day)
-        said["attr"] = attr
-    own = {"year": "year", "after": "more", "before": "less"}.get(kind, "")
-    main = column is main_date(table)
-    forms = tuple(getattr(concept, own, ()) if concept and own else ())
-    if not main and concept and "date" in concept.match:
-        forms = ()  # 'from 1998' would be said of the other date
-    if not forms or g.draw.random() < 0.5:
-        forms = g.phrasings.forms[f"condition_{kind}"]
-        forms = forms if main else tuple(f for f in forms if "{attr}" in f)
-    return Condition(filled(g.draw, forms, said), sql, column=about)
-
-
-def date_condition(
-    table: TableReading, column: ColumnReading, kind: str, day: str
-) -> tuple[dict[str, str], str]:
-    """(slots, SQL) of a condition on a date; `day` is YYYY-MM-DD."""
-    year, month, _ = day.split("-")
-    if kind == "month" and column.form in ("iso", "unix"):
-        how = ", 'unixepoch'" if column.form == "unix" else ""
-        left = f"strftime('%Y-%m', {ref(table.name, column.name)}{how})"
-        said = {"n": marked(year), "month": MONTHS[int(month) - 1]}
-        return said, f"{left} = '{year}-{month}'"
-    if kind == "month":
-        said = {"n": marked(year), "month": MONTHS[int(month) - 1]}
-        left = in_order(column, table.name)
-        return said, f"{left} LIKE '{year}{month}%'"
-    left = year_of(column, table.name)
-    sign = {"year": "=", "after": ">", "before": "<"}[kind]
-    return {"n": marked(year)}, f"{left} {sign} '{year}'"
+    by, said = number_of(column, table.name), {"attr": called(g.draw, g.phrasings, column)}
+    said["thing"] = called(g.draw, g.phrasings, table)
+    own = (concept.more if up else concept.less) if concept else ()
+    comparing = [f.partition(" than ")[0] for f in own if " than {n}" in f and "with" not in f]
+    if comparing:
+        said["longer"] = g.draw.choice(comparing)
+    kind = "condition_above_average" if up else "condition_below_average"
+    alone = ref(table.name, column.name)
+    inner = f"SELECT AVG({by.replace(alone, quoted(column.name))}) FROM {quoted(table.name)}"
+    sql = f"{by} {'>' if up else '<'} ({inner})"
+    return Condition(filled(g.draw, g.phrasings.forms[kind], said), sql,
+                     column=(table.name, column.name))  # fmt: skip
 
 
 def lacks(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
-    """A column is empty: 'loans not returned'."""
+    """A column is empty or is not: 'loans not returned', 'members with an email'."""
     attr = called(g.draw, g.phrasings, column)
     name = ref(table.name, column.name)
     done = next((w for w in column.words if w.split()[0].endswith("ed") and " " not in w), None)
-    form = "condition_undone" if done else "condition_missing"
+    empty = g.draw.random() < 0.75
+    form = {
+        (True, True): "condition_undone",
+        (True, False): "condition_already",
+        (False, True): "condition_missing",
+        (False, False): "condition_given",
+    }[(done is not None, empty)]
     said = {"attr": attr} | ({"done": done} if done else {})
-    return Condition(
-        filled(g.draw, g.phrasings.forms[form], said),
-        f"{name} IS NULL",
-        column=(table.name, column.name),
-    )
+    phrase = filled(g.draw, g.phrasings.forms[form], said)
+    sql = f"{name} IS {'' if empty else 'NOT '}NULL"
+    return Condition(phrase, sql, column=(table.name, column.name))
 
 
 def says(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     """A word of the lexicon stands for a condition: 'good restaurants'."""
     word, condition = g.draw.choice(sorted(column.sayings.items()))
     sql = f"{number_of(column, table.name)} {condition}"
-    return Condition(word, sql, True, column=(table.name, column.name))
+    about = (table.name, column.name)
+    chance = g.draw.random()
+    if chance < 0.25:
+        lead = g.draw.choice(("", "that are ", "which are "))
+        return Condition(lead + word, sql, False, column=about)
+    return Condition(word, sql, True, column=about)
 
 
-def own_conditions(g: Grammar, table: TableReading) -> list[Callable[[], Condition]]:
-    """A maker for each condition that the table's own columns allow."""
-    makers: list[Callable[[], Condition]] = []
+def comparable(table: TableReading) -> list[tuple[ColumnReading, ColumnReading]]:
+    """Columns whose values can be set against each other: two dates, two amounts of one thing."""
+    dates = [c for c in table.columns if c.role == "date" and "birth" not in c.words[0]]
+    pairs = [(a, b) for a in dates for b in dates if a is not b and a.form == b.form]
+    numbers = [c for c in table.columns if c.role == "measure" and len(c.values) > 2]
+    for one in numbers:
+        for other in numbers:
+            shared = set(one.name.lower().split("_")[:1]) & set(other.name.lower().split("_")[:1])
+            if one is not other and (shared or concept_less(one) == concept_less(other) != ""):
+                pairs.append((one, other))
+    return pairs
+
+
+def concept_less(column: ColumnReading) -> str:
+    """The last word of what a column is called: what kind of number it is."""
+    return column.words[0].split()[-1]
+
+
+def differs(g: Grammar, table: TableReading) -> Condition:
+    """One column is greater than another: 'loans returned after the due date'."""
+    one, other = g.draw.choice(comparable(table))
+    attr, attr2 = called(g.draw, g.phrasings, one), called(g.draw, g.phrasings, other)
+    said = {"attr": attr, "attr2": attr2}
+    done = next((w for w in one.words if w.endswith("ed") and " " not in w), None)
+    if one.role == "date":
+        up = g.draw.random() < 0.75
+        kind = "condition_later" if up else "condition_sooner"
+        said |= {"done": done} if done else {}
+        left, right = in_order(one, table.name), in_order(other, table.name)
+    else:
+        up = g.draw.random() < 0.5
+        kind = "condition_exceeds" if up else "condition_falls_short"
+        left, right = number_of(one, table.name), number_of(other, table.name)
+    sql = f"{left} {'>' if up else '<'} {right}"
+    return Condition(filled(g.draw, g.phrasings.forms[kind], said), sql,
+                     column=(table.name, one.name))  # fmt: skip
+
+
+def own_conditions(g: Grammar, table: TableReading) -> list[tuple[float, Maker]]:
+    """(weight, maker) of each condition that the table's own columns allow."""
+    makers: list[tuple[float, Maker]] = []
     for column in table.columns:
-        if column.name in table.label or not column.values:
-            continue
-        if column.sayings:
-            makers += [lambda c=column: says(g, table, c)] * 2  # type: ignore[misc]
-        if column.missing:
-            makers.append(lambda c=column: lacks(g, table, c))  # type: ignore[misc]
-        if column.role in ("category", "flag") and len(column.values) > 1:
-            makers.append(lambda c=column: equals(g, table, c))  # type: ignore[misc]
-        elif column.role == "code":
-            makers.append(lambda c=column: has_code(g, table, c))  # type: ignore[misc]
-        elif column.role == "measure" and len(column.values) > 2:
-            makers.append(lambda c=column: compares(g, table, c))  # type: ignore[misc]
-        elif column.role in ("date", "year"):
-            makers.append(lambda c=column: dated(g, table, c))  # type: ignore[misc]
+        if column.values:
+            makers += column_conditions(g, table, column)
+    if comparable(table):
+        makers.append((0.5, lambda: differs(g, table)))
     return makers
+
+
+def column_conditions(
+    g: Grammar, table: TableReading, column: ColumnReading
+) -> list[tuple[float, Maker]]:
+    """(weight, maker) of each condition on one column."""
+    makers: list[tuple[float, Callable[..., Condition | None]]] = []
+    many = len(column.values) > 1
+    text = column.role in ("category", "code") and any(isinstance(v, str) for v in column.values)
+    if column.name in table.label:
+        if len(table.label) == 2:
+            makers.append((0.3, named))
+        elif text and len(column.values) > 5:
+            makers.append((0.3, contains))
+    elif column.role == "category" and many:
+        makers.append((2.0 if len(column.values) < 300 else 1.0, equals))
+    elif column.role == "flag" and many:
+        makers.append((1.0, flagged))
+    elif column.role == "code":
+        makers.append((0.12, has_code))
+        if text and "street" in " ".join(column.words):
+            makers += [(0.5, contains), (0.4, has_code)]
+    elif column.role == "measure" and len(column.values) > 2:
+        makers += [(1.3, compares), (0.15, beyond_average)]
+    elif column.role in ("date", "year") and many:
+        makers.append((1.5 if column is main_date(table) else 0.7, dated))
+    if column.sayings:
+        makers.append((2.5, says))
+    if column.missing and column.name not in table.label:
+        makers.append((0.5, lacks))
+    made = [(w, lambda how=how: how(g, table, column)) for w, how in makers]
+    return made  # type: ignore[return-value]
+
+
+def own_condition(g: Grammar, table: TableReading) -> Condition | None:
+    """One of the conditions on a table's own columns."""
+    makers = own_conditions(g, table)
+    if not makers:
+        return None
+    return g.draw.choices([m for _, m in makers], [w for w, _ in makers])[0]()

@@ -1,31 +1,30 @@
-"""Questions about many rows at once: sums, averages, groups, what has the most of something."""
+"""Questions about many rows at once: sums and averages, of all, of each group, of some groups."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from gemma_lora.conditions import (
-    Grammar,
-    main_date,
-    number_of,
-    ref,
-    year_of,
-)
-from gemma_lora.joined_conditions import extends
+from gemma_lora.column_sql import month_of, number_of, ref, year_of
+from gemma_lora.conditions import rounded
+from gemma_lora.date_conditions import main_date
+from gemma_lora.grammar import Grammar, asked
 from gemma_lora.queries import (
     Draft,
     Query,
     adds_up,
-    asked,
     conditions_on,
     label_of,
     measures,
-    noun,
+    noun_slots,
     superlative,
     written_query,
 )
-from gemma_lora.schema_reading import Link, TableReading, quoted
-from gemma_lora.wording import called, marked, plural
+from gemma_lora.schema_reading import ColumnReading, Link, TableReading
+from gemma_lora.wording import called, concept_of, marked, plural
+
+MOST_GROUPS = 60
+MORE = ("more than", "over", "above", "more than")
+FEWER = ("less than", "fewer than", "under", "below")
 
 
 def aggregate(g: Grammar, table: TableReading) -> Draft | None:
@@ -33,148 +32,167 @@ def aggregate(g: Grammar, table: TableReading) -> Draft | None:
     if not measures(table):
         return None
     column = g.draw.choice(measures(table))
-    found = tuple(c for c in conditions_on(g, table, 1) if not c.repeats)
+    found = conditions_on(g, table, (3, 5, 1))
+    if any(c.repeats or c.column == (table.name, column.name) for c in found):
+        return None
     attr = called(g.draw, g.phrasings, column)
-    said = {
-        "attr": attr,
-        "attrs": plural(attr),
-        "things": noun(g, table, found, True),
-        "thing": noun(g, table, found, False),
-    }
-    kinds = ("average", "average", "extreme_value", *(("sum",) if adds_up(g, column) else ()))
+    said = noun_slots(g, table, found) | {"attr": attr, "attrs": plural(attr)}
+    kinds = ("average", "average", "extreme_value", *(("sum", "sum") if adds_up(g, column) else ()))
     kind = g.draw.choice(kinds)
     function = {"average": "AVG", "sum": "SUM"}.get(kind, "MAX")
+    concept = concept_of(g.phrasings, column)
     if kind == "extreme_value":
         _, said["high"], way = superlative(g, table, column)
         function = "MAX" if way == "DESC" else "MIN"
+    if kind == "average" and concept and concept.how and g.draw.random() < 0.4:
+        said["how"] = g.draw.choice(concept.how)
+        kind = "average_how"
+    if kind == "sum" and concept and "price" in concept.match and g.draw.random() < 0.4:
+        kind = "sum_worth"
     query = Query(table.name, f"{function}({number_of(column, table.name)})", found)
     return Draft(asked(g, kind, **said), written_query(query), table.name)
 
 
-def above_average(g: Grammar, table: TableReading) -> Draft | None:
-    """The rows that have more of something than the average."""
-    if not measures(table) or not table.label:
-        return None
-    column = g.draw.choice(measures(table))
-    said = {"attr": called(g.draw, g.phrasings, column), "things": noun(g, table, (), True)}
-    by = number_of(column, table.name)
-    inner = written_query(Query(table.name, f"AVG({by})"))
-    query = Query(table.name, label_of(table), where=f"{by} > ({inner})")
-    return Draft(asked(g, "above_average", **said), written_query(query), table.name)
+class Group(NamedTuple):
+    """By what rows are put together."""
+
+    word: str
+    by: str  # what is shown of a group
+    key: str  # what makes two rows of one group
+    links: tuple[Link, ...] = ()
+
+
+def is_grouping(table: TableReading, column: ColumnReading) -> bool:
+    """Whether rows are put together by a column: a category or a flag of a few values."""
+    few = column.role in ("category", "flag") and 1 < len(column.values) <= MOST_GROUPS
+    return few and column.name not in table.label
+
+
+def own_groups(g: Grammar, table: TableReading) -> list[Group]:
+    """Groups by a table's own columns: categories, flags, years and months."""
+    groups = []
+    for column in table.columns:
+        name = ref(table.name, column.name)
+        word = called(g.draw, g.phrasings, column)
+        if is_grouping(table, column):
+            groups += [Group(word, name, name)] * 2
+        elif column.role == "date" and column is main_date(table):
+            year, month = year_of(column, table.name), month_of(column, table.name)
+            groups += [Group("year", year, year)] * 2 + [Group("month", month, month)]
+        elif column.role == "year" and len(column.values) < 100:
+            groups.append(Group(word, name, name))
+    return groups
+
+
+def groups_of(g: Grammar, table: TableReading) -> list[Group]:
+    """What the rows of a table can be put together by, also what they belong to."""
+    groups = own_groups(g, table)
+    for link in g.reading.parents(table.name):
+        parent = g.reading.table(link.parent)
+        if parent.label == (link.parent_column,):
+            name = ref(table.name, link.child_column)
+            groups.append(Group(parent.words[0], name, name))
+        elif parent.label and parent.rows <= 1000:
+            key = ref(link.parent, link.parent_column)
+            word = called(g.draw, g.phrasings, parent)
+            groups += [Group(word, label_of(parent), key, (link,))] * 2
+        for column in parent.columns:
+            if is_grouping(parent, column):
+                name = ref(parent.name, column.name)
+                groups.append(Group(called(g.draw, g.phrasings, column), name, name, (link,)))
+    return groups
+
+
+class Measured(NamedTuple):
+    """What is counted, averaged or added up of a group's rows."""
+
+    kind: str  # count, average, sum
+    what: str  # its SQL
+    said: dict[str, str]
+    column: ColumnReading | None = None
+
+
+def measured(g: Grammar, table: TableReading) -> Measured:
+    """A count, an average or a sum of a group's rows."""
+    if not measures(table) or g.draw.random() < 0.5:
+        return Measured("count", "COUNT(*)", {})
+    column: ColumnReading = g.draw.choice(measures(table))
+    kind, function = "average", "AVG"
+    if adds_up(g, column) and g.draw.random() < 0.5:
+        kind, function = "sum", "SUM"
+    attr = called(g.draw, g.phrasings, column)
+    said = {"attr": attr, "attrs": plural(attr)}
+    return Measured(kind, f"{function}({number_of(column, table.name)})", said, column)
 
 
 def grouped(g: Grammar, table: TableReading) -> Draft | None:
     """A count, an average or a sum for each category or for each parent."""
-    groups: list[tuple[str, str, tuple[Link, ...]]] = [
-        (called(g.draw, g.phrasings, c), ref(table.name, c.name), ())
-        for c in table.columns
-        if c.role in ("category", "flag") and 1 < len(c.values) <= 60 and c.name not in table.label
-    ]
-    for column in table.columns:
-        if column.role == "date" and column is main_date(table):
-            groups.append(("year", year_of(column, table.name), ()))
-        elif column.role == "year" and len(column.values) < 100:
-            groups.append((column.words[0], ref(table.name, column.name), ()))
-    for link in g.reading.parents(table.name):
-        parent = g.reading.table(link.parent)
-        if parent.label == (link.parent_column,):
-            groups.append((parent.words[0], ref(table.name, link.child_column), ()))
-        elif parent.label and parent.rows <= 1000:
-            groups.append((called(g.draw, g.phrasings, parent), label_of(parent), (link,)))
+    groups = groups_of(g, table)
     if not groups:
         return None
-    word, by, links = g.draw.choice(groups)
-    key = ref(links[0].parent, links[0].parent_column) if links else by
-    kind, what = "group_count", "COUNT(*)"
-    said = {"parent": word, "things": noun(g, table, (), True)}
-    if measures(table) and g.draw.random() < 0.5:
-        column = g.draw.choice(measures(table))
-        kind, function = "group_average", "AVG"
-        if adds_up(g, column):
-            kind, function = g.draw.choice((("group_average", "AVG"), ("group_sum", "SUM")))
-        what = f"{function}({number_of(column, table.name)})"
-        said["attr"] = called(g.draw, g.phrasings, column)
-    query = Query(table.name, f"{by}, {what}", links=links, rest=f"GROUP BY {key}")
-    return Draft(asked(g, kind, **said), written_query(query), table.name)
-
-
-class Family(NamedTuple):
-    """Rows of a table and the rows of another that belong to them."""
-
-    link: Link
-    child: TableReading
-    said: dict[str, str]  # slots: parent, parents, thing, things
-
-
-def some_family(g: Grammar, table: TableReading) -> Family | None:
-    """A table whose rows belong to this one's, None when there is none or rows have no names."""
-    children = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
-    if not children or not table.label:
+    group = g.draw.choice(groups)
+    found = conditions_on(g, table, (5, 2))
+    if any(c.repeats or ref(*c.column) == group.by for c in found):
         return None
-    link = g.draw.choice(children)
-    child = seen = g.reading.table(link.child)
-    ups = [k for k in g.reading.parents(child.name) if k.parent != table.name]
-    if child.is_link and ups:  # the other side of a link table is what people speak of
-        seen = g.reading.table(g.draw.choice(ups).parent)
-    word, other = called(g.draw, g.phrasings, table), called(g.draw, g.phrasings, seen)
-    said = {"parent": word, "parents": plural(word), "thing": other, "things": plural(other)}
-    return Family(link, child, said)
+    kind, what, said, _ = measured(g, table)
+    said |= {"parent": group.word, "parents": plural(group.word)}
+    said |= noun_slots(g, table, found)
+    query = Query(table.name, f"{group.by}, {what}", found, group.links, f"GROUP BY {group.key}")
+    question = asked(g, f"group_{kind}", **said)
+    if g.draw.random() < 0.12:
+        query = query._replace(rest=f"{query.rest} ORDER BY {what} DESC")
+        question += f", {asked(g, 'order_groups')}"
+    return Draft(question, written_query(query), table.name)
 
 
-def by_children(g: Grammar, table: TableReading) -> Draft | None:
-    """Rows by how many belong to them: the most, the fewest, more than n; by a total."""
-    if (family := some_family(g, table)) is None:
+def chosen_groups(g: Grammar, table: TableReading) -> Draft | None:
+    """Groups with more of something than a number: 'genres with an average price over 20'."""
+    groups = groups_of(g, table)
+    if not groups:
         return None
-    link, child, said = family
-    direct = table.label == (link.parent_column,)
-    key = ref(child.name, link.child_column) if direct else ref(table.name, link.parent_column)
-    select, links = (key, ()) if direct else (label_of(table), (link,))
-    grouped_by = Query(child.name, select, links=links, rest=f"GROUP BY {key}")
-    kind = g.draw.choice(("most", "most", "least", "having", "having", "sum"))
-    if kind == "having":
-        n = g.draw.choice((1, 2, 2, 3, 3, 4, 5, 10))
-        form, sign = g.draw.choice((("having", ">"), ("having", ">"), ("having_at_least", ">=")))
-        rest = f"{grouped_by.rest} HAVING COUNT(*) {sign} {n}"
-        question = asked(g, form, **said, n=marked(n))
-        return Draft(question, written_query(grouped_by._replace(rest=rest)), table.name)
-    measured, form = "COUNT(*)", f"group_{kind}"
-    if kind == "sum":
-        summed = [c for c in measures(child) if adds_up(g, c)]
-        if not summed:
-            return None
-        column = g.draw.choice(summed)
-        measured, form = f"SUM({number_of(column, child.name)})", "group_top_sum"
-        said["attr"] = called(g.draw, g.phrasings, column)
-    tied = most_tied(grouped_by, measured, "MIN" if kind == "least" else "MAX")
-    if kind == "least":  # a row to which nothing belongs has fewer than any that is counted here
-        tied += f" UNION ALL SELECT 1 FROM {quoted(table.name)} WHERE {childless(link)}"
-    way = "ASC" if kind == "least" else "DESC"
-    query = grouped_by._replace(rest=f"{grouped_by.rest} ORDER BY {measured} {way} LIMIT 1")
-    return Draft(asked(g, form, **said), written_query(query), table.name, tied)
-
-
-def most_tied(grouped_by: Query, measured: str, extreme: str) -> str:
-    """SQL that returns a row for each group whose measure is the highest or the lowest."""
-    ranked = written_query(grouped_by._replace(select=f"{measured} AS n"))
-    return f"SELECT 1 FROM ({ranked}) WHERE n = (SELECT {extreme}(n) FROM ({ranked}))"
-
-
-def childless(link: Link) -> str:
-    """The condition that nothing belongs to a row."""
-    column = ref(link.child, link.child_column)
-    inner = written_query(Query(link.child, column, where=f"{column} IS NOT NULL"))
-    return f"{quoted(link.parent_column)} NOT IN ({inner})"
-
-
-def with_or_without(g: Grammar, table: TableReading) -> Draft | None:
-    """Rows to which nothing belongs, or something."""
-    if (family := some_family(g, table)) is None:
-        return None
-    link, child, said = family
-    if g.draw.random() < 0.7:
-        form, where = "without", childless(link)
+    group = g.draw.choice(groups)
+    kind, what, said, column = measured(g, table)
+    if column is None:
+        n: int | float = g.draw.choice((1, 2, 3, 5, 10, 20, 50, 100))
     else:
-        inner = written_query(Query(child.name, ref(child.name, link.child_column)))
-        form, where = "with_some", f"{quoted(link.parent_column)} IN ({inner})"
-    query = Query(table.name, label_of(table), where=where)
-    return Draft(asked(g, form, **said), written_query(query), table.name)
+        value = float(g.draw.choice(column.values))
+        value *= g.draw.choice((3, 10)) if kind == "sum" else 1
+        n = rounded(g.draw, round(value) if value > 10 else value)
+    up = g.draw.random() < 0.75
+    said |= noun_slots(g, table, ()) | {"parent": group.word, "parents": plural(group.word)}
+    said |= {"n": marked(n), "more": g.draw.choice(MORE if up else FEWER)}
+    rest = f"GROUP BY {group.key} HAVING {what} {'>' if up else '<'} {n}"
+    query = Query(table.name, group.by, links=group.links, rest=rest)
+    return Draft(asked(g, f"having_{kind}", **said), written_query(query), table.name)
+
+
+def most_of_groups(g: Grammar, table: TableReading) -> Draft | None:
+    """The group that has the most: 'which genre has the most books', 'the highest average'."""
+    groups = groups_of(g, table)
+    if not groups:
+        return None
+    group = g.draw.choice(groups)
+    kind, what, said, _ = measured(g, table)
+    found = conditions_on(g, table, (6, 2))
+    if any(c.repeats or ref(*c.column) == group.by for c in found):
+        return None
+    up = g.draw.random() < 0.75
+    said |= noun_slots(g, table, found) | {"parent": group.word, "parents": plural(group.word)}
+    said["high"] = g.draw.choice(g.phrasings.high if up else g.phrasings.low)
+    if not up and kind == "count":
+        return None
+    by_group = Query(table.name, group.by, found, group.links, f"GROUP BY {group.key}")
+    way = "DESC" if up else "ASC"
+    query = by_group._replace(rest=f"{by_group.rest} ORDER BY {what} {way} LIMIT 1")
+    question = asked(g, f"most_{kind}", **said)
+    if g.draw.random() < 0.15:
+        query = query._replace(select=f"{group.by}, {what}")
+        question = asked(g, "and_how_many" if kind == "count" else "and_how_much", asked=question)
+    tied = most_tied(by_group, what, "MAX" if up else "MIN")
+    return Draft(question, written_query(query), table.name, tied)
+
+
+def most_tied(grouped_by: Query, what: str, extreme: str) -> str:
+    """SQL that returns a row for each group whose measure is the highest or the lowest."""
+    ranked = written_query(grouped_by._replace(select=f"{what} AS n"))
+    return f"SELECT 1 FROM ({ranked}) WHERE n = (SELECT {extreme}(n) FROM ({ranked}))"

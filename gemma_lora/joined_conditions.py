@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gemma_lora.conditions import Condition, Grammar, own_conditions, ref, some_label
+from gemma_lora.column_sql import ref
+from gemma_lora.conditions import own_condition, own_conditions, some_label
+from gemma_lora.grammar import Condition, Grammar
+from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import DatabaseReading, Link, TableReading
 from gemma_lora.wording import called, filled, is_called, plural
+
+KEY_WORDS = {"id", "key", "number", "no", "code", "name", "guid", "uuid"}
+
+
+def role_word(g: Grammar, link: Link) -> str:
+    """What a parent is called from its child: 'support rep' for an employee, else its word."""
+    parent = g.reading.table(link.parent)
+    words = [w for w in name_words(link.child_column) if w not in KEY_WORDS]
+    said = " ".join(words)
+    rivals = [k for k in g.reading.parents(link.child) if k.parent == link.parent]
+    if said and said not in parent.words and (len(rivals) > 1 or g.draw.random() < 0.4):
+        table_word = parent.words[0].split()
+        if words[-1:] == table_word[-1:] or len(words) > 1 or len(rivals) > 1:
+            return said
+    return called(g.draw, g.phrasings, parent)
 
 
 def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condition | None:
@@ -15,19 +33,42 @@ def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condi
     if (chosen := some_label(g, parent)) is None:
         return None
     value, sql = chosen
-    word = called(g.draw, g.phrasings, parent)
+    word = role_word(g, links[-1])
     said = {"value": value, "parent": word, "attr": word}
     key = links[0].child_column
-    about = (table.name, key)
+    about = (table.name, key if len(links) == 1 else parent.name)
     if len(links) == 1 and parent.label == (links[0].parent_column,):
         sql = sql.replace(ref(parent.name, parent.label[0]), ref(table.name, key))
         links = ()  # the name itself is the key: no need to go there
-    place = is_called(g.phrasings, "places", parent.words + parent.column(parent.label[0]).words)
-    adjective = is_called(g.phrasings, "adjectives", parent.words)
-    if adjective and g.draw.random() < 0.6:
+    words = parent.words + parent.column(parent.label[0]).words
+    agent = agent_of(g, parent)
+    if agent and len(links) < 2 and g.draw.random() < 0.5:
+        said |= {"past": agent[1], "done": agent[2]}
+        form = "condition_made_by"
+    elif is_called(g.phrasings, "places", words) and g.draw.random() < 0.8:
+        form = "condition_place"
+    elif is_called(g.phrasings, "adjectives", parent.words) and g.draw.random() < 0.6:
         return Condition(value, sql, True, links, column=about)
-    form = "condition_place" if place and g.draw.random() < 0.8 else "condition_parent"
+    elif is_called(g.phrasings, "people", parent.words):
+        form = "condition_person"
+    else:
+        form = "condition_parent"
     return Condition(filled(g.draw, g.phrasings.forms[form], said), sql, False, links, False, about)
+
+
+def agent_of(g: Grammar, table: TableReading) -> tuple[str, ...] | None:
+    """What such a person does to what belongs to them: (write, wrote, written)."""
+    found = [g.phrasings.agents[w] for w in table.words if w in g.phrasings.agents]
+    return g.draw.choice(found[0]) if found else None
+
+
+def verb_of(g: Grammar, links: Sequence[Link]) -> tuple[str, ...] | None:
+    """What is done to have rows of the tables passed through: (buy, bought, bought)."""
+    for link in links:
+        word = g.reading.table(link.child).words[-1]
+        if word in g.phrasings.verbs:
+            return g.draw.choice(g.phrasings.verbs[word])
+    return None
 
 
 def through(g: Grammar, table: TableReading) -> list[tuple[Link, ...]]:
@@ -36,83 +77,117 @@ def through(g: Grammar, table: TableReading) -> list[tuple[Link, ...]]:
     for down in g.reading.children(table.name):
         steps: list[tuple[Link, ...]] = [(down,)]
         steps += [
-            (down, more) for more in g.reading.children(down.child) if more.child != table.name
+            (down, more)
+            for more in g.reading.children(down.child)
+            if more.child != table.name and not g.reading.table(down.child).label
         ]
         for step in steps:
-            ways += [
-                (*step, up)
-                for up in g.reading.parents(step[-1].child)
-                if up.parent not in {table.name, *(k.child for k in step)}
-                and g.reading.table(up.parent).label
-            ]
+            passed = {table.name, *(k.child for k in step)}
+            ups = [k for k in g.reading.parents(step[-1].child) if k.parent not in passed]
+            ways += [(*step, up) for up in ups if g.reading.table(up.parent).label]
+            if len(step) == 1:  # customers who ordered: order items lead to orders, and on
+                ways += [
+                    (*step, up, more)
+                    for up in ups
+                    for more in g.reading.parents(up.parent)
+                    if more.parent not in {*passed, up.parent}
+                    and not g.reading.table(up.parent).label
+                    and g.reading.table(more.parent).label
+                ]
     return ways
 
 
-def verb_of(g: Grammar, way: Sequence[Link]) -> str | None:
-    """What was done, by the tables between two things: 'bought' where there are orders."""
-    known = [
-        verbs
-        for link in way
-        for word in g.reading.table(link.child).words
-        if (verbs := g.phrasings.verbs.get(word))
-    ]
-    return g.draw.choice(known[0]) if known else None
-
-
 def of_others(g: Grammar, table: TableReading) -> Condition | None:
-    """A row that a child joins to this one has a name: 'customers who ordered tea'."""
+    """A row that a child joins to this one has a name or is of a kind: 'who ordered tea'."""
     ways = through(g, table)
     if not ways:
         return None
     way = g.draw.choice(ways)
     other = g.reading.table(way[-1].parent)
-    if (chosen := some_label(g, other)) is None:
+    word = called(g.draw, g.phrasings, other)
+    said = {"thing": word, "parent": word, "attr": word}
+    one = own_condition(g, other) if g.draw.random() < 0.35 else None
+    if one is not None:
+        said["value"] = f"{one.said} {plural(word)}" if one.before else f"{plural(word)} {one.said}"
+        sql, kind = one.where, "_kind"
+    elif (chosen := some_label(g, other)) is not None:
+        said["value"], sql = chosen
+        kind = ""
+    else:
         return None
-    value, sql = chosen
-    said = {"value": value, "thing": called(g.draw, g.phrasings, other)}
-    form, verb = "condition_child", verb_of(g, way[:-1])
+    form, verb = "condition_child", verb_of(g, [k for k in way if k.child != other.name])
     if verb and g.draw.random() < 0.85:
-        said["verb"] = verb
+        said |= {"past": verb[1], "done": verb[2]}
         if is_called(g.phrasings, "people", table.words):
             form = "condition_done"
         elif is_called(g.phrasings, "people", other.words):
             form = "condition_done_by"
-    phrase = filled(g.draw, g.phrasings.forms[form], said)
-    return Condition(phrase, sql, False, way, True, (other.name, ""))
+    elif len(way) == 2 and g.reading.table(way[0].child).is_link:
+        form = "condition_parent"
+    usable = g.phrasings.forms[form]
+    if kind:
+        usable = tuple(f for f in usable if "the {" not in f)
+    return Condition(filled(g.draw, usable, said), sql, False, way, True, (other.name, ""))
 
 
-def own_of(g: Grammar, table: TableReading, link: Link) -> Condition | None:
-    """A condition on the columns of a parent: 'orders of customers in berlin' said shortly."""
-    parent = g.reading.table(link.parent)
-    makers = own_conditions(g, parent)
-    if not makers:
+def with_children(g: Grammar, table: TableReading) -> Condition | None:
+    """Rows to which something of a kind belongs: 'customers with orders in 2023'."""
+    downs = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
+    downs = [k for k in downs if not g.reading.table(k.child).is_link]
+    if not downs:
         return None
-    one = g.draw.choice(makers)()
-    if is_called(g.phrasings, "places", parent.column(one.column[1]).words) or one.before:
-        return one._replace(links=(link,))
-    word = plural(called(g.draw, g.phrasings, parent))
-    lead = g.draw.choice(("of", "from", "by", "for"))
-    return one._replace(said=f"{lead} {word} {one.said}", links=(link,))
+    down = g.draw.choice(downs)
+    child = g.reading.table(down.child)
+    if (one := own_condition(g, child)) is None:
+        return None
+    things = plural(called(g.draw, g.phrasings, child))
+    said = {"things": f"{one.said} {things}" if one.before else f"{things} {one.said}"}
+    phrase = filled(g.draw, g.phrasings.forms["condition_with_children"], said)
+    return Condition(phrase, one.where, False, (down,), True, (child.name, ""))
+
+
+def own_of(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condition | None:
+    """A condition on the columns of a parent: 'orders of customers in berlin' said shortly."""
+    parent = g.reading.table(links[-1].parent)
+    if (one := own_condition(g, parent)) is None:
+        return None
+    word = role_word(g, links[-1])
+    place = is_called(g.phrasings, "places", parent.column(one.column[1]).words)
+    if (place or one.before) and len(links) == 1 and g.draw.random() < 0.4:
+        return one._replace(links=(*links, *one.links))
+    agent = agent_of(g, parent)
+    leads = [f"{agent[2]} by"] * 2 if agent else []
+    lead = g.draw.choice((*leads, "of", "from", "by", "for"))
+    said = f"{one.said} {plural(word)}" if one.before else f"{plural(word)} {one.said}"
+    if g.draw.random() < 0.15 and one.before:
+        said, lead = f"{said}'" if said.endswith("s") else said, ""
+        return one._replace(said=said, links=(*links, *one.links))
+    return one._replace(said=f"{lead} {said}", links=(*links, *one.links), before=False)
 
 
 def some_condition(g: Grammar, table: TableReading) -> Condition | None:
     """A condition on the rows of a table, of any kind that it allows."""
-    own = own_conditions(g, table)
     parents = g.reading.parents(table.name)
     choices: list[tuple[float, Callable[[], Condition | None]]] = []
-    if own:
-        choices.append((6, lambda: g.draw.choice(own)()))
+    if own := own_conditions(g, table):
+        weight = min(7.0, 2 * sum(w for w, _ in own))
+        choices.append((weight, lambda: own_condition(g, table)))
+    named = [k for k in parents if g.reading.table(k.parent).label]
+    if named:
+        choices.append((3.5, lambda: of_parent(g, table, (g.draw.choice(named),))))
     if parents:
-        choices.append((4, lambda: of_parent(g, table, (g.draw.choice(parents),))))
-        choices.append((1.5, lambda: own_of(g, table, g.draw.choice(parents))))
+        choices.append((2, lambda: own_of(g, table, (g.draw.choice(parents),))))
         second = [(a, b) for a in parents for b in g.reading.parents(a.parent)]
         if second:
-            choices.append((1.5, lambda: of_parent(g, table, g.draw.choice(second))))
-    one_to_one = [k._replace() for k in g.reading.children(table.name) if extends(g.reading, k)]
+            choices.append((1.2, lambda: of_parent(g, table, g.draw.choice(second))))
+            choices.append((0.5, lambda: own_of(g, table, g.draw.choice(second))))
+    one_to_one = [k for k in g.reading.children(table.name) if extends(g.reading, k)]
     if one_to_one:
         choices.append((4, lambda: from_extension(g, g.draw.choice(one_to_one))))
     if through(g, table):
-        choices.append((1.5, lambda: of_others(g, table)))
+        choices.append((1.2, lambda: of_others(g, table)))
+    if g.reading.children(table.name):
+        choices.append((0.8, lambda: with_children(g, table)))
     if not choices:
         return None
     return g.draw.choices([make for _, make in choices], [weight for weight, _ in choices])[0]()
@@ -128,11 +203,14 @@ def extends(reading: DatabaseReading, link: Link) -> bool:
 def from_extension(g: Grammar, link: Link) -> Condition | None:
     """A condition on the table that says more about this one's rows."""
     child = g.reading.table(link.child)
-    makers: list[Callable[[], Condition | None]] = [*own_conditions(g, child)]
+    there = {c.name for c in g.reading.table(link.parent).columns}  # what both hold is asked there
+    makers: list[Callable[[], Condition | None]] = []
+    if own_conditions(g, child):
+        makers.append(lambda: own_condition(g, child))
     for up in g.reading.parents(child.name):
-        if up.parent != link.parent:
+        if up.parent != link.parent and up.child_column not in there:
             makers.append(lambda k=up: of_parent(g, child, (k,)))  # type: ignore[misc]
     one = g.draw.choice(makers)() if makers else None
-    if one is None:
+    if one is None or one.column[1] in there:
         return None
     return one._replace(links=(link, *one.links))

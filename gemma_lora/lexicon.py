@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gemma_lora.cli import UserError
+from gemma_lora.column_roles import ROLES
 from gemma_lora.schema_reading import (
-    ROLES,
     ColumnReading,
     DatabaseReading,
     Link,

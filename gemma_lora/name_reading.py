@@ -20,18 +20,40 @@ ABBREVIATIONS = {
     "sal": "salary", "mth": "month", "lvl": "level", "wgt": "weight", "wt": "weight",
     "disc": "discount", "pct": "percent", "tot": "total", "stat": "status", "descr": "description",
     "curr": "currency", "acct": "account", "pmt": "payment", "dlv": "delivery",
+    "newsltr": "newsletter", "discont": "discontinued", "pref": "preferred", "no": "number",
+    "ship": "shipping", "whs": "warehouse", "publ": "publisher", "auth": "author",
     "supp": "supplier", "loc": "location", "wh": "warehouse", "bday": "birthday", "yr": "year",
 }  # fmt: skip
+UNITS = set(
+    "kg g mg lb lbs eur usd gbp chf dollars euros cm mm m km sqm sqkm sqmi ml l pct".split()
+)
+KINDS_OF_NUMBER = {"amount", "quantity", "percent", "number"}  # that people leave out
+
+
+def parted(word: str) -> str:
+    """'prodgrp' -> 'prod grp': two abbreviations that are written as one word."""
+    if word in ABBREVIATIONS:
+        return word
+    cuts = range(3, len(word) - 2)
+    return next(
+        (
+            f"{word[:at]} {word[at:]}"
+            for at in cuts
+            if word[:at] in ABBREVIATIONS and word[at:] in ABBREVIATIONS
+        ),
+        word,
+    )
 
 
 def name_words(name: str) -> list[str]:
     """'dtOrdered' -> ['ordered'], 'CUST_ID' -> ['customer', 'id']: the words in a name."""
     spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", re.sub(r"[^A-Za-z\d]+", " ", name))
     spaced = re.sub(r"([A-Z])([A-Z][a-z])", r"\1 \2", spaced)
-    words = [w.lower() for w in spaced.split()]
+    words = " ".join(parted(w.lower()) for w in spaced.split()).split()
     while len(words) > 1 and words[0] in PREFIXES:
         words = words[1:]
-    return " ".join(ABBREVIATIONS.get(w, w) for w in words).split() or [name.lower()]
+    said = " ".join(ABBREVIATIONS.get(w, w) for w in words).replace("e mail", "email")
+    return said.split() or [name.lower()]
 
 
 def singular(words: Sequence[str]) -> str:
@@ -58,10 +80,33 @@ def is_named_date(name: str) -> bool:
     return bool(DATE_WORDS & set(spaced.lower().split()))
 
 
+def measure_words(words: Sequence[str]) -> tuple[str, ...]:
+    """What 'weight kg' and 'amount list eur' are called, () for names without such parts."""
+    kept = list(words)
+    unit = kept.pop() if len(kept) > 1 and kept[-1] in UNITS else ""
+    if len(kept) > 1 and kept[0] in KINDS_OF_NUMBER:
+        kept = kept[1:]
+        if kept[-2:] == ["on", "hand"]:
+            return ("stock", "quantity on hand", "quantity in stock")
+        if kept == ["list"]:
+            kept = ["list", "price"]
+        if kept[-1] == "month" and len(kept) > 1:
+            return (" ".join(kept[:-1]), f"monthly {' '.join(kept[:-1])}")
+    said = " ".join(kept)
+    if kept == list(words):
+        return ()
+    return (said, f"{said} in {unit}") if unit else (said,)
+
+
 def column_words(name: str, row_word: str, is_date: bool) -> tuple[str, ...]:
     """What a column is called: without its table's name, and with it."""
     words = name_words(name)
     whole = " ".join(words)
+    if measured := measure_words(words):
+        return measured
+    if len(words) == 2 and words[1] == "year" and not is_date:
+        done = words[0].endswith("ed")
+        return (whole, *(("year",) if done else ()), f"year {'' if done else 'of '}{words[0]}")
     if is_date and len(words) > 1 and words[-1] in ("on", "at"):
         return (f"date {' '.join(words[:-1])}", " ".join(words[:-1]), f"{words[0]} date")
     if is_date and not {"date", "time", "day", "birthday"} & set(words):

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gemma_lora.conditions import (
-    Condition,
-    Grammar,
-    main_date,
-    plain,
-    ref,
-)
+from gemma_lora.column_sql import plain, ref
+from gemma_lora.date_conditions import main_date
+from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.joined_conditions import some_condition
 from gemma_lora.schema_reading import ColumnReading, Link, TableReading, quoted
-from gemma_lora.wording import called, concept_of, filled, plural
+from gemma_lora.wording import called, concept_of, is_called, plural
 
 NO_SUM = {"rating", "score", "age", "stars", "rank", "grade", "percent", "density", "latitude"}
 
@@ -65,34 +61,62 @@ def written_query(query: Query) -> str:
     return plain(f"{sql} {query.rest}".strip(), len(joined))
 
 
-def conditions_on(g: Grammar, table: TableReading, most: int = 2) -> tuple[Condition, ...]:
-    """No, one or two conditions that can be said of one thing together."""
-    wanted = g.draw.choices((0, 1, 2), (3, 7, 2 if most > 1 else 0))[0]
+def joinable(table: TableReading, links: Sequence[Link]) -> bool:
+    """Whether no table would have to be joined twice, by two different keys."""
+    joined: dict[str, Link | None] = {table.name: None}
+    for link in links:
+        there = link.parent if link.child in joined else link.child
+        if there in joined and joined[there] != link and link not in joined.values():
+            return False
+        joined.setdefault(there, link)
+    return True
+
+
+def conditions_on(
+    g: Grammar, table: TableReading, shares: Sequence[float] = (2.5, 6, 3, 0.4)
+) -> tuple[Condition, ...]:
+    """Conditions that can be said of one thing together; `shares` of none, one, two, three.
+
+    They come in the order in which they are said.
+    """
+    wanted = g.draw.choices(range(len(shares)), shares)[0]
     found: list[Condition] = []
     for _ in range(wanted):
         one = some_condition(g, table)
         clash = one is None or any(
-            one.column == other.column
-            or (one.before and other.before)
-            or (one.links and other.links)
-            for other in found
+            one.column == other.column or (one.repeats and other.repeats) for other in found
         )
-        if one is not None and not clash:
+        if one is None or clash:
+            continue
+        if joinable(table, [k for c in (*found, one) for k in c.links]):
             found.append(one)
-    return tuple(found)
+    leading = [c for c in found if c.before]
+    if len(leading) > 1 and g.draw.random() < 0.5:
+        leading = leading[:1]
+    return (*leading, *(c for c in found if not c.before))
 
 
-def noun(g: Grammar, table: TableReading, conditions: Sequence[Condition], many: bool) -> str:
-    """The table's word with its conditions: 'red cars from 1998'."""
+def noun_slots(g: Grammar, table: TableReading, found: Sequence[Condition]) -> dict[str, str]:
+    """{things, thing, and heads, head, after where conditions follow}: 'red cars from 1998'."""
     word = called(g.draw, g.phrasings, table)
-    before = " ".join(c.said for c in conditions if c.before)
-    after = " ".join(c.said for c in conditions if not c.before)
-    return f"{before} {plural(word) if many else word} {after}".strip()
+    before = " ".join(c.said for c in found if c.before)
+    following = [c.said for c in found if not c.before]
+    after = following[0] if following else ""
+    for one in following[1:]:
+        after += f"{g.draw.choice((' ', ' ', ' and '))}{one}"
+    kinds = is_called(g.phrasings, "nouns", table.words)
+    if before and after and kinds and g.draw.random() < 0.12:
+        heads = head = before  # 'the best french in san francisco'
+    else:
+        heads, head = f"{before} {plural(word)}".strip(), f"{before} {word}".strip()
+    said = {"things": f"{heads} {after}".strip(), "thing": f"{head} {after}".strip()}
+    said |= {"conditions": "said"} if found else {}
+    return said | ({"heads": heads, "head": head, "after": after} if after else {})
 
 
-def asked(g: Grammar, kind: str, **slots: str) -> str:
-    """A phrasing of a kind, filled in."""
-    return filled(g.draw, g.phrasings.forms[kind], slots)
+def noun(g: Grammar, table: TableReading, found: Sequence[Condition], many: bool) -> str:
+    """The table's word with its conditions, in the plural or the singular."""
+    return noun_slots(g, table, found)["things" if many else "thing"]
 
 
 def label_of(table: TableReading) -> str:

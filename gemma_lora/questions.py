@@ -8,41 +8,40 @@ what fails, returns nothing, or is no single answer (a tie under LIMIT) is dropp
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from gemma_lora.conditions import Grammar
-from gemma_lora.group_questions import (
-    above_average,
-    aggregate,
-    by_children,
-    grouped,
-    with_or_without,
-)
+from gemma_lora.event_questions import events
+from gemma_lora.extreme_questions import extreme, extreme_each, extreme_parent, top
+from gemma_lora.family_questions import by_children, with_or_without
+from gemma_lora.grammar import Grammar
+from gemma_lora.group_questions import aggregate, chosen_groups, grouped, most_of_groups
 from gemma_lora.joined_conditions import extends
-from gemma_lora.queries import Draft, askable
-from gemma_lora.row_questions import (
+from gemma_lora.list_questions import (
     count,
+    count_named,
     distinct,
-    extreme,
-    list_column,
+    list_columns,
+    list_ordered,
     list_rows,
-    look_up,
-    look_up_children,
-    look_up_parent,
-    top,
-    where_is,
 )
+from gemma_lora.own_key_questions import is_relation, own_key, relation
+from gemma_lora.queries import Draft, askable
+from gemma_lora.row_questions import look_up, look_up_children, look_up_parent, where_is
 from gemma_lora.schema_reading import DatabaseReading, TableReading
-from gemma_lora.wording import load_phrasings, roughened
+from gemma_lora.short_sql import shortened
+from gemma_lora.wording import UnsayableError, load_phrasings, roughened
 
 QUERY_SECONDS = 2.0  # a gold query that takes longer is dropped
 TRIES = 40  # attempts for each question wanted, before what there is has to do
-MOST_ROWS = 2_000  # a longer answer is no answer
+TABLES_TRIED = 8  # for a question of one kind, before another kind is drawn
+MOST_ROWS = 20_000  # a longer answer is no answer
 
 
 class Question(NamedTuple):
@@ -56,20 +55,28 @@ class Question(NamedTuple):
 
 Kind = Callable[[Grammar, TableReading], Draft | None]
 KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
-    "look up": (look_up, 0.15),
+    "look up": (look_up, 0.12),
     "look up parent": (look_up_parent, 0.05),
     "look up children": (look_up_children, 0.06),
-    "list": (list_rows, 0.15),
-    "list column": (list_column, 0.06),
-    "count": (count, 0.13),
-    "distinct": (distinct, 0.02),
-    "extreme": (extreme, 0.12),
-    "top": (top, 0.03),
-    "aggregate": (aggregate, 0.07),
-    "above average": (above_average, 0.01),
-    "grouped": (grouped, 0.05),
-    "by children": (by_children, 0.06),
-    "with or without": (with_or_without, 0.02),
+    "list": (list_rows, 0.14),
+    "list columns": (list_columns, 0.08),
+    "list ordered": (list_ordered, 0.03),
+    "count": (count, 0.1),
+    "count named": (count_named, 0.01),
+    "distinct": (distinct, 0.025),
+    "extreme": (extreme, 0.095),
+    "extreme parent": (extreme_parent, 0.02),
+    "extreme each": (extreme_each, 0.008),
+    "top": (top, 0.025),
+    "aggregate": (aggregate, 0.06),
+    "grouped": (grouped, 0.045),
+    "chosen groups": (chosen_groups, 0.015),
+    "most of groups": (most_of_groups, 0.02),
+    "by children": (by_children, 0.045),
+    "with or without": (with_or_without, 0.03),
+    "events": (events, 0.04),
+    "own key": (own_key, 0.01),
+    "relation": (relation, 0.01),
     "where": (where_is, 0.02),
 }
 
@@ -96,19 +103,31 @@ def answers(connection: sqlite3.Connection, draft: Draft) -> bool:
 
 def weight(g: Grammar, table: TableReading) -> float:
     """How often a table is asked about: what has names and columns more than what only links."""
-    if table.is_link:
+    if table.is_link and not is_relation(g, table):
         return 0.0
     extra = any(
         extends(g.reading, k) for k in g.reading.parents(table.name) if k.child == table.name
     )
-    return 0.1 if extra else (1.0 if table.label else 0.5) * min(6, 1 + len(askable(table))) ** 0.5
+    if extra:
+        return 0.1
+    few = 0.3 + math.log10(1 + table.rows) / 3  # five branches have few answers
+    return few * (1.0 if table.label else 0.5) * min(6, 1 + len(askable(table))) ** 0.5
+
+
+def drafted(g: Grammar, kind: Kind, tables: Sequence[TableReading]) -> Draft | None:
+    """A question of a kind about the first of some tables that has one."""
+    for table in tables:
+        with suppress(UnsayableError):  # the words that this needs are not there
+            if (draft := kind(g, table)) is not None:
+                return draft
+    return None
 
 
 def make_questions(
     connection: sqlite3.Connection, reading: DatabaseReading, wanted: int, seed: int
 ) -> Iterator[Question]:
     """Up to `wanted` questions, each once, in the shares of KINDS; seeded."""
-    g = Grammar(reading, load_phrasings(), random.Random(seed))
+    g = Grammar(reading, load_phrasings(), random.Random(seed), {})
     tables = list(reading.tables)
     weights = [weight(g, t) for t in tables]
     seen: set[str] = set()
@@ -117,8 +136,11 @@ def make_questions(
     for _ in range(wanted):
         for _attempt in range(TRIES):
             name = g.draw.choices(list(KINDS), [share for _, share in KINDS.values()])[0]
-            draft = KINDS[name][0](g, g.draw.choices(tables, weights)[0])
-            if draft is None or asked_so_far[draft.sql] > max(4, wanted // 150):
+            draft = drafted(g, KINDS[name][0], g.draw.choices(tables, weights, k=TABLES_TRIED))
+            if draft is None:
+                continue
+            draft = draft._replace(sql=shortened(reading, draft.sql))
+            if asked_so_far[draft.sql] > max(4, wanted // 150):
                 continue
             question = roughened(g.draw, draft.question)
             if question.lower() in seen:

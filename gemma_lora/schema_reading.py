@@ -15,22 +15,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from gemma_lora.cli import UserError
-from gemma_lora.name_reading import column_words, is_named_date, name_words, table_words
+from gemma_lora.column_roles import Role, is_number, role_of
+from gemma_lora.name_reading import column_words, name_words, table_words
 
 SAMPLE_ROWS = 20_000
+MOST_BY_CHANCE = 10  # texts that may be another table's names without meaning its rows
 KEPT_VALUES = 5_000  # distinct values of a column from which questions are made
-LONG_TEXT = 60  # mean characters from which a text is read and not asked for
 
-Role = Literal["key", "label", "measure", "year", "date", "flag", "category", "code", "text"]
-ROLES: tuple[str, ...] = Role.__args__  # type: ignore[attr-defined]
 
 LABEL_WORDS = ("name", "title", "label", "full name", "caption")
-CODE_WORDS = set(
-    "id code number zip postal phone fax sku isbn house no email mail address url website".split()
-)
+ABOVE = {"manager", "boss", "supervisor", "superior", "parent", "reports"}
 KEYWORDS = set(
     "ADD ALL AND AS ASC BETWEEN BY CASE CHECK COLUMN COMMIT CREATE CROSS CURRENT DEFAULT DELETE "
     "DESC DISTINCT DROP ELSE END ESCAPE EXCEPT EXISTS FOREIGN FROM FULL GROUP HAVING IN INDEX "
@@ -38,12 +35,6 @@ KEYWORDS = set(
     "OUTER PRIMARY REFERENCES RIGHT SELECT SET TABLE THEN TO TRANSACTION UNION UNIQUE UPDATE USING "
     "VALUES VIEW WHEN WHERE WITH".split()
 )  # names that must be quoted
-DATE_FORMS = {  # form -> what its values look like
-    "iso": re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?"),
-    "dotted": re.compile(r"\d\d\.\d\d\.\d{4}"),
-    "slashed": re.compile(r"\d\d/\d\d/\d{4}"),
-    "compact": re.compile(r"(?:19|20)\d{6}"),
-}
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,7 @@ class TableReading:
     names: tuple[tuple[str | int | float, ...], ...] = ()  # values of `label`, distinct
     shown: tuple[tuple[str, str], ...] = ()  # (table, column) a person wants to see of a row
     is_link: bool = False  # it only joins two other tables
+    held: tuple[str, ...] = ()  # the names of all its columns, also of those that hold nothing
 
     def column(self, name: str) -> ColumnReading:
         """The column of that name."""
@@ -129,50 +121,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def date_form(name: str, values: Sequence[object]) -> str:
-    """The form in which all values are dates, '' when they are none."""
-    for form, pattern in DATE_FORMS.items():
-        if form == "compact" and not is_named_date(name):
-            continue
-        if all(pattern.fullmatch(str(v)) for v in values):
-            return form
-    in_range = all(isinstance(v, int) and 10**8 < v < 4 * 10**9 for v in values)
-    return "unix" if in_range and is_named_date(name) else ""
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a number, or the text of one ('007' is a code, not seven)."""
-    if isinstance(value, str):
-        return bool(re.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", value))
-    return isinstance(value, (int, float))
-
-
-def role_of(name: str, values: Sequence[str | int | float], rows: int) -> tuple[Role, str]:
-    """(role of a column that is no key, form of its values) from its name and distinct values."""
-    words = set(name_words(name))
-    kinds = {str(v).strip().lower() for v in values} if len(values) <= 2 else set()
-    flags = ({"0", "1"}, {"y", "n"}, {"yes", "no"}, {"t", "f"}, {"true", "false"})
-    if len(kinds) == 2 and any(kinds == pair for pair in flags):
-        return "flag", ""
-    if form := date_form(name, values):
-        return "date", form
-    if all(map(is_number, values)):
-        if words & CODE_WORDS:
-            return "code", ""
-        if "year" in words or (
-            all(isinstance(v, int) and 1500 <= v <= 2100 for v in values) and len(values) > 3
-        ):
-            return "year", ""
-        return "measure", "text" if any(isinstance(v, str) for v in values) else ""
-    if words & CODE_WORDS:
-        return "code", ""
-    if sum(len(str(v)) for v in values) > LONG_TEXT * len(values):
-        return "text", ""
-    if len(values) > 0.8 * rows and len(values) > 30:
-        return "code", ""
-    return "category", ""
-
-
 def find_label(words: str, columns: Sequence[ColumnReading], rows: int) -> tuple[str, ...]:
     """The columns that name a row: 'first name' and 'last name', a name, a title, its own word."""
     called = {w: c for c in reversed(columns) for w in c.words if c.role in ("category", "code")}
@@ -184,7 +132,12 @@ def find_label(words: str, columns: Sequence[ColumnReading], rows: int) -> tuple
     ends = (" name", " title", " description")
     named = [c for c in columns if c.role != "key" and any(w.endswith(ends) for w in c.words)]
     unique = [c for c in named if len(c.values) >= 0.9 * min(rows, KEPT_VALUES)]
-    return (unique[0].name,) if unique else ()
+    if unique:
+        return (unique[0].name,)
+    texts = [c for c in columns if c.role in ("category", "code") and len(columns) <= 3]
+    texts = [c for c in texts if len(c.values) == rows and not all(map(is_number, c.values))]
+    longest = sorted(texts, key=lambda c: -sum(len(str(v)) for v in c.values))
+    return (longest[0].name,) if longest and rows > 2 else ()  # of codes and what they stand for
 
 
 def named_after(label: str, columns: Sequence[ColumnReading], rows: int) -> str | None:
@@ -234,12 +187,18 @@ def read_table(connection: sqlite3.Connection, table: str, keys: set[str]) -> Ta
     label = find_label(words[0], columns, len(sample))
     described = [c for c in columns if c.role != "key"]
     linking = sum(c.name in keys for c in columns) >= 2 and not label and len(described) <= 1
-    if len(label) == 1 and (named_by := named_after(label[0], columns, len(sample))):
+    if (
+        len(label) == 1
+        and primary[label[0]]
+        and (named_by := named_after(label[0], columns, len(sample)))
+    ):
         words = (named_by, *words)
     at = [list(primary).index(name) for name in label]
     named: Any = dict.fromkeys(tuple(row[i] for i in at) for row in sample) if at else ()
     names = tuple(n for n in named if all(isinstance(v, (str, int, float)) and v != "" for v in n))
-    return TableReading(table, words, rows, tuple(columns), label, names[:KEPT_VALUES], (), linking)
+    return TableReading(
+        table, words, rows, tuple(columns), label, names[:KEPT_VALUES], (), linking, tuple(primary)
+    )
 
 
 def read_tables(
@@ -299,6 +258,41 @@ def undeclared_links(tables: Sequence[TableReading], known: Sequence[Link]) -> l
     return links
 
 
+def own_keys(tables: Sequence[TableReading], known: Sequence[Link]) -> list[Link]:
+    """Keys from a table to itself that nobody declared: the manager's number of an employee."""
+    taken = {(k.child, k.child_column) for k in known}
+    links = []
+    for table in tables:
+        unique = [c for c in table.columns if len(c.values) == table.rows and c.role == "key"]
+        for key in unique[:1]:
+            for column in table.columns:
+                above = ABOVE & set(name_words(column.name))
+                if column is key or (table.name, column.name) in taken:
+                    continue
+                if above and holds(column, key):
+                    links.append(Link(table.name, column.name, table.name, key.name))
+    return links
+
+
+def same_names(tables: Sequence[TableReading], known: Sequence[Link]) -> list[Link]:
+    """Texts that nobody called a key and that all name rows of one other table: rivers' states."""
+    taken = {(k.child, k.child_column) for k in known}
+    links = []
+    for parent in tables:
+        if len(parent.label) != 1 or len(parent.names) < max(MOST_BY_CHANCE, parent.rows):
+            continue
+        key = parent.column(parent.label[0])
+        for child in tables:
+            for column in child.columns:
+                text = column.role in ("category", "code") and column.name not in child.label
+                if child is parent or not text or (child.name, column.name) in taken:
+                    continue
+                if len(column.values) > MOST_BY_CHANCE and holds(column, key):
+                    links.append(Link(child.name, column.name, parent.name, key.name))
+                    taken.add((child.name, column.name))
+    return links
+
+
 def names_key(column: str, key: str, parent: TableReading) -> bool:
     """Whether a column's name says that it holds `key` of `parent`."""
     theirs, ours = name_words(key), name_words(column)
@@ -343,7 +337,10 @@ def read_database(path: Path) -> DatabaseReading:
         created = user_tables(connection)
         links = declared_links(connection, list(created))
         tables = read_tables(connection, list(created), links)
-        if found := undeclared_links(tables, links):
+        found = undeclared_links(tables, links)
+        found += own_keys(tables, [*links, *found])
+        found += same_names(tables, [*links, *found])
+        if found:
             links += found
             tables = read_tables(connection, list(created), links)
     if not tables:

@@ -25,6 +25,10 @@ MONTHS = (
 ).split()
 
 
+class UnsayableError(Exception):
+    """No phrasing has all its slots filled."""
+
+
 class Concept(NamedTuple):
     """What a kind of measure is called: 'cheapest', 'older than {n}', 'how long is {value}'."""
 
@@ -35,6 +39,7 @@ class Concept(NamedTuple):
     less: tuple[str, ...] = ()
     ask: tuple[str, ...] = ()
     year: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()  # 'how long are books on average'
 
 
 class Phrasings(NamedTuple):
@@ -43,8 +48,10 @@ class Phrasings(NamedTuple):
     forms: dict[str, tuple[str, ...]]  # kind of question or condition -> templates
     concepts: tuple[Concept, ...]
     synonyms: dict[str, tuple[str, ...]]
-    verbs: dict[str, tuple[str, ...]]  # what is done to have a row of that table
-    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives'
+    verbs: dict[str, tuple[tuple[str, ...], ...]]  # what is done to have a row of that table
+    agents: dict[str, tuple[tuple[str, ...], ...]]  # what such people do to what is theirs
+    demonyms: dict[str, str]  # a country, or its code, in small letters -> 'German'
+    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns'
     high: tuple[str, ...]
     low: tuple[str, ...]
 
@@ -60,8 +67,15 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         for one in held.pop("concepts").values()
     )
     synonyms = {word: tuple(others) for word, others in held.pop("synonyms").items()}
-    verbs = {word: tuple(others) for word, others in held.pop("verbs").items()}
-    words = {name: frozenset(held.pop(name)) for name in ("places", "people", "adjectives")}
+    verbs, agents = (
+        {word: tuple(map(tuple, forms)) for word, forms in held.pop(name).items()}
+        for name in ("verbs", "agents")
+    )
+    demonyms: dict[str, str] = {}
+    for country, (people, *codes) in held.pop("countries").items():
+        demonyms |= {name.lower(): people for name in (country, *codes)}
+    lists = ("places", "people", "adjectives", "nouns")
+    words = {name: frozenset(held.pop(name)) for name in lists}
     highest = held.pop("highest_words")
     forms = {name: tuple(templates) for name, templates in held.items()}
     return Phrasings(
@@ -69,6 +83,8 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         concepts,
         synonyms,
         verbs,
+        agents,
+        demonyms,
         words,
         tuple(highest["most"]),
         tuple(highest["least"]),
@@ -99,7 +115,7 @@ def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
 
 
 def is_called(phrasings: Phrasings, kind: str, words: tuple[str, ...]) -> bool:
-    """Whether a thing's words are among 'places', 'people' or 'adjectives'."""
+    """Whether a thing's words are among 'places', 'people', 'adjectives' or 'nouns'."""
     return bool(phrasings.words[kind] & set(" ".join(words).split()))
 
 
@@ -116,8 +132,10 @@ def marked(value: object) -> str:
 
 
 def filled(draw: random.Random, forms: tuple[str, ...], slots: Mapping[str, str]) -> str:
-    """One of the forms whose slots are all there, filled in."""
+    """One of the forms whose slots are all there, filled in; raises UnsayableError."""
     usable = [f for f in forms if set(re.findall(r"{(\w+)}", f)) <= slots.keys()]
+    if not usable:
+        raise UnsayableError(sorted(slots))
     text = draw.choice(usable).format_map(slots)
     text = re.sub(r"\ba (?=[aeiou])", "an ", text)
     return " ".join(text.split())

@@ -27,6 +27,7 @@ from gemma_lora.own_database import EXAMPLE_WEIGHT, read_examples
 from gemma_lora.questions import KINDS, Question, make_questions
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
 from gemma_lora.splits import Row
+from gemma_lora.wording import load_phrasings
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +179,8 @@ def test_the_same_seed_asks_the_same(library: Path, asked: list[Question]) -> No
 
 def test_kinds_come_in_their_shares_and_none_dominates(asked: list[Question]) -> None:
     kinds = Counter(one.kind for one in asked)
-    assert set(kinds) == set(KINDS)
+    alone = {"own key", "relation", "count named"}  # of tables that the library has not
+    assert set(kinds) == set(KINDS) - alone
     assert all(kinds[kind] <= 2 * share * len(asked) + 10 for kind, (_, share) in KINDS.items())
     tables = Counter(one.table for one in asked)
     assert set(tables) == {"branches", "authors", "books", "members", "loans"}
@@ -191,11 +193,14 @@ def test_values_are_never_mistyped(asked: list[Question]) -> None:
     for one in asked:
         said = one.question.lower()
         for value in re.findall(r"'((?:[^']|'')*)'", one.sql):
-            if re.fullmatch(r"%\w(-%\w)?|\d{4}-\d\d", value):
+            if re.fullmatch(r"%\w(-%\w)?|(\d{4}-)?\d\d", value):
                 continue  # the form of a date, and a month, which is said in words
             text = value.replace("''", "'").lower()
-            if one.sql.count(f"'{value}'") and text not in said:
-                assert text in ("y", "n", "unixepoch"), one
+            if one.sql.count(f"'{value}'") and text.strip("%") not in said:
+                if "century" in said:
+                    continue
+                people = load_phrasings().demonyms.get(text, text).lower()
+                assert people in said or text in ("y", "n", "unixepoch"), one
         slips += any(w in said for w in ("wihch", "waht", "hwat", "whihc", "nmaes", "boosk"))
     assert len({one.question for one in asked}) == len(asked)
 
@@ -220,7 +225,7 @@ def test_a_lexicon_mends_the_reading(library: Path, tmp_path: Path) -> None:
     assert "volumes" in said and "books" not in said.replace("number of books", "")
     assert "thick volumes" in said and "pages > 400" in sql
     isle = [q.sql for q in found if "emerald isle" in q.question]
-    assert isle and all("country = 'Ireland'" in one or "<> 'Ireland'" in one for one in isle)
+    assert isle and all("'Ireland'" in one for one in isle)
 
 
 def test_a_lexicon_that_does_not_fit_names_every_mistake(library: Path, tmp_path: Path) -> None:
@@ -389,7 +394,7 @@ def test_the_fewest_are_not_asked_where_some_have_none(tmp_path: Path) -> None:
     def fewest(path: Path) -> set[str]:
         reading = read_database(path)
         with read_only(path) as connection:
-            found = list(make_questions(connection, reading, 400, 3))
+            found = list(make_questions(connection, reading, 800, 3))
         return {q.sql for q in found if "ORDER BY COUNT(*) ASC" in q.sql}
 
     made(tmp_path / "all.sqlite", script)

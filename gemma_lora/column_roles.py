@@ -1,0 +1,74 @@
+"""What a column is for, by its name and values: to measure, to tell kinds apart, a date, a code.
+
+It does not guess what a code stands for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from gemma_lora.name_reading import is_named_date, name_words
+
+LONG_TEXT = 60  # mean characters from which a text is read and not asked for
+
+Role = Literal["key", "label", "measure", "year", "date", "flag", "category", "code", "text"]
+ROLES: tuple[str, ...] = Role.__args__  # type: ignore[attr-defined]
+
+CODE_WORDS = set(
+    "id code number zip postal phone fax sku isbn house no email mail address url website".split()
+)
+PLACE_WORDS = set("city town country state county region province continent".split())
+DATE_FORMS = {  # form -> what its values look like
+    "iso": re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?"),
+    "dotted": re.compile(r"\d\d\.\d\d\.\d{4}"),
+    "slashed": re.compile(r"\d\d/\d\d/\d{4}"),
+    "compact": re.compile(r"(?:19|20)\d{6}"),
+}
+
+
+def date_form(name: str, values: Sequence[object]) -> str:
+    """The form in which all values are dates, '' when they are none."""
+    for form, pattern in DATE_FORMS.items():
+        if form == "compact" and not is_named_date(name):
+            continue
+        if all(pattern.fullmatch(str(v)) for v in values):
+            return form
+    in_range = all(isinstance(v, int) and 10**8 < v < 4 * 10**9 for v in values)
+    return "unix" if in_range and is_named_date(name) else ""
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, or the text of one ('007' is a code, not seven)."""
+    if isinstance(value, str):
+        return bool(re.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", value))
+    return isinstance(value, (int, float))
+
+
+def role_of(name: str, values: Sequence[str | int | float], rows: int) -> tuple[Role, str]:
+    """(role of a column that is no key, form of its values) from its name and distinct values."""
+    words = set(name_words(name))
+    kinds = {str(v).strip().lower() for v in values} if len(values) <= 2 else set()
+    flags = ({"0", "1"}, {"y", "n"}, {"yes", "no"}, {"t", "f"}, {"true", "false"})
+    if len(kinds) == 2 and any(kinds == pair for pair in flags):
+        return "flag", ""
+    if form := date_form(name, values):
+        return "date", form
+    if all(map(is_number, values)):
+        if words & CODE_WORDS:
+            return "code", ""
+        if "year" in words or (
+            all(isinstance(v, int) and 1500 <= v <= 2100 for v in values) and len(values) > 3
+        ):
+            return "year", ""
+        return "measure", "text" if any(isinstance(v, str) for v in values) else ""
+    if words & CODE_WORDS:
+        return "code", ""
+    if words & PLACE_WORDS:
+        return "category", ""
+    if sum(len(str(v)) for v in values) > LONG_TEXT * len(values):
+        return "text", ""
+    if len(values) > 0.8 * rows and len(values) > 30:
+        return "code", ""
+    return "category", ""

@@ -1,0 +1,81 @@
+"""The SQL of a column and of a value, whatever form the file stores them in.
+
+Columns in SQL that is being made carry their table between two marks, so that a query over one
+table can leave it out.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gemma_lora.schema_reading import ColumnReading, TableReading, literal, quoted
+
+
+def plain(sql: str, tables: int) -> str:
+    """Finished SQL: columns without their table when there is only one."""
+    return re.sub("\x00.*?\x01", "", sql) if tables == 1 else re.sub("[\x00\x01]", "", sql)
+
+
+def ref(table: str, column: str) -> str:
+    """A column in SQL that is being made."""
+    return f"\x00{quoted(table)}.\x01{quoted(column)}"
+
+
+def written(value: str | int | float) -> str:
+    """A value as SQL."""
+    return literal(value) if isinstance(value, str) else repr(value)
+
+
+def number_of(column: ColumnReading, table: str) -> str:
+    """The SQL of a measure, also where its numbers are stored as text."""
+    said = ref(table, column.name)
+    return f"CAST({said} AS REAL)" if column.form == "text" else said
+
+
+def in_order(column: ColumnReading, table: str) -> str:
+    """The SQL by which a date is earlier or later."""
+    said = ref(table, column.name)
+    if column.form in ("dotted", "slashed"):
+        return f"substr({said}, 7, 4) || substr({said}, 4, 2) || substr({said}, 1, 2)"
+    return said if column.role == "date" else number_of(column, table)
+
+
+def year_of(column: ColumnReading, table: str) -> str:
+    """The SQL of a date's year, a text of four digits."""
+    said = ref(table, column.name)
+    if column.form in ("dotted", "slashed"):
+        return f"substr({said}, 7, 4)"
+    if column.form == "compact":
+        return f"substr({said}, 1, 4)"
+    return f"strftime('%Y', {said}{', ' + literal('unixepoch') if column.form == 'unix' else ''})"
+
+
+def month_of(column: ColumnReading, table: str) -> str:
+    """The SQL of a date's month, a text of two digits."""
+    said = ref(table, column.name)
+    if column.form in ("dotted", "slashed"):
+        return f"substr({said}, 4, 2)"
+    if column.form == "compact":
+        return f"substr({said}, 5, 2)"
+    return f"strftime('%m', {said}{', ' + literal('unixepoch') if column.form == 'unix' else ''})"
+
+
+def iso_date(column: ColumnReading, value: str | int | float) -> str:
+    """A stored date as YYYY-MM-DD."""
+    import datetime
+
+    text = str(value)
+    if column.form == "unix":
+        moment = datetime.datetime.fromtimestamp(float(value), datetime.UTC)
+        return moment.strftime("%Y-%m-%d")
+    if column.form in ("dotted", "slashed"):
+        return f"{text[6:10]}-{text[3:5]}-{text[:2]}"
+    if column.form == "compact":
+        return f"{text[:4]}-{text[4:6]}-{text[6:8]}"
+    return text[:10]
+
+
+def label_equals(table: TableReading, value: tuple[str | int | float, ...]) -> str:
+    """The SQL that picks the row of that label."""
+    pairs = zip(table.label, value, strict=True)
+    return " AND ".join(f"{ref(table.name, c)} = {written(v)}" for c, v in pairs)

@@ -1,0 +1,92 @@
+"""Conditions on dates and years: 'in 2021', 'since 2019', 'in march', 'this century'."""
+
+from __future__ import annotations
+
+from gemma_lora.column_sql import in_order, iso_date, month_of, number_of, ref, year_of
+from gemma_lora.grammar import Condition, Grammar, dealt
+from gemma_lora.schema_reading import ColumnReading, TableReading
+from gemma_lora.wording import MONTHS, called, concept_of, filled, marked
+
+PERIODS = ("year", "after", "since", "before", "between", "month", "any_month", "century")
+SHARES = (6, 3, 2, 3, 2.5, 2, 0.7, 0.4)
+SIGNS = {"year": "=", "after": ">", "since": ">=", "before": "<"}
+CONCEPT_OF = {"year": "year", "after": "more", "since": "more", "before": "less"}
+
+
+def main_date(table: TableReading) -> ColumnReading | None:
+    """The date that people mean when they name none: the first, unless it is a birthday."""
+    dates = [c for c in table.columns if c.role in ("date", "year")]
+    return next((c for c in dates if "birth" not in " ".join(c.words)), None)
+
+
+def year_in(column: ColumnReading, table: str) -> str:
+    """The SQL of a year: a number of its own column, the text of a date's."""
+    return number_of(column, table) if column.role == "year" else year_of(column, table)
+
+
+def as_year(column: ColumnReading, year: int | str) -> str:
+    """A year as the column's own SQL compares it."""
+    if column.role == "year":
+        return f"'{year}'" if isinstance(column.values[0], str) and not column.form else f"{year}"
+    return f"'{year}'"
+
+
+def year_said(column: ColumnReading, value: str | int | float) -> int:
+    """The year of a stored value."""
+    return int(float(value)) if column.role == "year" else int(iso_date(column, value)[:4])
+
+
+def dated(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
+    """A date or a year is in, before, after or between."""
+    kind = g.draw.choices(PERIODS, SHARES)[0]
+    if column.role == "year" and "month" in kind:
+        kind = "year"
+    value = dealt(g, (table.name, column.name), column.values)
+    said, sql = date_condition(g, table, column, kind, value)
+    said["attr"] = called(g.draw, g.phrasings, column)
+    return Condition(filled(g.draw, forms_of(g, table, column, kind), said), sql,
+                     column=(table.name, column.name))  # fmt: skip
+
+
+def forms_of(g: Grammar, table: TableReading, column: ColumnReading, kind: str) -> tuple[str, ...]:
+    """The phrasings of a condition on a date, which name the date unless it is the main one."""
+    concept = concept_of(g.phrasings, column)
+    main = column is main_date(table)
+    years = "_years" if kind == "between" else ""
+    general = g.phrasings.forms[f"condition_{kind}{years}"]
+    own = tuple(getattr(concept, CONCEPT_OF.get(kind, ""), ()) if concept else ())
+    if kind == "since":
+        own = tuple(f.replace("after", "since") for f in own if "after" in f)
+    if concept and concept.year and not own:  # 'born between 1980 and 1985'
+        lead = [f.removesuffix("in {n}") for f in concept.year if f.endswith("in {n}")]
+        own = tuple(a + f for a in lead for f in general if "{attr}" not in f)
+    if not main and concept and "date" in concept.match:
+        own = ()  # 'from 1998' would be said of the other date
+    if own and g.draw.random() < (0.6 if main else 0.75):
+        return own
+    return general if main else tuple(f for f in general if "{attr}" in f)
+
+
+def date_condition(
+    g: Grammar, table: TableReading, column: ColumnReading, kind: str, value: str | int | float
+) -> tuple[dict[str, str], str]:
+    """(slots, SQL) of a condition on a date."""
+    year = year_said(column, value)
+    left = year_in(column, table.name)
+    if kind == "between":
+        other = year_said(column, g.draw.choice(column.values))
+        low, high = sorted((year, other if other != year else year + 2))
+        said = {"n": marked(low), "n2": marked(high)}
+        return said, f"{left} BETWEEN {as_year(column, low)} AND {as_year(column, high)}"
+    if kind == "century":
+        return {"n": marked(2000)}, f"{left} >= {as_year(column, 2000)}"
+    if kind in SIGNS:
+        return {"n": marked(year)}, f"{left} {SIGNS[kind]} {as_year(column, year)}"
+    month = iso_date(column, value)[5:7]
+    said = {"n": marked(year), "month": MONTHS[int(month) - 1].capitalize()}
+    if kind == "any_month":
+        return said, f"{month_of(column, table.name)} = '{month}'"
+    if column.form in ("iso", "unix"):
+        how = ", 'unixepoch'" if column.form == "unix" else ""
+        return said, f"strftime('%Y-%m', {ref(table.name, column.name)}{how}) = '{year}-{month}'"
+    return said, f"{in_order(column, table.name)} LIKE '{year}{month}%'"

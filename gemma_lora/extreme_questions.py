@@ -1,0 +1,186 @@
+"""Questions for the row that has the most of something, the three that have, one in each group."""
+
+from __future__ import annotations
+
+from gemma_lora.column_sql import in_order, ref
+from gemma_lora.grammar import Condition, Grammar, asked
+from gemma_lora.joined_conditions import agent_of, extends
+from gemma_lora.queries import (
+    Draft,
+    Query,
+    askable,
+    conditions_on,
+    label_of,
+    noun_slots,
+    ordered,
+    repeats,
+    shown_links,
+    superlative,
+    written_query,
+)
+from gemma_lora.schema_reading import ColumnReading, Link, TableReading
+from gemma_lora.wording import called, filled, is_called, plural
+
+
+def extreme(g: Grammar, table: TableReading) -> Draft | None:
+    """The row that has the most of something: its name, or another column of it."""
+    columns = ordered(table)
+    if not columns or not (table.label or table.shown):
+        return None
+    column = g.draw.choice(columns)
+    found = conditions_on(g, table, (4.5, 5, 1.2))
+    if any(c.repeats or c.column == (table.name, column.name) for c in found):
+        return None
+    adjective, high, way = superlative(g, table, column)
+    attr = called(g.draw, g.phrasings, column)
+    said = noun_slots(g, table, found) | {"attr": attr, "high": high}
+    if adjective:
+        said["most"] = adjective
+    others = [c for c in askable(table) if c is not column]
+    select = label_of(table)
+    chance = g.draw.random()
+    if others and chance < 0.12:
+        other = g.draw.choice(others)
+        said["attr2"], select = called(g.draw, g.phrasings, other), ref(table.name, other.name)
+        question = asked(g, "look_up_extreme", **said)
+    elif adjective and chance < 0.75:
+        person = is_called(g.phrasings, "people", table.words) and g.draw.random() < 0.4
+        where = bool(table.shown) and g.draw.random() < 0.25
+        question = asked(g, "most_who" if person else "most_where" if where else "most", **said)
+    elif chance < 0.85 and table.label:
+        select = f"{select}, {ref(table.name, column.name)}"
+        question = asked(g, "most_and_value", **said)
+    else:
+        question = asked(g, "highest", **said)
+    return extreme_of(g, table, column, found, (select, way, question))
+
+
+def extreme_of(
+    g: Grammar,
+    table: TableReading,
+    column: ColumnReading,
+    found: tuple[Condition, ...],
+    wanted: tuple[str, str, str],
+    links: tuple[Link, ...] = (),
+) -> Draft:
+    """The draft of an extreme; `wanted` is what is selected, ASC or DESC, and the question."""
+    select, way, question = wanted
+    by = in_order(column, table.name)
+    links = (*links, *(shown_links(g, table) if table.shown else ()))
+    if repeats(table, column) and column.form not in ("dotted", "slashed"):
+        inner = written_query(
+            Query(table.name, f"{'MAX' if way == 'DESC' else 'MIN'}({by})", found)
+        )
+        query = Query(table.name, select, found, links, where=f"{by} = ({inner})")
+        return Draft(question, written_query(query), table.name)
+    query = Query(table.name, select, found, links, f"ORDER BY {by} {way} LIMIT 1")
+    if way == "ASC" and column.missing:
+        query = query._replace(where=f"{by} IS NOT NULL")
+    tied = extremes_tied(query, by, way)
+    return Draft(question, written_query(query), table.name, tied)
+
+
+def extremes_tied(query: Query, by: str, way: str, rows: int = 1) -> str:
+    """SQL that returns more than `rows` rows when the last of them shares its place."""
+    inner = written_query(
+        query._replace(select=by, rest=f"ORDER BY {by} {way} LIMIT 1 OFFSET {rows - 1}")
+    )
+    sign = ">=" if way == "DESC" else "<="
+    where = " AND ".join(filter(None, (query.where, f"{by} {sign} ({inner})")))
+    return written_query(query._replace(select="1", where=where, rest=f"LIMIT {rows + 1}"))
+
+
+def extreme_parent(g: Grammar, table: TableReading) -> Draft | None:
+    """What the extreme row belongs to: 'who wrote the longest book'."""
+    parents = [k for k in g.reading.parents(table.name) if g.reading.table(k.parent).label]
+    columns = ordered(table)
+    if not parents or not columns or not table.label:
+        return None
+    link, column = g.draw.choice(parents), g.draw.choice(columns)
+    parent = g.reading.table(link.parent)
+    adjective, high, way = superlative(g, table, column)
+    found = conditions_on(g, table, (4, 1.5))
+    if any(c.repeats for c in found) or not adjective:
+        return None
+    said = noun_slots(g, table, found) | {"most": adjective, "high": high}
+    said["parent"] = called(g.draw, g.phrasings, parent)
+    agent, form, select = agent_of(g, parent), "parent_of_extreme", label_of(parent)
+    if agent and g.draw.random() < 0.6:
+        said |= {"past": agent[1], "done": agent[2]}
+        form = "maker_of_extreme"
+    elif askable(parent) and g.draw.random() < 0.3:
+        other = g.draw.choice(askable(parent))
+        said["attr"] = called(g.draw, g.phrasings, other)
+        form, select = "look_up_parent_of_extreme", ref(parent.name, other.name)
+    question = asked(g, form, **said)
+    return extreme_of(g, table, column, found, (select, way, question), (link,))
+
+
+def top(g: Grammar, table: TableReading) -> Draft | None:
+    """The three or five rows that have the most of something."""
+    columns = ordered(table)
+    if not columns or not table.label or table.rows < 8:
+        return None
+    column = g.draw.choice(columns)
+    found = tuple(c for c in conditions_on(g, table, (5, 4)) if not c.repeats)
+    adjective, high, way = superlative(g, table, column)
+    n = g.draw.choice((2, 3, 3, 3, 5, 5, 5, 10))
+    words = ("two", "three", "five", "ten")
+    number = {2: words[0], 3: words[1], 5: words[2], 10: words[3]}[n]
+    said = noun_slots(g, table, found) | {
+        "attr": called(g.draw, g.phrasings, column),
+        "high": high,
+        "n": number if g.draw.random() < 0.4 else str(n),
+    }
+    if adjective:
+        said["most"] = adjective
+    by = in_order(column, table.name)
+    forms = g.phrasings.forms["top"]
+    if way == "ASC":  # 'top 3 by price' are the dearest
+        forms = tuple(f for f in forms if "top {n}" not in f)
+    select = label_of(table)
+    if g.draw.random() < 0.15:
+        select, forms = f"{select}, {ref(table.name, column.name)}", g.phrasings.forms["top_with"]
+        forms = tuple(f for f in forms if way == "DESC" or "top {n}" not in f)
+    query = Query(table.name, select, found, (), f"ORDER BY {by} {way} LIMIT {n}")
+    if way == "ASC" and column.missing:
+        query = query._replace(where=f"{by} IS NOT NULL")
+    return Draft(
+        filled(g.draw, forms, said),
+        written_query(query),
+        table.name,
+        extremes_tied(query, by, way, n),
+        n,
+    )
+
+
+def extreme_each(g: Grammar, table: TableReading) -> Draft | None:
+    """The extreme row of each category: 'the cheapest product of each category'."""
+    columns = [c for c in ordered(table) if c.role == "measure" and not c.form]
+    if not columns or not table.label:
+        return None
+    column = g.draw.choice(columns)
+    groups = [
+        (called(g.draw, g.phrasings, c), ref(table.name, c.name), ())
+        for c in table.columns
+        if c.role == "category" and 1 < len(c.values) <= 60 and c.name not in table.label
+    ]
+    for link in g.reading.parents(table.name):
+        parent = g.reading.table(link.parent)
+        if parent.label and not extends(g.reading, link):
+            word = called(g.draw, g.phrasings, parent)
+            groups.append((word, label_of(parent), (link,)))  # type: ignore[arg-type]
+    if not groups:
+        return None
+    word, by, links = g.draw.choice(groups)
+    adjective, high, way = superlative(g, table, column)
+    said = {"parent": word, "parents": plural(word), "attr": called(g.draw, g.phrasings, column)}
+    said |= noun_slots(g, table, ()) | {"high": high} | ({"most": adjective} if adjective else {})
+    measured = f"{'MAX' if way == 'DESC' else 'MIN'}({ref(table.name, column.name)})"
+    key = ref(links[0].parent, links[0].parent_column) if links else by
+    select = f"{by}, {label_of(table)}, {measured}"
+    if g.draw.random() < 0.5:  # SQLite takes the other columns from the row of the extreme
+        query = Query(table.name, select, links=links, rest=f"GROUP BY {key}")
+        return Draft(asked(g, "extreme_each", **said), written_query(query), table.name)
+    query = Query(table.name, f"{by}, {measured}", links=links, rest=f"GROUP BY {key}")
+    return Draft(asked(g, "extreme_value_each", **said), written_query(query), table.name)
