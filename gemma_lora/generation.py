@@ -361,6 +361,8 @@ def reference_losses(
         answer = f"{neutralize(reference).strip()}{END_OF_TURN}"
         pairs.append((head, prompt_ids(model, tokenizer, prompt + answer, 0)))
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
+    if not pairs:
+        return []
     parts = plan_streams(len(pairs))
     blocks = list(loss_blocks(order, [len(whole) for _, whole in pairs], LOSS_TOKENS // parts))
     mx.eval(model.parameters())

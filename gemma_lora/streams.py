@@ -129,8 +129,8 @@ def side_by_side(
     (weights, caches), and a global random seed does not reach the others. While it lasts the BLAS
     has a share of the cores for each; then all of them again.
     """
-    if len(shares) == 1:
-        return [action(shares[0])]
+    if len(shares) <= 1:
+        return [action(share) for share in shares]
     share_blas(len(shares))
     try:
         with ThreadPoolExecutor(len(shares)) as pool:

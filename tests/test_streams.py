@@ -259,6 +259,11 @@ def test_answers_and_losses_are_the_same_in_any_number_of_threads(
         assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in losses[0]])
 
 
+def test_nothing_to_do_is_done_at_once() -> None:
+    assert streams.side_by_side(list, []) == []
+    assert generation.reference_losses(None, None, [], []) == []  # type: ignore[arg-type]
+
+
 def test_what_fails_in_a_thread_fails_here() -> None:
     def fails(share: Any) -> Any:
         raise RuntimeError(f"no {share}")
