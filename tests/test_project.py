@@ -168,8 +168,7 @@ def test_flags_in_the_readme_exist() -> None:
     known = set().union(*(flags_of(script) for script in CONFIGS))
     foreign = {
         "backend", "hostfile", "save_path", "python", "prompt", "train", "mask_prompt", "help",
-        "version", "rounds", "steps", "jobs", "also", "rows", "tokens", "chat_template",
-        "ignore_chat_template",
+        "version", "rounds", "steps", "jobs", "rows", "tokens", "types", "hub_tokenizer",
     }  # fmt: skip
     named = {f.replace("-", "_") for f in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README)}
     assert named - foreign <= known, named - foreign - known

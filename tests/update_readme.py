@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 import textwrap
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +135,24 @@ def draw_benchmark(figures: Figures) -> str:
 
 def draw_formats(figures: Figures) -> str:
     """Exported GGUF files in llama.cpp beside the same adapter in MLX."""
-    rows = [["", "size", "written in", "texts cut alike", "answers the same", "tokens/s"]]
-    for name, told in figures["rows"].items():
-        parted = f" (parts below {told['widest_margin']:.2f} nats)" if told["widest_margin"] else ""
-        rows.append([name, f"{told['mb']} MB", f"{told['write_sec']:.0f} s",
-                     f"{told['texts_alike']:,} of {told['texts']:,}",
-                     f"{told['answers_same']} of {told['answers']}{parted}",
-                     f"{told['generation_tps']:.0f}"])  # fmt: skip
+    rows = [["", "size", "written in", "answers as MLX's", "test suite", "tokens/s"]]
+    for name in ("MLX", *figures["files"]):
+        file, score = figures["files"].get(name), figures["scores"][name]
+        cells = ["", "", ""]
+        if file:
+            widest = math.ceil(100 * file["widest_margin"]) / 100
+            parted = f" (the rest within {widest:.2f} nats)" if widest else ""
+            same = f"{file['same']} of {file['answers']}{parted}"
+            cells = [f"{file['mb']} MB", f"{file['write_sec']:.0f} s", same]
+        right = "{:.1%} [{:.0f}-{:.0f}]".format(score["value"], *(100 * x for x in score["ci"]))
+        rows.append([name, *cells, right, f"{figures['speeds'][name]:.0f}"])
+    judged, cut = figures["scores"]["MLX"]["n"], figures["tokens"]
     how = (
-        "Greedy answers of at most 32 tokens beside MLX's in float32, a LoRA of 20 steps; "
-        "llama.cpp on one thread of a busy machine, so speeds are a rough order; seed "
-        f"{figures['seed']}; {origin(figures)}"
+        f"{cut['alike']:,} of {cut['texts']:,} varied texts are cut alike. Greedy answers of at "
+        f"most {figures['limit']} tokens to {figures['rows']} rows held apart ({judged} have a "
+        "test suite), MLX in float32; speeds: median of 8 answers, MLX and each type in turn, one "
+        f"thread, a busy machine; {figures['adapter']}; seed {figures['seed']}; xllamacpp "
+        f"{figures['xllamacpp']}; {origin(figures)}"
     )
     return f"{table(rows)}\n\n{prose(how)}"
 
@@ -194,12 +203,37 @@ def keep_benchmark(path: Path) -> dict[str, Figures]:
     return {"benchmark": {"variants": variants, "ratios": ratios, **told}}
 
 
+def keep_formats(path: Path) -> dict[str, Figures]:
+    """From the last line of check_gguf.py: the adapter's own files, without those of --also."""
+    found = json.loads(path.read_text().strip().splitlines()[-1])
+    files: Figures = {}
+    for name, file in found["files"].items():
+        if name in found["speeds"]:
+            answers = file["answers"]
+            files[name] = {
+                "mb": round(file["mb"]), "write_sec": round(file["write_sec"], 1),
+                "answers": answers["answers"], "same": answers["same"],
+                "widest_margin": max(answers["margins_where_parted"], default=0),
+            }  # fmt: skip
+    cut = next(f["tokens"] for f in found["files"].values() if "tokens" in f)
+    told = {
+        "files": files, "tokens": {k: cut[k] for k in ("alike", "texts")},
+        "scores": {n: m["test_suite_accuracy"] for n, m in found["scores"]["models"].items()},
+        "speeds": {n: round(s["generation_tps"], 1) for n, s in found["speeds"].items()},
+        "limit": found["tokens"], "adapter": found["adapter"],
+        "xllamacpp": version("xllamacpp"),
+    }  # fmt: skip
+    return {"formats": told | {k: found[k] for k in ("rows", "seed")}}
+
+
 def keep(name: str, path: Path) -> dict[str, Figures]:
     """What is kept of a measurement: {block: figures}."""
     if name in ("evaluation", "example"):
         return keep_evaluation(path)
     if name == "benchmark":
         return keep_benchmark(path)
+    if name == "formats":
+        return keep_formats(path)
     found = json.loads(path.read_text().strip().splitlines()[-1])
     return {name: {"runs": found} if isinstance(found, list) else found}
 
