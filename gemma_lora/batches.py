@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 MAX_WIDTHS = 15  # distinct padded widths of full batches; a last, smaller batch makes 16 shapes
 # Paddings of the supervised positions, of each width, on a GPU: it compiles a step for each shape.
-# 51,000 rows of Alpaca's lengths made 66 to 90 shapes when padded to multiples of 64, and make 31
-# to 34 with these, for 3 to 4 points more padding of positions.
+# Alpaca's lengths (489 real rows, drawn again to 52,000) made 63 to 82 shapes, batches of 4 and 8,
+# when positions were only rounded up to 64, and make 30 or 31 with these, for 3 points more padding
+# of positions (tests/measure_shapes.py).
 MAX_POSITION_PADDINGS = 2
 
 EMPTY = [0, 0]  # ids of a row that trains nothing: fills a batch up when ranks must share it

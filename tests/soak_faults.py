@@ -319,7 +319,6 @@ class Preparing(Scene):
     """dataset.py: the splits are the earlier ones or the new ones, or are not accepted."""
 
     def examine(self, place: Path) -> str:
-        import train
 
         data = place / "data"
         for path in data.glob("*.jsonl"):
@@ -330,7 +329,7 @@ class Preparing(Scene):
             if wanted and now == wanted:
                 assert not splits.edited_files(data)
                 return state
-        said = refusal(lambda: train.read_data(train.TrainingConfig(data=data)))
+        said = refusal(lambda: splits.read_training_data(data, None))
         assert said is not None and "dataset.py" in said, sorted(now)
         return "data refused"
 
