@@ -236,7 +236,7 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     """Make a database the subject of the chat, when its prompts fit the model."""
     if not chat.is_sql:
         raise UserError("schemas and databases are for adapters trained on SQL")
-    shown = "its schema is not shown: the adapter knows it"
+    shown = "known to the adapter by heart"
     form = prompt_form(chat.tuned.config)
     if form == "pointed":
         shown = "of which each question is shown those that its words point at"

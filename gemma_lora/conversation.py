@@ -246,7 +246,7 @@ def try_others(
     drawing = Drawing(wanted, longest, seed, wanted)
     [chosen] = choose(model, chat.tuned.tokenizer, [asked], shown_by, drawing)
     if not chosen.candidate:
-        say("none of them returns rows either: the first answer stands")
+        say("none of them returns rows either; I am not sure of the first")
         return reply.text
     query, result = tried[-1]
     chat.answered = query if turn.name == TUNED else chat.answered

@@ -165,7 +165,7 @@ def test_an_adapter_that_knows_its_database_is_shown_the_question_alone(
     [prompts] = [reply(NAMES)]
     take_line(chat, "one?")
     assert "CREATE" not in prompts[0] and "one?" in prompts[0]
-    assert "not shown" in chat.transcript[0]
+    assert "by heart" in chat.transcript[0]
 
 
 def test_a_second_draw_differs_and_a_seed_fixes_it(chat: Chat) -> None:
