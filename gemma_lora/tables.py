@@ -94,15 +94,22 @@ def describe_table(
         looks = place == 0 and re.search(r"(^|_)id$|[a-z]ID$|^id", column, re.I) is not None
         key = key or (looks and singular)
         computed = definition is not None and definition.find(exp.ComputedColumnConstraint)
-        named_id = re.search(r"(^|_)id$|Id$|ID$", column) is not None
+        named_id = is_named_id(column)
         data_type = definition.args.get("kind") if definition is not None else None
         kind = column_kind(data_type.sql("sqlite").upper() if data_type else "", values)
         nullable = not (key or named_id)
         found.append(Column(column, kind, key, not computed, nullable, values, singular))
     places = {c.name.lower(): i for i, c in enumerate(c for c in found if c.given)}
     together += [[c.name.lower()] for c in found if c.key]
+    if all(map(is_named_id, columns)) and len(set(map(tuple, rows))) == len(rows):
+        together.append([column.lower() for column in columns])  # it links: no pair is there twice
     unique = (tuple(places[n] for n in names if n in places) for names in together)
     return Table(name, tuple(found), tuple(filter(None, unique)), len(rows))
+
+
+def is_named_id(column: str) -> bool:
+    """Whether a column is called as what identifies something."""
+    return re.search(r"(^|_)id$|Id$|ID$", column) is not None
 
 
 def column_kind(declared: str, values: Sequence[Any]) -> str:

@@ -266,6 +266,13 @@ def test_values_that_a_gold_needs_unique_stay_as_the_context_shows_them(
             "SELECT COUNT(*) FROM food WHERE category IN (SELECT name FROM categories"
             " WHERE heat > 5)",
         ),
+        (  # a table of links
+            "CREATE TABLE artists (id INT, name TEXT); CREATE TABLE plays (artist_id INT,"
+            "genre_id INT); INSERT INTO artists VALUES (1, 'Ada'), (2, 'Ben'); INSERT INTO plays"
+            " VALUES (1, 1), (2, 2), (1, 2);",
+            "SELECT name FROM artists a JOIN plays p ON p.artist_id = a.id WHERE p.genre_id = 2",
+            "SELECT name FROM artists WHERE id IN (SELECT artist_id FROM plays WHERE genre_id = 2)",
+        ),
     ],
 )
 def test_keys_that_nobody_declared(
