@@ -30,9 +30,9 @@ FREE_ON_RESUME = {
 # stays with its configuration.
 RUN_FILES = (
     "resume.safetensors", "last_adapters.safetensors", "training_config.txt", "metrics.jsonl",
-    "loss_curve.png", "README.md", "evaluation.json", "evaluation.md", "evaluation_samples.jsonl",
-    "benchmark.json", "benchmark.md", "benchmark.png", "adapter_config.json",
-    "adapters.safetensors",
+    "loss_curve.png", "README.md", "evaluation.json", "evaluation.md", "evaluation.html",
+    "evaluation_samples.jsonl", "benchmark.json", "benchmark.md", "benchmark.png",
+    "adapter_config.json", "adapters.safetensors",
 )  # fmt: skip
 NUMBERED = "[0-9]" * 7 + "_adapters.safetensors"
 
