@@ -8,9 +8,10 @@
 
 Input: the adapter folder of train.py (it names the base model) and, for scored runs, the data
 folder of dataset.py. Output: a report in the terminal; scored runs also write evaluation.json,
-evaluation_samples.jsonl and evaluation.md to the adapter folder. --answers reads one JSON object
-a line, {"question", "context", "gold", "answers": {name: reply}} (or "id" and "answers" for rows of
---data and --split), and writes the same files to a folder named after the file.
+evaluation_samples.jsonl, evaluation.md and evaluation.html, a page to look at, to the adapter
+folder. --answers reads one JSON object a line, {"question", "context", "gold", "answers": {name:
+reply}} (or "id" and "answers" for rows of --data and --split), and writes the same files to a
+folder named after the file.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ from gemma_lora.files import (
     write_together,
 )
 from gemma_lora.generation import Answer, generate_batch, reference_losses
+from gemma_lora.page import evaluation_page, opening_command
+from gemma_lora.page_rows import RowSet
 from gemma_lora.progress import count_answers
 from gemma_lora.prompts import render_chat
 from gemma_lora.report import evaluation_markdown, make_console, ranked_samples, show_report
@@ -88,7 +91,7 @@ from gemma_lora.selection import with_candidates
 from gemma_lora.splits import Row, read_split
 from gemma_lora.suite_cache import suite_folder
 from gemma_lora.text_scores import score_text
-from gemma_lora.verdicts import SqlVerdict, first_rows, prepare_gold, score_sql
+from gemma_lora.verdicts import SqlVerdict, prepare_gold, preview, score_sql
 
 DEFAULT_SPLIT = "test"
 MEMORY = " (made as the training rows were: memory of them, not how well people are answered)"
@@ -274,6 +277,12 @@ def evaluation_rows(config: EvaluationConfig, kind: str) -> list[Row]:
     return on_database(rows, config.db) if config.db else rows
 
 
+def asked_rows(config: EvaluationConfig, tuned: Finetuned) -> list[Row]:
+    """The rows to evaluate, with prompts as the adapter was trained to read them."""
+    rows = evaluation_rows(config, adapter_kind(tuned))
+    return as_trained(rows, config.db, tuned) if config.questions and config.db else rows
+
+
 def typed_rows(config: EvaluationConfig, split: str, kind: str) -> list[Row]:
     """All rows of a split, checked to be of the adapter's type."""
     rows = read_split(config.data, split)
@@ -395,7 +404,7 @@ def sql_scores(
         "kind": gold.kind,
         "excluded": gold.excluded,
         "empty_gold": gold.empty,
-        "gold_rows": first_rows(gold.result.rows) if gold.result else None,
+        "gold_result": preview(gold.result) if gold.result else None,
         "suite": gold.suite.facts if gold.suite else None,
         "no_suite": gold.no_suite,
         "outputs": outputs,
@@ -491,20 +500,30 @@ def run_title(config: EvaluationConfig, n: int) -> str:
 
 
 def write_report(
-    folder: Path, samples: Sequence[Sample], text: str, report: EvaluationReport | AnswersReport
+    folder: Path,
+    samples: Sequence[Sample],
+    text: str,
+    page: str | None,
+    report: EvaluationReport | AnswersReport,
 ) -> None:
-    """Write the three files of a scored run; evaluation.json vouches for the others."""
+    """Write the files of a scored run; evaluation.json vouches for the others.
+
+    A run that cannot draw the page leaves none: an earlier one shows other rows.
+    """
     remove_leftovers(folder, ["evaluation*"])
-    write_together(
-        {
-            folder / "evaluation_samples.jsonl": "".join(json_lines(samples)),
-            folder / "evaluation.md": text,
-        },
-        folder / "evaluation.json",
-        json.dumps(report, indent=2) + "\n",
-    )
+    place = folder / "evaluation.html"
+    written = {
+        folder / "evaluation_samples.jsonl": "".join(json_lines(samples)),
+        folder / "evaluation.md": text,
+    }
+    if page:
+        written[place] = page
+    write_together(written, folder / "evaluation.json", json.dumps(report, indent=2) + "\n")
+    if not page:
+        place.unlink(missing_ok=True)
+    look = f"; to look at it: {opening_command(place)}" if page else ""
     print(
-        f"written: {folder}/evaluation.json, evaluation_samples.jsonl and evaluation.md",
+        f"written: {folder}/evaluation.json, evaluation_samples.jsonl and evaluation.md{look}",
         file=sys.stderr,
     )
 
@@ -520,9 +539,7 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     if config.scored:
         require_writable(folder)
     kind = adapter_kind(tuned)
-    rows = evaluation_rows(config, kind)
-    if config.questions and config.db:
-        rows = as_trained(rows, config.db, tuned)
+    rows = asked_rows(config, tuned)
     title = run_title(config, len(rows))
     print(title, file=sys.stderr)
     found, speed = run_models(tuned, rows, shot_turns(config, kind), config)
@@ -540,17 +557,20 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     show_report(title, summary, samples, config.examples)
     ranked = ranked_samples(samples, summary)[: config.examples]
     text = evaluation_markdown(f"Evaluation: {title}", summary, ranked)
+    sets = [RowSet(title, summary, samples)]
     if config.check_forgetting:
         name, made = forgetting_samples(tuned, kind, config)
         report["forgetting"] = summarize(made)
         show_report(name, report["forgetting"], made, 1)
         text += "\n" + evaluation_markdown(name.capitalize(), report["forgetting"], [])
+        sets.append(RowSet(name, report["forgetting"], made))
         samples = [
             cast(Sample, {**one, "set": label})
             for label, group in (("main", samples), ("forgetting", made))
             for one in group
         ]
-    write_report(folder, samples, text, report)
+    page = evaluation_page(f"Evaluation: {title}", sets, record)
+    write_report(folder, samples, text, page, report)
     return report
 
 
@@ -586,8 +606,9 @@ def score_answers(path: Path, config: EvaluationConfig) -> AnswersReport:
     show_report(title, summary, samples, config.examples)
     ranked = ranked_samples(samples, summary)[: config.examples]
     text = evaluation_markdown(f"Evaluation: {title}", summary, ranked)
+    page = evaluation_page(f"Evaluation: {title}", [RowSet(title, summary, samples)], record)
     report: AnswersReport = {"summary": summary, "run": record}
-    write_report(folder, samples, text, report)
+    write_report(folder, samples, text, page, report)
     return report
 
 

@@ -30,13 +30,14 @@ FREE_ON_RESUME = {
 # stays with its configuration.
 RUN_FILES = (
     "resume.safetensors", "last_adapters.safetensors", "training_config.txt", "metrics.jsonl",
-    "loss_curve.png", "README.md", "evaluation.json", "evaluation.md", "evaluation_samples.jsonl",
-    "benchmark.json", "benchmark-new.json", "benchmark.md", "benchmark.png", "confidence.json",
+    "loss_curve.png", "README.md", "evaluation.json", "evaluation.md", "evaluation.html",
+    "evaluation_samples.jsonl", "benchmark.json", "benchmark-new.json", "benchmark.md",
+    "benchmark.png", "confidence.json",
     "adapter_config.json", "adapters.safetensors",
 )  # fmt: skip
 # The folder that goes to the hub, made of an adapter and the reports about it: never without them.
 PUBLISHED = "publish"
-PUBLISHED_FILES = {*RUN_FILES, "NOTICE", "chat_template.jinja", "evaluation.html"}
+PUBLISHED_FILES = {*RUN_FILES, "NOTICE", "chat_template.jinja"}
 NUMBERED = "[0-9]" * 7 + "_adapters.safetensors"
 
 

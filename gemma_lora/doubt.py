@@ -111,7 +111,8 @@ def mark_sure(samples: Iterable[Sample], confidence: Confidence, known: Sequence
         for name, out in sample["outputs"].items():
             if TUNED not in (name, without_candidates(name)):
                 continue
-            shows = any(value is not None for row in out["rows"] or [] for value in row)
+            rows = out["result"]["rows"] if out["result"] else []
+            shows = any(value is not None for row in rows for value in row)
             likely = out["lowest_logprob"]
             why = doubts(sample["question"], out["sql"], likely, confidence, known)
             out["sure"] = shows and not why and not out.get("candidate")

@@ -19,8 +19,9 @@ from gemma_lora.selection import (
 )
 from gemma_lora.statistics import Figure, average, proportion
 from gemma_lora.suite_cache import SuiteFacts
-from gemma_lora.verdicts import BAD_CONTEXT
+from gemma_lora.verdicts import BAD_CONTEXT, ResultPreview
 
+LUCKY = "right on its own database only"  # not on every database of its suite
 EVALUATION_FORMAT = 2  # of evaluation.json; 1 had no test suites
 
 
@@ -39,7 +40,8 @@ class Output(TypedDict, total=False):
     match: bool
     suite_match: bool | None
     error: str | None
-    rows: list[list[Any]] | None
+    message: str | None
+    result: ResultPreview | None
     nll: float | None
     rouge_l: float | None
     chrf: float | None
@@ -67,7 +69,7 @@ class Sample(TypedDict, total=False):
     kind: str  # these six of SQL rows
     excluded: str | None
     empty_gold: bool
-    gold_rows: list[list[Any]] | None
+    gold_result: ResultPreview | None
     suite: SuiteFacts | None
     no_suite: str | None  # why there is none, of a row that accuracy would count
     reference_tokens: int | None  # of instruction rows
@@ -232,7 +234,7 @@ def sql_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
     apart = apart if suited else []
     errors = Counter(o["error"] for o in judged if o["error"])
     if lucky := sum(o["match"] and not o["suite_match"] for o in suited):
-        errors["right on its own database only"] = lucky
+        errors[LUCKY] = lucky
     empty = [s["outputs"][name] for s in samples if not s["excluded"] and s["empty_gold"]]
     return {
         "valid_sql_rate": proportion(o["valid_sql"] for o in outputs if o["valid_sql"] is not None),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gemma_lora.cleaning import visible
 from gemma_lora.figures import (
+    LUCKY,
     TUNED,
     Output,
     Sample,
@@ -16,11 +17,13 @@ from gemma_lora.figures import (
     sure_sentences,
 )
 from gemma_lora.statistics import Figure
+from gemma_lora.verdicts import ResultPreview
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 MARKUP = re.compile(r"([\\`*<>|\[\]])")  # what Markdown would read in a name
+PREVIEW_ROWS = 3  # of a result in the terminal and in evaluation.md
 WIDE = 120  # terminal columns from which answers stand side by side
 
 SQL_COLUMNS = {
@@ -153,7 +156,7 @@ def outcome(out: Output) -> str:
     if not out.get("sure", True):
         ending.insert(0, "not sure")
     if out["match"] and not right(out):
-        said = "wrong: right on its own database only"
+        said = f"wrong: {LUCKY}"
     return " ".join([said, *(f"({text})" for text in ending)])
 
 
@@ -163,14 +166,15 @@ def clip(text: str, lines: int = 14, width: int = 900) -> str:
     return short + (" ..." if len(short) < len(text.strip()) else "")
 
 
-def rows_text(rows: Sequence[Sequence[Any]] | None) -> str:
-    """Result rows on one line each, values separated by bars."""
-    return "\n".join(" | ".join("NULL" if v is None else str(v) for v in row) for row in rows or [])
+def rows_text(result: ResultPreview | None) -> str:
+    """The first rows of a result on one line each, values separated by bars."""
+    rows = result["rows"][:PREVIEW_ROWS] if result else []
+    return "\n".join(" | ".join("NULL" if v is None else str(v) for v in row) for row in rows)
 
 
 def answer_text(out: Output) -> str:
     """An answer, its verdict and the first rows of its result."""
-    rows = rows_text(out.get("rows"))
+    rows = rows_text(out.get("result"))
     return clip(out["text"] or "(empty)") + f"\n-> {outcome(out)}" + (f"\n{rows}" if rows else "")
 
 
@@ -180,7 +184,7 @@ def sample_parts(sample: Sample) -> list[tuple[str, str]]:
     Without control characters: a query's result holds what its writer wanted.
     """
     gold = clip(sample["gold"] or "")
-    if rows := rows_text(sample.get("gold_rows")):
+    if rows := rows_text(sample.get("gold_result")):
         gold += f"\n-> its first rows\n{rows}"
     question = sample["question"]
     if sample["type"] == "alpaca" and sample["context"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -25,7 +26,8 @@ from gemma_lora.sql_text import (
 )
 from gemma_lora.suites import TOO_LONG, NoSuite, Suite, passes_suite, suite_of
 
-PREVIEW_ROWS = 3
+# Of a result a sample keeps so many rows and columns, and so many characters of a value.
+KEPT_ROWS, KEPT_COLUMNS, KEPT_TEXT = 10, 12, 200
 
 BAD_CONTEXT = "the database does not load"
 STATUS_ERRORS = {
@@ -86,10 +88,8 @@ def prepare_gold(
     if gold.kind == "ddl":
         return replace(gold, no_suite="it makes or drops tables, views or indexes")
 
-    def same(one: SqlResult, other: SqlResult) -> bool:
-        return judge(one, other, order) is None
-
     try:
+        same = partial(agree, order=order)
         suite = suite_of(context, sql, result, worker, same, str(seed), timeout_sec, cache)
     except NoSuite as reason:
         return replace(gold, no_suite=str(reason))
@@ -192,6 +192,15 @@ def read_reply(sql: str, gold: Gold, worker: SqlWorker) -> tuple[bool | None, bo
     return valid, bool(sql) and normal == gold.normal
 
 
+class ResultPreview(TypedDict):
+    """The beginning of a result as a sample keeps it, and how large the whole was."""
+
+    columns: list[str]  # labels, at most KEPT_COLUMNS
+    rows: list[list[Any]]  # at most KEPT_ROWS
+    n_columns: int
+    n_rows: int  # counting ends at SqlJob.max_rows
+
+
 class SqlVerdict(TypedDict):
     """What is said of one reply to a SQL row."""
 
@@ -202,7 +211,13 @@ class SqlVerdict(TypedDict):
     match: bool  # returns what the gold returns
     suite_match: bool | None  # on every database of the suite too; None without a suite
     error: str | None  # the class of what went wrong
-    rows: list[list[Any]] | None  # the first of its result
+    message: str | None  # SQLite's own, where it does not run
+    result: ResultPreview | None  # None where it does not run
+
+
+def agree(one: SqlResult, other: SqlResult, order: Sequence[int] | None) -> bool:
+    """Whether two results say the same, in an order that these keys allow."""
+    return judge(one, other, order) is None
 
 
 def score_sql(
@@ -225,13 +240,15 @@ def score_sql(
         "match": False,
         "suite_match": None,
         "error": None,
-        "rows": None,
+        "message": None,
+        "result": None,
     }
     if not context or gold.excluded == BAD_CONTEXT:
         return out
     result = worker.run(context, sql, timeout_sec) if sql else None
     if result and result.status == "ok":
-        out |= {"executes": True, "rows": first_rows(result.rows)}
+        out |= {"executes": True, "result": preview(result)}
+    out["message"] = result.error[:KEPT_TEXT] if result and result.error else None
     if gold.result is None:
         return out
     out["error"] = "no SQL in the reply"
@@ -239,23 +256,27 @@ def score_sql(
         out["error"] = judge(result, gold.result, gold.order, gold.groups)
     out["match"] = out["error"] is None
     if gold.suite:
-
-        def same(one: SqlResult, other: SqlResult) -> bool:
-            return judge(one, other, gold.order) is None
-
         out["suite_match"] = out["match"] and passes_suite(
-            sql, gold.suite, worker, same, timeout_sec
+            sql, gold.suite, worker, partial(agree, order=gold.order), timeout_sec
         )
     if out["error"] and sql and finish_reason == "length" and reply.rstrip().endswith(sql):
         out["error"] = "cut off at the length limit"
     return out
 
 
-def first_rows(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """The first rows of a result, as JSON can hold them."""
+def preview(result: SqlResult) -> ResultPreview:
+    """What a sample keeps of a result, as JSON can hold it; a text that goes on ends with "..."."""
 
     def plain(value: Any) -> Any:
-        odd = isinstance(value, float) and not math.isfinite(value)
-        return value.hex() if isinstance(value, bytes) else str(value) if odd else value
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        text = value.hex() if isinstance(value, bytes) else value
+        long = isinstance(text, str) and len(text) > KEPT_TEXT
+        return text[:KEPT_TEXT] + "..." if long else text
 
-    return [[plain(value) for value in row] for row in rows[:PREVIEW_ROWS]]
+    return {
+        "columns": [plain(label) for label in result.columns[:KEPT_COLUMNS]],
+        "rows": [[plain(v) for v in row[:KEPT_COLUMNS]] for row in result.rows[:KEPT_ROWS]],
+        "n_columns": len(result.columns),
+        "n_rows": len(result.rows),
+    }
