@@ -5,6 +5,7 @@
 (() => {
   const sets = JSON.parse(document.getElementById("data").textContent);
   const ROWS_A_PAGE = 50;
+  const LONG_VALUE = 24;
   const LABELS = {
     sql: { won: "Won", lost: "Lost", right: "Both right", wrong: "Both wrong", apart: "Not counted" },
     alone: { right: "Right", wrong: "Wrong", apart: "Not counted" },
@@ -115,6 +116,7 @@
   function drawRows() {
     const last = state.printing ? shown.length : Math.min(state.first + ROWS_A_PAGE, shown.length);
     const part = shown.slice(state.printing ? 0 : state.first, last);
+    coming.disconnect();
     at("rows").replaceChildren(...part.map(drawRow));
     if (!part.length) at("rows").append(make("p", "No row is like that. Esc shows all again.", "none"));
     const all = theSet().rows.length;
@@ -125,8 +127,16 @@
       last.toLocaleString("en") + " of " + shown.length.toLocaleString("en");
     at("previous").disabled = state.first === 0;
     at("next").disabled = last >= shown.length;
-    if (!state.printing) letScroll(at("rows"));
+    if (!state.printing) for (const article of at("rows").children) coming.observe(article);
   }
+
+  // Measuring a row lays it out: only what is nearly seen is worth that.
+  const coming = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((one) => one.isIntersecting)) {
+      coming.unobserve(entry.target);
+      letScroll(entry.target);
+    }
+  }, { rootMargin: "200px" });
 
   // A table that is wider than its place is scrolled with the arrow keys, once it has the focus.
   function letScroll(place) {
@@ -213,15 +223,17 @@
       cell.scope = "col";
       head.append(cell);
     }
+    const numeric = result.columns.map((_, index) => result.rows.every((row) =>
+      row[index] === null || (row[index] !== "" && !Number.isNaN(Number(row[index])))));
     const body = make("tbody");
     for (const row of result.rows) {
       const line = make("tr");
-      for (const value of row) {
+      row.forEach((value, index) => {
         const cell = value === null ? make("td", "NULL", "null") : make("td", value);
-        if (value !== null && value !== "" && !Number.isNaN(Number(value))) cell.className = "number";
-        cell.dir = "auto";
+        if (numeric[index]) cell.classList.add("number");
+        if (value !== null && value.length > LONG_VALUE) cell.classList.add("long");
         line.append(cell);
-      }
+      });
       body.append(line);
     }
     const top = make("thead");
@@ -380,7 +392,7 @@
   addEventListener("afterprint", () => print(false));
   chooseSet(0);
   update();
-  letScroll(document);
+  for (const section of document.querySelectorAll(".set")) letScroll(section);
   followLink();
   document.documentElement.dataset.ready = "yes";
 })();
