@@ -6,6 +6,8 @@
   const sets = JSON.parse(document.getElementById("data").textContent);
   const ROWS_A_PAGE = 50;
   const LONG_VALUE = 24;
+  const WIDE = 4;
+  const RIGHT_TO_LEFT = /([\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+)/;
   const LABELS = {
     sql: { won: "Won", lost: "Lost", right: "Both right", wrong: "Both wrong", apart: "Not counted" },
     alone: { right: "Right", wrong: "Wrong", apart: "Not counted" },
@@ -196,7 +198,10 @@
     const text = section.querySelector(".text");
     for (const [kind, piece] of answer.spans) text.append(drawSpan(kind, piece));
     if (!text.textContent) text.append(make("i", "(empty)"));
-    if (isSql()) text.classList.add("code");
+    if (isSql()) {
+      text.classList.add("code");
+      text.dir = "ltr";
+    }
     if (answer.result) section.querySelector(".result").append(drawTable(answer.result));
     else section.querySelector(".result").remove();
     const reply = section.querySelector(".reply");
@@ -207,20 +212,26 @@
   }
 
   function drawSpan(kind, text) {
-    if (kind === "same") return document.createTextNode(text);
+    const pieces = document.createDocumentFragment();
+    // Words written from right to left would draw the signs of a query around them along.
+    text.split(RIGHT_TO_LEFT).forEach((piece, index) => {
+      pieces.append(index % 2 ? make("bdi", piece) : piece);
+    });
+    if (kind === "same") return pieces;
     const [tag, spoken] = MARKS[kind];
     const mark = make(tag);
-    mark.append(make("span", spoken, "spoken"), text, make("span", "] ", "spoken"));
+    mark.append(make("span", spoken, "spoken"), pieces, make("span", "] ", "spoken"));
     return mark;
   }
 
   function drawTable(result) {
-    const table = make("table");
+    const table = make("table", undefined, result.columns.length > WIDE ? "wide" : "");
     table.append(make("caption", result.size));
     const head = make("tr");
     for (const name of result.columns) {
       const cell = make("th", name);
       cell.scope = "col";
+      if (name.length > LONG_VALUE) cell.className = "long";
       head.append(cell);
     }
     const numeric = result.columns.map((_, index) => result.rows.every((row) =>
