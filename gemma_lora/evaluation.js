@@ -5,6 +5,9 @@
 (() => {
   const sets = JSON.parse(document.getElementById("data").textContent);
   const ROWS_A_PAGE = 50;
+  const LONG_VALUE = 24;
+  const WIDE = 4;
+  const RIGHT_TO_LEFT = /([\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+)/;
   const LABELS = {
     sql: { won: "Won", lost: "Lost", right: "Both right", wrong: "Both wrong", apart: "Not counted" },
     alone: { right: "Right", wrong: "Wrong", apart: "Not counted" },
@@ -115,6 +118,7 @@
   function drawRows() {
     const last = state.printing ? shown.length : Math.min(state.first + ROWS_A_PAGE, shown.length);
     const part = shown.slice(state.printing ? 0 : state.first, last);
+    coming.disconnect();
     at("rows").replaceChildren(...part.map(drawRow));
     if (!part.length) at("rows").append(make("p", "No row is like that. Esc shows all again.", "none"));
     const all = theSet().rows.length;
@@ -125,8 +129,16 @@
       last.toLocaleString("en") + " of " + shown.length.toLocaleString("en");
     at("previous").disabled = state.first === 0;
     at("next").disabled = last >= shown.length;
-    if (!state.printing) letScroll(at("rows"));
+    if (!state.printing) for (const article of at("rows").children) coming.observe(article);
   }
+
+  // Measuring a row lays it out: only what is nearly seen is worth that.
+  const coming = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((one) => one.isIntersecting)) {
+      coming.unobserve(entry.target);
+      letScroll(entry.target);
+    }
+  }, { rootMargin: "200px" });
 
   // A table that is wider than its place is scrolled with the arrow keys, once it has the focus.
   function letScroll(place) {
@@ -186,7 +198,10 @@
     const text = section.querySelector(".text");
     for (const [kind, piece] of answer.spans) text.append(drawSpan(kind, piece));
     if (!text.textContent) text.append(make("i", "(empty)"));
-    if (isSql()) text.classList.add("code");
+    if (isSql()) {
+      text.classList.add("code");
+      text.dir = "ltr";
+    }
     if (answer.result) section.querySelector(".result").append(drawTable(answer.result));
     else section.querySelector(".result").remove();
     const reply = section.querySelector(".reply");
@@ -197,31 +212,39 @@
   }
 
   function drawSpan(kind, text) {
-    if (kind === "same") return document.createTextNode(text);
+    const pieces = document.createDocumentFragment();
+    // Words written from right to left would draw the signs of a query around them along.
+    text.split(RIGHT_TO_LEFT).forEach((piece, index) => {
+      pieces.append(index % 2 ? make("bdi", piece) : piece);
+    });
+    if (kind === "same") return pieces;
     const [tag, spoken] = MARKS[kind];
     const mark = make(tag);
-    mark.append(make("span", spoken, "spoken"), text, make("span", "] ", "spoken"));
+    mark.append(make("span", spoken, "spoken"), pieces, make("span", "] ", "spoken"));
     return mark;
   }
 
   function drawTable(result) {
-    const table = make("table");
+    const table = make("table", undefined, result.columns.length > WIDE ? "wide" : "");
     table.append(make("caption", result.size));
     const head = make("tr");
     for (const name of result.columns) {
       const cell = make("th", name);
       cell.scope = "col";
+      if (name.length > LONG_VALUE) cell.className = "long";
       head.append(cell);
     }
+    const numeric = result.columns.map((_, index) => result.rows.every((row) =>
+      row[index] === null || (row[index] !== "" && !Number.isNaN(Number(row[index])))));
     const body = make("tbody");
     for (const row of result.rows) {
       const line = make("tr");
-      for (const value of row) {
+      row.forEach((value, index) => {
         const cell = value === null ? make("td", "NULL", "null") : make("td", value);
-        if (value !== null && value !== "" && !Number.isNaN(Number(value))) cell.className = "number";
-        cell.dir = "auto";
+        if (numeric[index]) cell.classList.add("number");
+        if (value !== null && value.length > LONG_VALUE) cell.classList.add("long");
         line.append(cell);
-      }
+      });
       body.append(line);
     }
     const top = make("thead");
@@ -380,7 +403,7 @@
   addEventListener("afterprint", () => print(false));
   chooseSet(0);
   update();
-  letScroll(document);
+  for (const section of document.querySelectorAll(".set")) letScroll(section);
   followLink();
   document.documentElement.dataset.ready = "yes";
 })();

@@ -186,7 +186,7 @@ def said_of(sample: Sample, out: Output, right: bool | None, lucky: bool) -> str
     if lucky:
         suite = sample["suite"]
         n = suite["databases"] if suite else 0
-        return f"wrong: right on its own database, but not on all {n} of its test suite"
+        return f"wrong: right on its own database, not on all {n} of its test suite"
     if right is None and out["match"]:
         return "does what the gold does"
     if out["error"] is None:
