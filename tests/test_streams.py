@@ -28,6 +28,7 @@ from gemma_lora.batches import balanced_shares, batch_iterator
 from gemma_lora.device import current_stream
 from gemma_lora.loss import supervised_loss
 from gemma_lora.prompts import render_prompt
+from gemma_lora.splits import read_split
 from gemma_lora.workload import steps_of
 
 
@@ -211,7 +212,7 @@ def test_epochs_become_steps(epochs: float, steps: int) -> None:
 def test_a_run_says_how_much_of_the_rows_it_sees(
     tiny_model: Path, tiny_data: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    rows = len(train.read_split(tiny_data, "train"))
+    rows = len(read_split(tiny_data, "train"))
     config = tiny_config(tiny_model, tiny_data, tmp_path / "ck", epochs=2)
     steps = 2 * math.ceil(rows / 4)
     assert train.train(config)["step"] == steps
@@ -231,7 +232,7 @@ def test_answers_and_losses_are_the_same_in_any_number_of_threads(
     tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer = adapted_model(tiny_model, "lora")
-    rows = train.read_split(tiny_data, "train")[:13]
+    rows = read_split(tiny_data, "train")[:13]
     prompts = [render_prompt(row["prompt"]) for row in rows]
     references = [row["completion"] for row in rows]
     threads: set[str] = set()
