@@ -9,7 +9,7 @@ from collections.abc import Callable
 from gemma_lora.column_sql import in_order, label_equals, number_of, ref, written
 from gemma_lora.date_conditions import dated, main_date
 from gemma_lora.grammar import Condition, Grammar, dealt
-from gemma_lora.schema_reading import ColumnReading, TableReading, literal, quoted
+from gemma_lora.schema_reading import KEPT_VALUES, ColumnReading, TableReading, literal, quoted
 from gemma_lora.wording import (
     called,
     concept_of,
@@ -32,14 +32,26 @@ def said_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str:
 
 
 def some_label(g: Grammar, table: TableReading) -> tuple[str, str] | None:
-    """(a row's name as said, the SQL that picks it) for a table whose rows have names."""
+    """(a row's name, or its number, as said; the SQL that picks it); None where it has neither."""
     if not table.names:
-        return None
+        return some_number(g, table)
     name = dealt(g, (table.name, table.label), table.names)
     if len(name) == 1:
         return said_of(g, table.column(table.label[0]), name[0]), label_equals(table, name)
     said = " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in name)
     return said_value(g.draw, said), label_equals(table, name)
+
+
+def some_number(g: Grammar, table: TableReading) -> tuple[str, str] | None:
+    """("order 17", the SQL that picks it) for rows that have a number and no name."""
+    keys = {k.child_column for k in g.reading.links if k.child == table.name}
+    own = [c for c in table.columns[:1] if c.role in ("key", "code") and c.name not in keys]
+    if table.is_link or not own or len(own[0].values) < min(table.rows, KEPT_VALUES):
+        return None
+    value = dealt(g, (table.name, own[0].name), own[0].values)
+    word = called(g.draw, g.phrasings, table)
+    lead = g.draw.choice((word, word, f"{word} number", f"{word} no.", f"{word} id"))
+    return f"{lead} {marked(value)}", f"{ref(table.name, own[0].name)} = {written(value)}"
 
 
 def people_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str | None:

@@ -13,7 +13,7 @@ from gemma_lora.conditions import own_condition, some_label
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.group_questions import most_tied
-from gemma_lora.queries import Draft, Query, label_of, written_query
+from gemma_lora.queries import Draft, Query, label_of, worth_of, written_query
 from gemma_lora.schema_reading import Link, TableReading
 from gemma_lora.wording import called, is_called, plural
 
@@ -93,6 +93,10 @@ def events(g: Grammar, table: TableReading) -> Draft | None:
     query = Query(event.table.name, seen, links=ways, where=where, distinct=True)
     form = "event_what" if by_person else "event_who"
     chance = g.draw.random()
+    worth = worth_of(event.table)
+    if worth and by_person and g.draw.random() < 0.3:
+        query = query._replace(select=f"SUM({worth})", links=event.links, distinct=False)
+        return Draft(asked(g, "total_spent", **said), written_query(query), event.table.name)
     if event.date and chance < 0.2:
         query = query._replace(select=f"{seen}, {event.date}", distinct=False)
         form += "_when"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gemma_lora.column_sql import in_order, ref
+from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Condition, Grammar, asked
 from gemma_lora.joined_conditions import agent_of, extends
 from gemma_lora.queries import (
@@ -19,7 +20,7 @@ from gemma_lora.queries import (
     written_query,
 )
 from gemma_lora.schema_reading import ColumnReading, Link, TableReading
-from gemma_lora.wording import called, filled, is_called, plural
+from gemma_lora.wording import called, filled, is_called, marked, plural
 
 
 def extreme(g: Grammar, table: TableReading) -> Draft | None:
@@ -53,6 +54,29 @@ def extreme(g: Grammar, table: TableReading) -> Draft | None:
     else:
         question = asked(g, "highest", **said)
     return extreme_of(g, table, column, found, (select, way, question))
+
+
+def extreme_date(g: Grammar, table: TableReading) -> Draft | None:
+    """When the first or the last was: 'when was the last order'."""
+    dates = [c for c in table.columns if c.role == "date" and c.form not in ("dotted", "slashed")]
+    if not dates:
+        return None
+    column = g.draw.choice(dates)
+    found = conditions_on(g, table, (4, 5))
+    if any(c.repeats or c.column == (table.name, column.name) for c in found):
+        return None
+    last = g.draw.random() < 0.6
+    said = noun_slots(g, table, found) | {"attr": called(g.draw, g.phrasings, column)}
+    said["last"] = g.draw.choice(
+        ("last", "latest", "most recent") if last else ("first", "earliest")
+    )
+    done = next((w for w in column.words if w.endswith("ed") and " " not in w), None)
+    said |= {"done": done} if done else {}
+    forms = g.phrasings.forms["extreme_date"]
+    if column is not main_date(table):
+        forms = tuple(f for f in forms if "{attr}" in f or "{done}" in f)
+    query = Query(table.name, f"{'MAX' if last else 'MIN'}({ref(table.name, column.name)})", found)
+    return Draft(filled(g.draw, forms, said), written_query(query), table.name)
 
 
 def extreme_of(
@@ -130,7 +154,7 @@ def top(g: Grammar, table: TableReading) -> Draft | None:
     said = noun_slots(g, table, found) | {
         "attr": called(g.draw, g.phrasings, column),
         "high": high,
-        "n": number if g.draw.random() < 0.4 else str(n),
+        "n": marked(number if g.draw.random() < 0.4 else n),
     }
     if adjective:
         said["most"] = adjective

@@ -99,7 +99,7 @@ def by_children(g: Grammar, table: TableReading) -> Draft | None:
     question, n = asked(g, form, **said), 1
     if kind == "most" and form == "group_most" and g.draw.random() < 0.15:
         n = g.draw.choice((3, 5, 10))
-        question = asked(g, "group_top", **said, n=str(n))
+        question = asked(g, "group_top", **said, n=marked(n))
         ranked = written_query(grouped_by._replace(select=f"{measured} AS n"))
         last = f"SELECT n FROM ({ranked}) ORDER BY n DESC LIMIT 1 OFFSET {n - 1}"
         tied = f"SELECT 1 FROM ({ranked}) WHERE n >= ({last})"

@@ -25,6 +25,7 @@ class Grammar(NamedTuple):
     phrasings: Phrasings
     draw: random.Random
     decks: dict[Hashable, list[Any]]  # values that have not been dealt yet
+    taken: list[tuple[Hashable, Any]]  # those dealt for the question that is being made
 
 
 class Condition(NamedTuple):
@@ -44,7 +45,19 @@ def dealt(g: Grammar, deck: Hashable, cards: Sequence[T]) -> T:
     if not left:
         left += g.draw.sample(cards, len(cards))
     card: T = left.pop()
+    g.taken.append((deck, card))
     return card
+
+
+def put_back(g: Grammar) -> None:
+    """Put most of what was dealt for a question that cannot be asked under its deck again.
+
+    Not all of it: a value that no question can be asked with would hold up the others for ever.
+    """
+    for deck, card in g.taken:
+        if g.draw.random() < 0.7:
+            g.decks[deck].insert(0, card)
+    g.taken.clear()
 
 
 def asked(g: Grammar, kind: str, **slots: str) -> str:

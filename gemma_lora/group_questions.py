@@ -17,6 +17,7 @@ from gemma_lora.queries import (
     measures,
     noun_slots,
     superlative,
+    worth_of,
     written_query,
 )
 from gemma_lora.schema_reading import ColumnReading, Link, TableReading
@@ -29,6 +30,8 @@ FEWER = ("less than", "fewer than", "under", "below")
 
 def aggregate(g: Grammar, table: TableReading) -> Draft | None:
     """An average, a sum, the highest or the lowest of a measure."""
+    if worth_of(table) and g.draw.random() < 0.4:
+        return revenue(g, table)
     if not measures(table):
         return None
     column = g.draw.choice(measures(table))
@@ -51,6 +54,18 @@ def aggregate(g: Grammar, table: TableReading) -> Draft | None:
         kind = "sum_worth"
     query = Query(table.name, f"{function}({number_of(column, table.name)})", found)
     return Draft(asked(g, kind, **said), written_query(query), table.name)
+
+
+def revenue(g: Grammar, table: TableReading) -> Draft | None:
+    """What all that was sold, or some of it, is worth."""
+    found = conditions_on(g, table, (3, 6, 1))
+    if any(c.repeats for c in found):
+        return None
+    said = noun_slots(g, table, found) | {"attr": g.draw.choice(g.phrasings.forms["revenue_words"])}
+    after = " ".join(c.said for c in found)
+    said |= {"after": after} if found else {}
+    query = Query(table.name, f"SUM({worth_of(table)})", found)
+    return Draft(asked(g, "revenue", **said), written_query(query), table.name)
 
 
 class Group(NamedTuple):
@@ -100,6 +115,14 @@ def groups_of(g: Grammar, table: TableReading) -> list[Group]:
             if is_grouping(parent, column):
                 name = ref(parent.name, column.name)
                 groups.append(Group(called(g.draw, g.phrasings, column), name, name, (link,)))
+        for further in g.reading.parents(parent.name):  # what is sold per customer, over orders
+            above = g.reading.table(further.parent)
+            if above.label and above.rows <= 1000 and above.name != table.name:
+                key, word = (
+                    ref(above.name, further.parent_column),
+                    called(g.draw, g.phrasings, above),
+                )
+                groups.append(Group(word, label_of(above), key, (link, further)))
     return groups
 
 
@@ -114,6 +137,10 @@ class Measured(NamedTuple):
 
 def measured(g: Grammar, table: TableReading) -> Measured:
     """A count, an average or a sum of a group's rows."""
+    worth = worth_of(table)
+    if worth and g.draw.random() < 0.4:
+        word = g.draw.choice(g.phrasings.forms["revenue_words"])
+        return Measured("sum", f"SUM({worth})", {"attr": word, "attrs": word})
     if not measures(table) or g.draw.random() < 0.5:
         return Measured("count", "COUNT(*)", {})
     column: ColumnReading = g.draw.choice(measures(table))

@@ -33,6 +33,8 @@ def list_rows(g: Grammar, table: TableReading) -> Draft | None:
     if not (table.label or table.shown) and g.draw.random() < UNNAMED:
         return None
     said = noun_slots(g, table, found)
+    if table.label and not table.shown:
+        said["labels"] = plural(called_label(g, table))
     query = Query(
         table.name,
         label_of(table),
@@ -94,6 +96,9 @@ def list_columns(g: Grammar, table: TableReading) -> Draft | None:
         order, phrase = by
         said |= {"attr": said["attr"], "order": phrase}
     query = Query(table.name, select, found, links, order)
+    if order and kind == "list_with_attribute" and g.draw.random() < 0.3:
+        question = f"{asked(g, 'list', **said)}, {said['order']}, with the {said['attr']}"
+        return Draft(question, written_query(query), table.name)
     question = asked(g, kind, **said)
     if order:
         question += f"{g.draw.choice((' ', ', '))}{said['order']}"

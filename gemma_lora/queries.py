@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gemma_lora.column_sql import plain, ref
+from gemma_lora.column_sql import number_of, plain, ref
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.joined_conditions import some_condition
@@ -172,3 +172,19 @@ def adds_up(g: Grammar, column: ColumnReading) -> bool:
 def repeats(table: TableReading, column: ColumnReading) -> bool:
     """Whether a column has ties enough that its extreme must be written with MAX or MIN."""
     return len(column.values) < 0.9 * min(table.rows, 5_000)
+
+
+def worth_of(table: TableReading) -> str:
+    """The SQL of what a row sold is worth, quantity times price less discount; '' where unknown."""
+    numbers = [c for c in table.columns if c.role == "measure"]
+    many = next((c for c in numbers if {"quantity", "units"} & set(c.words[0].split())), None)
+    price = next((c for c in numbers if c.words[0].split()[-1] == "price"), None)
+    if many is None or price is None:
+        return ""
+    sql = f"{number_of(many, table.name)} * {number_of(price, table.name)}"
+    less = next((c for c in numbers if "discount" in c.words[0].split()), None)
+    if less is None:
+        return sql
+    part = number_of(less, table.name)
+    whole = max(float(v) for v in less.values) <= 1
+    return f"{sql} * (1 - {part if whole else f'{part} / 100.0'})"

@@ -18,9 +18,15 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from gemma_lora.event_questions import events
-from gemma_lora.extreme_questions import extreme, extreme_each, extreme_parent, top
+from gemma_lora.extreme_questions import (
+    extreme,
+    extreme_date,
+    extreme_each,
+    extreme_parent,
+    top,
+)
 from gemma_lora.family_questions import by_children, with_or_without
-from gemma_lora.grammar import Grammar
+from gemma_lora.grammar import Grammar, put_back
 from gemma_lora.group_questions import aggregate, chosen_groups, grouped, most_of_groups
 from gemma_lora.joined_conditions import extends
 from gemma_lora.list_questions import (
@@ -66,6 +72,7 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "distinct": (distinct, 0.025),
     "extreme": (extreme, 0.095),
     "extreme parent": (extreme_parent, 0.02),
+    "extreme date": (extreme_date, 0.01),
     "extreme each": (extreme_each, 0.008),
     "top": (top, 0.025),
     "aggregate": (aggregate, 0.06),
@@ -127,14 +134,16 @@ def make_questions(
     connection: sqlite3.Connection, reading: DatabaseReading, wanted: int, seed: int
 ) -> Iterator[Question]:
     """Up to `wanted` questions, each once, in the shares of KINDS; seeded."""
-    g = Grammar(reading, load_phrasings(), random.Random(seed), {})
+    g = Grammar(reading, load_phrasings(), random.Random(seed), {}, [])
     tables = list(reading.tables)
     weights = [weight(g, t) for t in tables]
     seen: set[str] = set()
     runs: dict[str, bool] = {}
     asked_so_far: Counter[str] = Counter()
     for _ in range(wanted):
+        g.taken.clear()
         for _attempt in range(TRIES):
+            put_back(g)
             name = g.draw.choices(list(KINDS), [share for _, share in KINDS.values()])[0]
             draft = drafted(g, KINDS[name][0], g.draw.choices(tables, weights, k=TABLES_TRIED))
             if draft is None:

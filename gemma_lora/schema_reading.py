@@ -127,7 +127,9 @@ def find_label(words: str, columns: Sequence[ColumnReading], rows: int) -> tuple
     if "first name" in called and "last name" in called:
         return (called["first name"].name, called["last name"].name)
     for word in (*LABEL_WORDS, words, f"{words} name"):
-        if word in called and not all(map(is_number, called[word].values)):
+        if word not in called or all(map(is_number, called[word].values)):
+            continue
+        if word != words or len(called[word].values) >= 0.9 * min(rows, KEPT_VALUES):
             return (called[word].name,)
     ends = (" name", " title", " description")
     named = [c for c in columns if c.role != "key" and any(w.endswith(ends) for w in c.words)]

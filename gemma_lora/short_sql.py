@@ -12,7 +12,7 @@ from collections import Counter
 from gemma_lora.schema_reading import DatabaseReading
 
 NAME = r"[A-Za-z_]\w*"
-JOIN = re.compile(rf" JOIN ({NAME}) ON ({NAME})\.({NAME}) = ({NAME})\.\3(?!\w)")
+JOIN = re.compile(rf" JOIN ({NAME}) ON {NAME}\.({NAME}) = {NAME}\.({NAME})")
 SOURCE = re.compile(rf"FROM ({NAME})((?: JOIN {NAME} ON {NAME}\.{NAME} = {NAME}\.{NAME})+)")
 QUALIFIED = re.compile(rf"(?<![\w\"])({NAME})\.({NAME})")
 TEXTS = re.compile(r"('(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")")
@@ -27,9 +27,10 @@ def shortened(reading: DatabaseReading, sql: str) -> str:
         tables = [source[1]]
 
         def using(join: re.Match[str]) -> str:
-            there = [t for t in tables if join[3].lower() in columns.get(t, ())]
+            there = [t for t in tables if join[2].lower() in columns.get(t, ())]
             tables.append(join[1])
-            return f" JOIN {join[1]} USING ({join[3]})" if len(there) == 1 else join[0]
+            same = join[2] == join[3] and len(there) == 1  # of two, SQLite would not know which
+            return f" JOIN {join[1]} USING ({join[2]})" if same else join[0]
 
         return f"FROM {source[1]}{JOIN.sub(using, source[2])}"
 

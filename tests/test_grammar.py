@@ -1,0 +1,200 @@
+"""The grammar of made questions: what it can ask, and that what it says is what it queries."""
+
+from __future__ import annotations
+
+import random
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import make_library
+import pytest
+
+from gemma_lora.grammar import Grammar, dealt
+from gemma_lora.name_reading import column_words, table_words
+from gemma_lora.queries import worth_of
+from gemma_lora.questions import Question, make_questions
+from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
+from gemma_lora.short_sql import shortened
+from gemma_lora.wording import UnsayableError, filled, load_phrasings
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("db") / "library.sqlite"
+    make_library.make_library(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(library: Path) -> list[Question]:
+    with read_only(library) as connection:
+        return list(make_questions(connection, read_database(library), 3000, 11))
+
+
+def database(path: Path, script: str) -> DatabaseReading:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return read_database(path)
+
+
+FORMS = {  # what people ask -> what its query looks like
+    "two own conditions": r"FROM books WHERE (language|genre) = '\w+' AND pages [<>]=? \d+$",
+    "conditions on two joined tables": r"JOIN authors .*JOIN branches .* WHERE .* AND ",
+    "columns beside names": r"^SELECT title, (price|genre|pages|language) FROM books",
+    "in an order": r"ORDER BY price DESC$",
+    "with columns and in an order": r"^SELECT title, \w+ FROM books .*ORDER BY \w+",
+    "either of two": r" IN \('\w+', '\w+'\)",
+    "not": r" <> '",
+    "a word in a text": r" LIKE '%\w",
+    "between years": r"published_year BETWEEN \d{4} AND \d{4}",
+    "since": r"published_year >= \d{4}",
+    "above the average": r"> \(SELECT AVG\(\w+\) FROM \w+\)",
+    "columns compared": r"returned_on [<>] due_on",
+    "a condition two keys away": r"FROM loans JOIN books .*JOIN authors .*WHERE",
+    "counts in groups": r"^SELECT genre, COUNT\(\*\) FROM books GROUP BY genre",
+    "groups of a parent's kind": r"^SELECT country, COUNT\(\*\) FROM books JOIN authors",
+    "averages above a number": r"HAVING AVG\(\w+\) [<>] \d",
+    "with how many": r"^SELECT (first_name, last_name|title|authors.name), COUNT\(\*\) .*HAVING",
+    "the group with the most": r"^SELECT genre FROM books GROUP BY genre ORDER BY COUNT\(\*\) DESC",
+    "none of a kind": r"NOT IN \(SELECT \w+ FROM \w+ WHERE (?!.*IS NOT NULL)",
+    "what somebody did": r"^SELECT DISTINCT title FROM loans JOIN members",
+    "what somebody did and when": r"^SELECT title, loaned_on FROM loans",
+    "what is done most often": r"^SELECT title FROM loans .*GROUP BY books.book_id ORDER BY COUNT",
+    "the maker of an extreme": r"^SELECT authors.name FROM books JOIN authors .*(MAX|LIMIT 1)",
+    "one extreme for each": r"^SELECT genre, title, M(AX|IN)\(\w+\) FROM books GROUP BY genre",
+    "the last date": r"^SELECT MAX\((loaned|joined|acquired)_on\) FROM",
+    "a row by its number": r"WHERE loan_id = \d+$",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_people_s_forms_are_asked(made: list[Question], form: str) -> None:
+    assert any(re.search(FORMS[form], one.sql) for one in made)
+
+
+def test_a_question_says_the_numbers_of_its_query(made: list[Question]) -> None:
+    words = "one two three four five six seven eight nine ten".split()
+    for one in made:
+        said = one.question.lower()
+        if "century" in said:
+            continue
+        bare = re.sub(r"'(?:[^']|'')*'", "", one.sql)
+        for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?", bare):
+            spelt = words[int(number) - 1] if number.isdigit() and 0 < int(number) <= 10 else number
+            limit = number == "1" or f"LIMIT {number}" in bare
+            flag = number in "01"
+            assert number in said or spelt in said or (limit and number == "1") or flag, one
+
+
+def test_short_sql_answers_as_long_sql_does(library: Path) -> None:
+    reading = read_database(library)
+    long = (
+        "SELECT books.title, authors.name FROM books JOIN authors ON books.author_id = "
+        "authors.author_id JOIN branches ON books.branch_id = branches.branch_id "
+        "WHERE branches.name = 'books.title' OR authors.country = 'Ireland'"
+    )
+    short = shortened(reading, long)
+    assert short == (
+        "SELECT title, authors.name FROM books JOIN authors USING (author_id) JOIN branches "
+        "USING (branch_id) WHERE branches.name = 'books.title' OR country = 'Ireland'"
+    )
+    with read_only(library) as connection:
+        assert connection.execute(short).fetchall() == connection.execute(long).fetchall() != []
+
+
+def test_a_join_on_a_column_of_two_tables_keeps_its_condition(library: Path) -> None:
+    reading = read_database(library)
+    sql = (
+        "SELECT loans.loan_id FROM books JOIN loans ON books.book_id = loans.book_id "
+        "JOIN members ON loans.member_id = members.member_id"
+    )
+    assert "USING (book_id) JOIN members USING (member_id)" in shortened(reading, sql)
+    twice = (
+        "SELECT 1 FROM books JOIN loans ON books.price = loans.fine "
+        "JOIN x ON loans.book_id = x.book_id"
+    )
+    assert "JOIN x ON loans.book_id" in shortened(reading, twice)  # books has a book_id as well
+
+
+def test_each_value_is_dealt_once_before_any_again(library: Path) -> None:
+    g = Grammar(read_database(library), load_phrasings(), random.Random(3), {}, [])
+    cards = tuple(range(20))
+    assert sorted(dealt(g, "deck", cards) for _ in cards) == list(cards)
+    assert {dealt(g, "deck", cards) for _ in cards} == set(cards)
+
+
+def test_nearly_all_names_are_asked_about(library: Path, made: list[Question]) -> None:
+    said = " ".join(one.question.lower() for one in made)
+    books = read_database(library).table("books").names
+    assert sum(str(name).lower() in said for (name,) in books) > 0.9 * len(books)
+
+
+def test_a_phrasing_without_its_words_is_not_used() -> None:
+    with pytest.raises(UnsayableError):
+        filled(random.Random(0), ("{most} {things}",), {"things": "books"})
+
+
+def test_units_and_kinds_of_number_are_left_out_of_words() -> None:
+    assert column_words("weight_kg", "product", False) == ("weight", "weight in kg")
+    assert column_words("amt_list_eur", "product", False)[0] == "list price"
+    assert column_words("amt_credit_lim", "customer", False) == ("credit limit",)
+    assert column_words("qty_on_hand", "product", False)[0] == "stock"
+    assert column_words("strEMail", "customer", False) == ("email",)
+    assert table_words("t_prodgrp") == ("product group",)
+
+
+def rows(table: str, values: list[str]) -> str:
+    return f"INSERT INTO {table} VALUES {', '.join(values)};"
+
+
+def test_keys_to_the_same_table_are_read_and_asked(tmp_path: Path) -> None:
+    staff = [f"({i}, 'Name {i}', {i // 3 if i > 2 else 'NULL'})" for i in range(1, 25)]
+    reading = database(
+        tmp_path / "staff.sqlite",
+        "CREATE TABLE employees (emp_id INTEGER PRIMARY KEY, name TEXT, manager_id INTEGER);"
+        + rows("employees", staff),
+    )
+    assert [(k.child_column, k.parent_column) for k in reading.links] == [("manager_id", "emp_id")]
+    with read_only(tmp_path / "staff.sqlite") as connection:
+        found = list(make_questions(connection, reading, 300, 2))
+    bosses = [q for q in found if q.kind == "own key"]
+    assert any("emp_id = (SELECT manager_id" in q.sql for q in bosses)
+    assert any("manager_id = (SELECT emp_id" in q.sql for q in bosses)
+
+
+def test_texts_that_name_another_table_s_rows_are_keys(tmp_path: Path) -> None:
+    states = [f"('State {i}', {1000 * i})" for i in range(1, 31)]
+    rivers = [f"('River {i}', {20 * i}, 'State {i % 28 + 1}')" for i in range(1, 61)]
+    borders = [f"('State {i}', 'State {i + n}')" for i in range(1, 29) for n in (1, 2)]
+    reading = database(
+        tmp_path / "map.sqlite",
+        "CREATE TABLE state (state_name TEXT PRIMARY KEY, area INTEGER);"
+        "CREATE TABLE river (river_name TEXT, length INTEGER, runs_through TEXT);"
+        "CREATE TABLE border (state_name TEXT, border TEXT);"
+        + rows("state", states) + rows("river", rivers) + rows("border", borders),
+    )  # fmt: skip
+    keys = {(k.child, k.child_column, k.parent) for k in reading.links}
+    assert ("river", "runs_through", "state") in keys
+    assert {("border", "state_name", "state"), ("border", "border", "state")} <= keys
+    with read_only(tmp_path / "map.sqlite") as connection:
+        kinds = {q.kind for q in make_questions(connection, reading, 400, 2)}
+    assert "relation" in kinds
+
+
+def test_what_was_sold_is_worth_quantity_times_price(tmp_path: Path) -> None:
+    sold = [f"({i}, {i % 9 + 1}, {i % 5 + 1}, {i * 1.5}, 0.{i % 4})" for i in range(1, 61)]
+    things = [f"({i}, 'Thing {i}')" for i in range(1, 10)]
+    reading = database(
+        tmp_path / "shop.sqlite",
+        "CREATE TABLE products (product_id INTEGER PRIMARY KEY, name TEXT);"
+        "CREATE TABLE order_items (order_item_id INTEGER PRIMARY KEY, product_id INTEGER, "
+        "quantity INTEGER, unit_price REAL, discount REAL);"
+        + rows("products", things) + rows("order_items", sold),
+    )  # fmt: skip
+    assert worth_of(reading.table("order_items")).endswith("(1 - \x00order_items.\x01discount)")
+    with read_only(tmp_path / "shop.sqlite") as connection:
+        found = list(make_questions(connection, reading, 300, 2))
+    wanted = "SUM(quantity * unit_price * (1 - discount))"
+    assert any(wanted in q.sql and "revenue" in q.question.lower() for q in found)
