@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from gemma_lora import adapters, device, models, prompts  # noqa: E402
+from gemma_lora import adapters, device, models, prompts, splits  # noqa: E402
 
 WARM_UP = 2
 RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
@@ -131,7 +131,7 @@ def model_flops(args: argparse.Namespace) -> float:
     Layers: 2 per weight and token forward, 2 backward (their weights are frozen, only inputs get
     gradients). Head: the same on supervised tokens only. Attention scores and LoRA are left out.
     """
-    rows = train.read_split(args.data, "train")
+    rows = splits.read_split(args.data, "train")
     prompt_share = sum(len(r["text"]) for r in rows) / sum(
         len(r["text"]) - len(prompts.render_prompt(r["prompt"])) for r in rows
     )

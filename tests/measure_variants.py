@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from gemma_lora import adapters, device, loss, models  # noqa: E402
+from gemma_lora import adapters, device, loss, models, splits  # noqa: E402
 from gemma_lora.batches import Example, batch_iterator, bucket_widths, epoch_batches, tokenize  # noqa: E402
 
 device.prepare_process()
@@ -131,7 +131,7 @@ def main() -> None:
     settings = {"fine_tune_type": "lora", "num_layers": len(model.layers), "lora_parameters": lora}
     adapters.add_adapter(model, settings)
     model.train()
-    rows = train.read_split(args.data, "train")
+    rows = splits.read_split(args.data, "train")
     examples = tokenize(rows, tokenizer, config.max_seq_length)
     source = batch_iterator(config.seed)(examples, config.batch_size, 512, loop=True)
     batches = [next(source) for _ in range(args.rounds)]
