@@ -22,8 +22,8 @@ from gemma_lora.schema_prompt import listed, words_of
 from gemma_lora.selection import TUNED, without_candidates
 from gemma_lora.sql_text import statement_kind
 
-SAMPLE_ROWS = 1000  # of each table: a column's values are looked for in these
-CATEGORY_VALUES = 30  # a column with more of them names things, it does not sort them
+SAMPLE_ROWS = 10_000  # of each table: a column's values are looked for in these
+CATEGORY_VALUES = 500  # a column with more of them names things, it does not sort them
 VALUE_LENGTH = 40
 CHANGING = re.compile(
     r"\s*(?:please\s+)?(?:delete|remove|erase|drop|insert|add|update|change|set|rename|replace)\b",
