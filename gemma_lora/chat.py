@@ -127,7 +127,8 @@ def save_rows(chat: Chat, text: str) -> None:
     if chat.has_rows is None:
         raise UserError("there is no result to save: ask something that returns rows first")
     write_atomic(path, csv_lines(chat.has_rows.database.stream(chat.has_rows.sql)))
-    query = " ".join(chat.has_rows.sql.split())[:60]
+    query = " ".join(chat.has_rows.sql.split())
+    query = query if len(query) <= 60 else f"{query[:57]}..."
     chat.say(f"saved to {path}: {path.stat().st_size:,} bytes, the result of {query}")
 
 

@@ -7,9 +7,9 @@ choice, the greedy answer is that reference, and its probability is known withou
 Answering less to be right more often is selective classification (El-Yaniv and Wiener 2010).
 
 Promises: a threshold is used with the very weights it was found with, or not at all. Not promised:
-how many of the sure answers are right on questions unlike the validation rows. Made questions are
-easier than people's, so the threshold is strict on them, and a query that leaves out what the
-question names (`doubt`) or returns nothing is never sure.
+how many of the sure answers are right on questions unlike the validation rows: 7 of 8 people's
+questions of a library, 5 of 12 of a database whose adapter was right one time in twelve. A query
+that leaves out what the question names (`doubt`) or returns nothing is never sure.
 """
 
 from __future__ import annotations

@@ -186,7 +186,8 @@ def follow_up(chat: Chat, turn: Turn, reply: Reply, run: bool, show: Callable[[s
         show(f"{text}\n")
         chat.transcript.append(text)
 
-    query, others = turn.query(reply.text), chat.settings.candidates
+    query = turn.query(reply.text)
+    others = chat.settings.candidates if turn.name == TUNED else 0  # the base would never end
     chat.answered = query if query and turn.name == TUNED else chat.answered
     doubt = doubt_about(chat, turn, query, reply.lowest_logprob)
     if query is None or not run:
@@ -217,7 +218,7 @@ def run_first(
         return "fails"
     result = run_query(query)
     shows = showing(query.sql, lambda _: result)
-    if doubt and shows == "rows":
+    if doubt and (shows == "rows" or not chat.settings.candidates):
         say(doubt)
     show_result(chat, turn, query, result, say)
     return shows
@@ -242,14 +243,14 @@ def try_others(
     longest = min(settings.max_tokens, CANDIDATE_TOKENS)
     first = Generation(reply.text, 0, reply.tokens, reply.reason, 0.0)
     asked = Asked(0, render_chat(turn.turns, chat.system), first, "fails")
-    model = chat.tuned.use("finetuned" if turn.name == TUNED else "base")
+    model = chat.tuned.use("finetuned")
     drawing = Drawing(wanted, longest, seed, wanted)
     [chosen] = choose(model, chat.tuned.tokenizer, [asked], shown_by, drawing)
     if not chosen.candidate:
         say("none of them returns rows either; I am not sure of the first")
         return reply.text
     query, result = tried[-1]
-    chat.answered = query if turn.name == TUNED else chat.answered
+    chat.answered = query
     say(f"number {chosen.candidate} of them returns rows; I am not sure of it:\n{query.sql}")
     show_result(chat, turn, query, result, say)
     return chosen.said.text

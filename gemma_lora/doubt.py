@@ -15,14 +15,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gemma_lora.confidence import Confidence
+from gemma_lora.confinement import WRITING_KINDS
 from gemma_lora.database import Database, DatabaseFile
 from gemma_lora.figures import Sample
 from gemma_lora.schema_prompt import listed, words_of
 from gemma_lora.selection import TUNED, without_candidates
+from gemma_lora.sql_text import statement_kind
 
-SAMPLE_ROWS = 1000  # of each table: a column's values are looked for in these
-CATEGORY_VALUES = 30  # a column with more of them names things, it does not sort them
+SAMPLE_ROWS = 10_000  # of each table: a column's values are looked for in these
+CATEGORY_VALUES = 500  # a column with more of them names things, it does not sort them
 VALUE_LENGTH = 40
+CHANGING = re.compile(
+    r"\s*(?:please\s+)?(?:delete|remove|erase|drop|insert|add|update|change|set|rename|replace)\b",
+    re.I,
+)
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 # Words of any question: a name of nothing else (`name`, `is_out`) is not known by them.
 COMMON = frozenset(
@@ -92,6 +98,8 @@ def doubts(
 ) -> list[str]:
     """Why an answer is not sure, in words; `lowest_logprob` is that of its least likely token."""
     reasons = []
+    if CHANGING.match(question) and statement_kind(sql) not in WRITING_KINDS:
+        reasons.append("nothing is changed here, the query only reads")
     if left_out := omissions(question, sql, known):
         reasons.append(f"the query says nothing of {listed(left_out)}")
     if confidence and lowest_logprob is not None and lowest_logprob < confidence["threshold"]:

@@ -50,6 +50,8 @@ def summary_cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     known_to_all = set.intersection(*(set(f) for f in summary["models"].values()))
     wanted = SQL_COLUMNS if sql else TEXT_COLUMNS
     columns = {key: title for key, title in wanted.items() if key in known_to_all}
+    values = [cast("dict[str, Figure]", figures) for figures in summary["models"].values()]
+    columns = {k: t for k, t in columns.items() if any(v[k]["value"] is not None for v in values)}
     lines = []
     for name, figures in summary["models"].items():
         known = cast("dict[str, Figure]", figures)

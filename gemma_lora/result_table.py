@@ -12,7 +12,7 @@ from gemma_lora.cli import UserError
 from gemma_lora.database import QueryResult
 
 VALUE_CHARACTERS = 300  # of one value in the table; CSV has it whole
-COLUMN_WIDTH = 8  # with less for each, columns are left out
+COLUMN_WIDTH, COLUMN_GAP = 18, 3  # with less for a long text, columns are left out
 UNLIMITED = 10_000  # columns of what is no terminal
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -29,6 +29,17 @@ def cell_text(value: Any) -> str:
     return f"{shown}... ({len(text):,} characters)" if len(text) > VALUE_CHARACTERS else shown
 
 
+def readable_columns(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> int:
+    """How many of the first columns fit, each as wide as it needs, long texts in several lines."""
+    room = width
+    for index, name in enumerate(columns):
+        longest = max([len(name), *(len(cell_text(row[index])) for row in rows)])
+        room -= min(longest, COLUMN_WIDTH) + COLUMN_GAP
+        if room < -COLUMN_GAP:  # there is none after the last
+            return max(1, index)
+    return len(columns)
+
+
 def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
     """A table of at most `width` columns of the terminal, numbers to the right."""
     from rich import box
@@ -36,11 +47,7 @@ def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int
     from rich.table import Table
     from rich.text import Text
 
-    shown = max(1, min(len(columns), width // (COLUMN_WIDTH + 2)))
-    if len(columns) > shown:  # as many as are readable, or all where they are narrow
-        widest = [max([len(c), *(len(cell_text(r[i])) for r in rows)]) + 2
-                  for i, c in enumerate(columns)]  # fmt: skip
-        shown = len(columns) if sum(widest) <= width else shown
+    shown = readable_columns(columns, rows, width)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, name in enumerate(columns[:shown]):
         values = [row[index] for row in rows if row[index] is not None]

@@ -286,6 +286,22 @@ def test_an_unlikely_answer_is_doubted(chat: Chat, pets_file: Path, reply: Any) 
     assert doubts == ["I am not sure: 50% at its least certain place, where 80% would be enough"]
 
 
+def test_a_wish_to_change_data_is_not_taken_for_done(
+    chat: Chat, pets_file: Path, reply: Any
+) -> None:
+    use_db(chat, str(pets_file))
+    for line, query, said in (
+        ("Delete all pets", "SELECT id FROM pets", True),
+        ("please remove Tom", NAMES, True),
+        ("Delete all pets", "DELETE FROM pets", False),
+        ("Which were added?", NAMES, False),
+    ):
+        chat.transcript.clear()
+        reply(query)
+        take_line(chat, line)
+        assert ("nothing is changed here" in "\n".join(chat.transcript)) == said, line
+
+
 def test_a_query_that_leaves_out_what_is_named_is_doubted(
     chat: Chat, pets_file: Path, reply: Any
 ) -> None:
@@ -532,7 +548,12 @@ def test_numbers_stand_to_the_right_and_nothing_is_lost() -> None:
     assert "[red]" in table_text(["[bold]"], [("[red]",)], 40)
     assert "\x1b" not in table_text(["x"], [("\x1b[2J\nb",)], 40)
     wide = table_text([f"column {i}" for i in range(30)], [tuple(range(30))], 80)
-    assert wide.endswith("and 22 more columns: /csv FILE saves them all")
+    assert wide.endswith("and 23 more columns: /csv FILE saves them all")
+    names = "book_id title author_id branch_id genre language published_year pages".split()
+    book = [(8, "The Last Clockmaker of the Silent Staircase", 15, 1, "Novel", "French", 1999, 7)]
+    shown = table_text(names, book, 80)
+    for word in [*names[:6], "Clockmaker", "Staircase"]:
+        assert word in shown.split(), word  # not broken
     assert "more" not in table_text(list("abcdefghijkl"), [tuple(range(12))], 80)
 
 
