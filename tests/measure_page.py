@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, cast
 
 from browser import find_browser, open_browser, picture
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gemma_lora.figures import TUNED, Sample, summarize
 from gemma_lora.page import evaluation_page
 from gemma_lora.page_rows import RowSet

@@ -795,6 +795,10 @@ def test_scored_run_writes_figures_that_can_be_recomputed(home: Path) -> None:
     assert report["run"]["data_sha256"] == hashlib.sha256(data).hexdigest()
     assert "split test" in done.stderr and "test suite" in done.stdout
     assert (home / "out" / "evaluation.md").read_text().startswith("# Evaluation")
+    page = (home / "out" / "evaluation.html").read_text(encoding="utf-8")
+    assert report["summary"]["paired"][0]["sentence"].split("(")[0] in page
+    assert page.count("<figure>") >= 2
+    assert done.stderr.rstrip().endswith("evaluation.html")
 
 
 def test_a_scored_run_needs_no_optional_package(

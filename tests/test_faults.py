@@ -109,7 +109,7 @@ def test_a_run_killed_while_it_moves_an_earlier_one(stage: Stage) -> None:
     [
         ("dataset.py", "data/train.jsonl", ()),
         ("dataset.py", "data/lengths.png", ()),
-        ("test_finetuned.py", "checkpoints/evaluation_samples.jsonl", ()),
+        ("test_finetuned.py", "checkpoints/evaluation_samples.jsonl", ("matplotlib",)),
         ("benchmark.py", "checkpoints/benchmark.json", ("matplotlib",)),
     ],
 )
