@@ -75,7 +75,8 @@ def mark_differences(gold: str, answer: str) -> list[Span]:
             spans += [Span("same", joined(theirs[their_start:their_end]))]
             continue
         if end > start:
-            spans += [Span("missing", joined(ours[start:end]).rstrip() + " ")]
+            glued = bool(spans) and not spans[-1].text[-1].isspace()
+            spans += [Span("missing", " " * glued + joined(ours[start:end]).rstrip() + " ")]
         if their_end > their_start:
             spans += [Span("extra", joined(theirs[their_start:their_end]))]
     return merged(spans)

@@ -224,7 +224,7 @@ def test_pieces_that_are_not_extra_have_the_words_of_the_gold(gold: str, answer:
         ("SELECT a FROM t;", "select  A\nfrom `T`", []),
         ("SELECT a FROM t WHERE b <> 'X'", "SELECT a FROM t WHERE b != 'x'", ["'X' ", "'x'"]),
         ("SELECT a FROM t", "SELECT a, b FROM t", [", b "]),
-        ("SELECT a FROM t WHERE b = 1", "SELECT a FROM t", ["WHERE b = 1 "]),
+        ("SELECT a FROM t WHERE b = 1", "SELECT a FROM t", [" WHERE b = 1 "]),
         ("SELECT a FROM t", "I do not know at all", ["I do not know at all"]),
     ],
 )
