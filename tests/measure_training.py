@@ -205,10 +205,10 @@ def main() -> None:
 
 
 def print_summary(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> None:
-    """A table of the sides, each against the last one, and one JSON line."""
+    """A table of the sides, each against the first one, and one JSON line."""
     command = [sys.executable, __file__, "--side", "peak"]
     peak = float(subprocess.check_output(command, text=True).split()[-1])
-    flops, last = model_flops(args), list(runs)[-1]
+    flops, first = model_flops(args), next(iter(runs))
     summary: dict[str, Any] = {
         "matmul_peak_gflops": peak,
         "steps": args.steps,
@@ -218,12 +218,12 @@ def print_summary(args: argparse.Namespace, runs: dict[str, list[dict[str, Any]]
         "versions": device.library_versions(),
     }
     print(f"\n{'':20}{'supervised tok/s':>18}{'peak GB':>9}{'of matmul peak':>16}", end="")
-    print(f"   speed and memory of {last}'s")
+    print(f"   speed and memory of {first}'s")
     for side, results in runs.items():
         speed = median(r["tokens_per_second"] for r in results)
         memory = median(r["peak_memory_gb"] for r in results)
         used = speed * flops / 1e9 / peak
-        pairs = list(zip(results, runs[last], strict=True))
+        pairs = list(zip(results, runs[first], strict=True))
         faster = median(a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs)
         larger = median(a["peak_memory_gb"] / b["peak_memory_gb"] for a, b in pairs)
         summary[side] = {"tokens_per_second": speed, "peak_memory_gb": memory, "utilization": used,
