@@ -136,10 +136,12 @@ def gold_literals(tree: Any) -> dict[str, list[Any]]:
     """{column, lower case: the constants that the gold holds against it}."""
     exp = importlib.import_module("sqlglot").exp
     found: dict[str, list[Any]] = defaultdict(list)
-    for literal in tree.find_all(exp.Literal):
+    for literal in tree.find_all(exp.Literal, exp.Boolean):
         around = literal.find_ancestor(exp.Predicate, exp.Between, exp.In, exp.Case)
         value: Any = literal.name
-        if not literal.is_string:
+        if isinstance(literal, exp.Boolean):
+            value = int(literal.this)
+        elif not literal.is_string:
             with suppress(ValueError):
                 value = int(value) if literal.is_int else float(value)
         for column in around.find_all(exp.Column) if around else ():

@@ -287,3 +287,20 @@ def test_joins_of_every_kind_are_neighbours(worker: sandbox.SqlWorker) -> None:
         other = gold.replace("JOIN", f"{kind} JOIN")
         assert judged(gold, other, worker)[1]["suite_match"] is False
         assert judged(other, gold, worker)[1]["suite_match"] is False
+
+
+def test_true_and_false_are_values_to_seed(worker: sandbox.SqlWorker) -> None:
+    context = """CREATE TABLE tastes (customer_id INTEGER, product_id INTEGER, rating INTEGER,
+    is_halal INTEGER, country TEXT); INSERT INTO tastes VALUES (3, 3, 5, TRUE, 'UK');"""
+    gold = """SELECT COUNT(DISTINCT customer_id) FROM tastes
+    WHERE rating >= 3 AND is_halal = true AND country = 'UK'"""
+    prepared, out = judged(
+        gold,
+        "SELECT COUNT(*) FROM tastes WHERE product_id = 3 AND is_halal = TRUE",
+        worker,
+        context,
+    )
+    assert out["match"] and out["suite_match"] is False
+    assert prepared.suite
+    shown = [database.result.rows[0][0] for database in prepared.suite.databases]
+    assert sum(count > 0 for count in shown) > len(shown) // 2
