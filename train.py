@@ -590,7 +590,8 @@ def finish(run: Run, stopped: str | None) -> Outcome:
         f"{progress.best_val_loss:.4f} at the best step; on all {len(run.validator.examples)} "
         f"validation rows {on_all}"
     )
-    if run.is_main and run.checkpointer.record.adapter_config["dataset_type"] == "sql":
+    is_sql = run.checkpointer.record.adapter_config["dataset_type"] == "sql"
+    if run.is_main and is_sql and not run.config.quick_test:  # that shows nothing but that it works
         show(keep_confidence(run.model, run.examples["valid"], folder))
     if (progress.best_val_loss or math.inf) >= first:
         show("it got no better than the base model: try another --learning-rate or more data")
