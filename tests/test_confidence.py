@@ -107,7 +107,8 @@ def test_a_threshold_is_bound_to_its_weights(
     examples = tokenize([row_of("Hi", "yes")] * 3, tuned.tokenizer, 2000)
     model = tuned.use("finetuned")
     assert measure_confidence(model, examples, weights) is None  # too few are right
-    monkeypatch.setattr(confidence, "read_rows", lambda _, rows: [Read(True, -0.5)] * 40)
+    monkeypatch.setattr(confidence, "plan_streams", lambda rows: 2)
+    monkeypatch.setattr(confidence, "read_rows", lambda _, rows: [Read(True, -0.5)] * 20)
     said = confidence.keep_confidence(model, examples, adapter_copy)
     assert "61%" in said and "40 of 40" in said
     found = read_confidence(adapter_copy)
@@ -178,7 +179,8 @@ def sample(
     probability: float, match: bool, rows: Any, sql: str = "SELECT 1", **more: Any
 ) -> Sample:
     out = {
-        "sql": sql, "lowest_logprob": math.log(probability), "rows": rows, "match": match,
+        "sql": sql, "lowest_logprob": math.log(probability), "match": match,
+        "result": None if rows is None else {"rows": rows},
         "suite_match": None, "error": None, "exact_match": False, "valid_sql": True,
         "executes": True, "finish_reason": "stop", "generation_tokens": 3, **more,
     }  # fmt: skip
