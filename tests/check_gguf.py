@@ -165,12 +165,12 @@ def mlx_answers(
     """The most likely next tokens after each prompt, without the token that stops; in batches."""
     said: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # little padding
-    with closing(generation.batch_generator(model, tokenizer, 0.0, 1.0, 8)) as generator:
+    with closing(generation.batch_generator(model, tokenizer, True, 8)) as generator:
         caches = [generation.prefix_cache(model, [])] * len(prompts)
         given = [prompts[i] for i in order]
         uids = generator.insert(given, [tokens] * len(prompts), caches=caches)
         row_of = dict(zip(uids, order, strict=True))
-        for uid, token, _ in chain.from_iterable(generation.generation_steps(generator)):
+        for uid, token, *_ in chain.from_iterable(generation.generation_steps(generator)):
             said[row_of[uid]] += [] if token in STOPS else [token]
     return said
 

@@ -329,7 +329,7 @@ class Preparing(Scene):
             if wanted and now == wanted:
                 assert not splits.edited_files(data)
                 return state
-        said = refusal(lambda: splits.read_training_data(data, None))
+        said = refusal(lambda: splits.read_training_data(data, None, 1))
         assert said is not None and "dataset.py" in said, sorted(now)
         return "data refused"
 

@@ -169,15 +169,15 @@ def test_batch_generator_takes_caches_and_tells_uid_token_and_reason(tiny_model:
     from gemma_lora.generation import batch_generator, generation_steps, prefix_cache
 
     model, tokenizer, _ = models.load_base(str(tiny_model))
-    generator = batch_generator(model, tokenizer, 0.0, 1.0, 2)
+    generator = batch_generator(model, tokenizer, True, 2)
     caches = [prefix_cache(model, [2, 10, 11])] * 2
     uids = generator.insert([[12], [13]], [3, 3], caches=caches)
     told = [one for step in generation_steps(generator) for one in step]
     generator.close()
-    assert {uid for uid, _, _ in told} == set(uids)
+    assert {uid for uid, *_ in told} == set(uids)
     for uid, last in zip(uids, (12, 13), strict=True):
         ids = [2, 10, 11, last]
-        mine = [token for one, token, _ in told if one == uid]
+        mine = [token for one, token, *_ in told if one == uid]
         for token in mine:  # greedy: GreedyHead's ids survive the log-softmax
             assert token == int(mx.argmax(model(mx.array([ids]))[0, -1]).item())
             ids.append(token)

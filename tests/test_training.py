@@ -1442,7 +1442,8 @@ def test_time_is_told_before_and_during_a_run(
     assert re.match(r"time +about \d+ s \(one batch was measured", lines[before])
     steps = [i for i, line in enumerate(lines) if re.match(r"step +\d+/12  loss", line)]
     assert before < steps[0] and len(steps) == 3
-    assert all(re.search(r"  about \d+ s left$", lines[i]) for i in steps)
+    told = [lines[i] for i in steps[:-1]]  # after the last there may be nothing left to tell
+    assert [line for line in told if not re.search(r"  about \d+ s left$", line)] == []
 
 
 def test_without_matplotlib_a_run_says_that_it_draws_nothing(
