@@ -114,8 +114,8 @@ def share_blas(streams: int) -> None:
     training to a fifth of its speed. A user's own OPENBLAS_NUM_THREADS stays as it is. Only
     OpenBLAS is told; macOS's Accelerate shares out by itself.
     """
-    if "OPENBLAS_NUM_THREADS" in os.environ or not (path := openblas_path()):
-        return
+    if os.environ.get("OPENBLAS_NUM_THREADS") or not (path := openblas_path()):
+        return  # an empty one says nothing
     threads = max(1, usable_cores() // local_ranks() // streams)
     ctypes.CDLL(path).openblas_set_num_threads(threads)
 

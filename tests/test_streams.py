@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from test_training import adapted_model, arrays, metrics, resume_record, some_examples
 
 import train
-from gemma_lora import generation, models, streams
+from gemma_lora import device, generation, models, streams
 from gemma_lora.batches import balanced_shares, batch_iterator
 from gemma_lora.device import current_stream
 from gemma_lora.loss import supervised_loss
@@ -173,6 +173,25 @@ def test_quotas_of_control_groups_are_read(
         path.write_text(text + "\n")
     assert streams.cgroup_cores(tmp_path / "self", tmp_path / "root") == cores
     assert streams.cgroup_cores(tmp_path / "none", tmp_path / "root") == math.inf
+
+
+@pytest.mark.skipif(not device.openblas_path(), reason="cmeel-openblas is not installed")
+@pytest.mark.parametrize("given", [None, "", "2"])
+def test_streams_leave_each_other_a_share_of_the_blas(given: str | None) -> None:
+    """A user's own number stays; an empty one is none."""
+    code = (
+        "import ctypes; from gemma_lora import device, streams; path = device.use_openblas();"
+        "streams.share_blas(streams.usable_cores()); import mlx.core;"
+        "print(ctypes.CDLL(path).openblas_get_num_threads())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    environment |= {"PYTHONPATH": str(ROOT)} | (
+        {"OPENBLAS_NUM_THREADS": given} if given is not None else {}
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert int(done.stdout) == min(int(given or 1), os.cpu_count() or 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no affinity")
