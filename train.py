@@ -150,7 +150,7 @@ class TrainingConfig:
     )
     streams: int | None = field(
         default=None,
-        metadata={"help": "CPU: parts of a batch computed side by side; by default one per core"},
+        metadata={"help": "CPU: parts of a batch that get a stream of their own; by default one"},
     )
     quantize: Literal[4, 8] | None = field(
         default=None, metadata={"help": "quantize the base to this many bits first (QLoRA)"}

@@ -154,11 +154,7 @@ def decode(
     batch_size: int,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Generation]:
-    """The answers that follow some prompts, in their order; the longest should come first.
-
-    On a CPU the rows are shared out over its cores, each with a part of the batch: the weights are
-    read as often, but what is no matrix product no longer waits for one core.
-    """
+    """The answers that follow some prompts, in their order; the longest should come first."""
     import mlx.core as mx
 
     if not rows:
