@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
@@ -25,7 +24,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 from gemma_lora.batches import Example
 from gemma_lora.files import load_tensors, sha256_of, write_atomic
 from gemma_lora.loss import HEAD_CHUNK
-from gemma_lora.streams import plan_streams, side_by_side
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -97,14 +95,9 @@ def measure_confidence(
     model: nn.Module, examples: Sequence[Example], weights: Path
 ) -> Confidence | None:
     """The threshold of the model whose adapter is in `weights`; None where too few are right."""
-    import mlx.core as mx
-
     rows = Random(0).sample(list(examples), min(ROWS, len(examples)))
     model.eval()
-    mx.eval(model.parameters())
-    parts = plan_streams(len(rows))
-    shares = side_by_side(partial(read_rows, model), [rows[part::parts] for part in range(parts)])
-    reads = [one for share in shares for one in share]
+    reads = read_rows(model, rows)
     threshold = threshold_of(reads)
     if threshold is None:
         return None

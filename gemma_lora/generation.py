@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from gemma_lora.cli import UserError
 from gemma_lora.loss import head_loss
 from gemma_lora.prompts import END_OF_TURN, STOP_TOKENS, encode, neutralize
-from gemma_lora.streams import plan_streams, side_by_side
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     Draw = Callable[[mx.array], mx.array]
 
-# Rows of a batch that are worth a core of their own.
-LEAST_SHARE = 2
 # A shared beginning of the prompts (the worked examples) is read once from this length on.
 SHARED_PREFIX = 48
 # Keys and values of all rows of a batch, in tokens: with more, long prompts outgrow the model.
@@ -155,32 +152,10 @@ def decode(
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Generation]:
     """The answers that follow some prompts, in their order; the longest should come first."""
-    import mlx.core as mx
-
     if not rows:
         return []
     typical = rows[len(rows) // 4].prompt_tokens + max_tokens
     batch_size = max(1, min(batch_size, CACHE_TOKENS // typical))
-    parts = plan_streams(min(len(rows), batch_size) // LEAST_SHARE)
-    mx.eval(model.parameters())
-    made = side_by_side(
-        lambda share: decode_share(
-            model, tokenizer, share, max_tokens, math.ceil(batch_size / parts), advance
-        ),
-        [rows[part::parts] for part in range(parts)],
-    )
-    return [made[index % parts][index // parts] for index in range(len(rows))]
-
-
-def decode_share(
-    model: nn.Module,
-    tokenizer: TokenizerWrapper,
-    rows: Sequence[Decoding],
-    max_tokens: int,
-    batch_size: int,
-    advance: Callable[[int], None],
-) -> list[Generation]:
-    """`decode` in one thread."""
     tokens: list[list[int]] = [[] for _ in rows]
     logprobs: list[list[float]] = [[] for _ in rows]
     began, done = dict[int, float](), dict[int, Generation]()
@@ -328,13 +303,11 @@ def prefix_cache(model: nn.Module, prefix: list[int]) -> list[Any]:
     return cache
 
 
-def loss_blocks(
-    order: Iterable[int], lengths: Sequence[int], tokens: int = LOSS_TOKENS
-) -> Iterator[list[int]]:
-    """Indices in `order`, shortest row first, in blocks of at most `tokens` when padded."""
+def loss_blocks(order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in `order`, shortest row first, in blocks of at most LOSS_TOKENS when padded."""
     block: list[int] = []
     for i in order:
-        if block and (len(block) + 1) * lengths[i] > tokens:
+        if block and (len(block) + 1) * lengths[i] > LOSS_TOKENS:
             yield block
             block = []
         block.append(i)
@@ -349,7 +322,6 @@ def reference_losses(
     references: Sequence[str],
 ) -> list[tuple[float, int]]:
     """(summed loss in nats, tokens) of each reference with its end of turn, after its prompt."""
-    import mlx.core as mx
 
     pairs = []
     for prompt, reference in zip(prompts, references, strict=True):
@@ -357,19 +329,10 @@ def reference_losses(
         answer = f"{neutralize(reference).strip()}{END_OF_TURN}"
         pairs.append((head, prompt_ids(model, tokenizer, prompt + answer, 0)))
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
-    if not pairs:
-        return []
-    parts = plan_streams(len(pairs))
-    blocks = list(loss_blocks(order, [len(whole) for _, whole in pairs], LOSS_TOKENS // parts))
-    mx.eval(model.parameters())
-    found = side_by_side(
-        lambda share: [block_losses(model, [pairs[i] for i in block]) for block in share],
-        [blocks[part::parts] for part in range(min(parts, len(blocks)))],
-    )
     losses: dict[int, tuple[float, int]] = {}
-    for part, told in enumerate(found):
-        for block, values in zip(blocks[part::parts], told, strict=True):
-            losses |= dict(zip(block, values, strict=True))
+    for block in loss_blocks(order, [len(whole) for _, whole in pairs]):
+        found = block_losses(model, [pairs[i] for i in block])
+        losses |= dict(zip(block, found, strict=True))
     return [losses[i] for i in range(len(pairs))]
 
 

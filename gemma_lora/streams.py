@@ -1,4 +1,4 @@
-"""Every core at work on a CPU: MLX streams side by side, and the threads of the BLAS.
+"""MLX streams side by side on a CPU, the cores there are, and the threads of the BLAS.
 
 On a CPU MLX runs one stream in one thread, so everything that is not a matrix product uses one
 core, and the BLAS's own threads wait for each other. Rows can be shared out over several streams. A
@@ -18,19 +18,16 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from gemma_lora.device import current_stream, on_gpu, openblas_path
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -101,8 +98,8 @@ def plan_streams(rows: int, given: int | None = None) -> int:
     """How many streams a batch of `rows` rows is computed on: `given`, else one.
 
     Never more than rows, and one on a GPU, whatever was given. One is the default because two were
-    slower where they were measured, on 2 quiet cores: training 30 against 47 supervised tokens/s,
-    answering 26 against 38 tokens/s, for they took turns. Beside other programs one BLAS thread
+    slower where they were measured, 30 against 47 supervised tokens/s on 2 quiet cores: they took
+    turns. Beside other programs one BLAS thread
     (OPENBLAS_NUM_THREADS=1) helps more.
     """
     return 1 if on_gpu() else max(1, min(rows, given or 1))
@@ -119,22 +116,3 @@ def share_blas(streams: int) -> None:
         return  # an empty one says nothing
     threads = max(1, usable_cores() // local_ranks() // streams)
     ctypes.CDLL(path).openblas_set_num_threads(threads)
-
-
-def side_by_side(
-    action: Callable[[Sequence[Item]], list[Result]], shares: Sequence[Sequence[Item]]
-) -> list[list[Result]]:
-    """What `action` makes of each share, each in a thread of its own; a single one in this thread.
-
-    MLX gives every thread streams of its own: arrays that cross from here must be evaluated before
-    (weights, caches), and a global random seed does not reach the others. While it lasts the BLAS
-    has a share of the cores for each; then all of them again.
-    """
-    if len(shares) <= 1:
-        return [action(share) for share in shares]
-    share_blas(len(shares))
-    try:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            return list(pool.map(action, shares))
-    finally:
-        share_blas(1)

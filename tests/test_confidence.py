@@ -107,8 +107,7 @@ def test_a_threshold_is_bound_to_its_weights(
     examples = tokenize([row_of("Hi", "yes")] * 3, tuned.tokenizer, 2000)
     model = tuned.use("finetuned")
     assert measure_confidence(model, examples, weights) is None  # too few are right
-    monkeypatch.setattr(confidence, "plan_streams", lambda rows: 2)
-    monkeypatch.setattr(confidence, "read_rows", lambda _, rows: [Read(True, -0.5)] * 20)
+    monkeypatch.setattr(confidence, "read_rows", lambda _, rows: [Read(True, -0.5)] * 40)
     said = confidence.keep_confidence(model, examples, adapter_copy)
     assert "61%" in said and "40 of 40" in said
     found = read_confidence(adapter_copy)

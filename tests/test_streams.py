@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import threading
 from contextlib import nullcontext
 from itertools import islice, product
 from pathlib import Path
@@ -23,11 +22,10 @@ from hypothesis import strategies as st
 from test_training import adapted_model, arrays, metrics, resume_record, some_examples
 
 import train
-from gemma_lora import device, generation, models, streams
+from gemma_lora import device, models, streams
 from gemma_lora.batches import balanced_shares, batch_iterator
 from gemma_lora.device import current_stream
 from gemma_lora.loss import supervised_loss
-from gemma_lora.prompts import render_prompt
 from gemma_lora.splits import read_split
 from gemma_lora.workload import steps_of
 
@@ -242,48 +240,3 @@ def test_a_run_says_how_much_of_the_rows_it_sees(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "give one of --iters, --epochs" in done.stderr
-
-
-def test_answers_and_losses_are_the_same_in_any_number_of_threads(
-    tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, tokenizer = adapted_model(tiny_model, "lora")
-    rows = read_split(tiny_data, "train")[:13]
-    prompts = [render_prompt(row["prompt"]) for row in rows]
-    references = [row["completion"] for row in rows]
-    threads: set[str] = set()
-    alone = generation.decode_share
-
-    def noted(*given: Any) -> Any:
-        threads.add(threading.current_thread().name)
-        return alone(*given)
-
-    monkeypatch.setattr(generation, "decode_share", noted)
-    texts, drawn, losses = [], [], []
-    for count in (1, 2, 3):
-        monkeypatch.setattr(generation, "plan_streams", lambda rows, n=count: min(n, max(1, rows)))
-        threads.clear()
-        made = generation.generate_batch(model, tokenizer, prompts, 16, batch_size=6)
-        assert len(threads) == count
-        texts.append([answer.text for answer in made])
-        made = generation.generate_batch(model, tokenizer, prompts, 16, temp=1.0, batch_size=6)
-        drawn.append([answer.text for answer in made])
-        losses.append(generation.reference_losses(model, tokenizer, prompts, references))
-    assert texts[0] == texts[1] == texts[2]
-    assert drawn[0] == drawn[1] == drawn[2] != texts[0]
-    for found in losses[1:]:
-        assert [count for _, count in found] == [count for _, count in losses[0]]
-        assert [loss for loss, _ in found] == pytest.approx([loss for loss, _ in losses[0]])
-
-
-def test_nothing_to_do_is_done_at_once() -> None:
-    assert streams.side_by_side(list, []) == []
-    assert generation.reference_losses(None, None, [], []) == []  # type: ignore[arg-type]
-
-
-def test_what_fails_in_a_thread_fails_here() -> None:
-    def fails(share: Any) -> Any:
-        raise RuntimeError(f"no {share}")
-
-    with pytest.raises(RuntimeError, match="no "):
-        streams.side_by_side(fails, [[1], [2]])
