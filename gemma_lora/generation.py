@@ -40,7 +40,7 @@ class Generation:
     generation_tokens: int
     finish_reason: str  # "stop" (a stop token came) | "length"
     time_sec: float  # from the answer's first token to its last
-    logprob: float | None = None  # of all its tokens together, in nats
+    logprob: float | None = None  # of all its tokens together, in nats, where it was wanted
     lowest_logprob: float | None = None  # of its least likely token
 
 
@@ -89,13 +89,14 @@ def generate_batch(
     batch_size: int = 16,
     top_p: float = 1.0,
     advance: Callable[[int], None] = lambda n: None,
+    likely: bool = False,
 ) -> list[Generation]:
     """Answer rendered prompts, up to `batch_size` at a time, in the order given.
 
     Rows are worked off longest first, so that neighbours need little padding; a row that ends
     makes room for the next. What all prompts begin with is computed once. Long prompts make the
     batch smaller, for their cache's sake. Each row's draws are its own: the batch's size changes
-    none of them.
+    none of them. With `likely` greedy answers are told with their probabilities, which costs 16%.
     """
     ids = [prompt_ids(model, tokenizer, p, max_tokens) for p in prompts]
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
@@ -106,7 +107,7 @@ def generate_batch(
         Decoding(ids[i][shared:], cache, len(ids[i]), draw_from(temp, top_p, seed, i))
         for i in order
     ]
-    made = decode(model, tokenizer, rows, max_tokens, batch_size, advance)
+    made = decode(model, tokenizer, rows, max_tokens, batch_size, advance, likely)
     answers = dict(zip(order, made, strict=True))
     return [answers[row] for row in range(len(ids))]
 
@@ -150,6 +151,7 @@ def decode(
     max_tokens: int,
     batch_size: int,
     advance: Callable[[int], None] = lambda n: None,
+    likely: bool = False,
 ) -> list[Generation]:
     """The answers that follow some prompts, in their order; the longest should come first."""
     if not rows:
@@ -160,7 +162,7 @@ def decode(
     logprobs: list[list[float]] = [[] for _ in rows]
     began, done = dict[int, float](), dict[int, Generation]()
     greedy = not any(row.draw for row in rows)
-    with closing(batch_generator(model, tokenizer, greedy, batch_size)) as generator:
+    with closing(batch_generator(model, tokenizer, greedy, batch_size, likely)) as generator:
         uids = generator.insert(
             [row.rest for row in rows],
             [max_tokens] * len(rows),
@@ -177,9 +179,11 @@ def decode(
                 said = tokens[row][:-1] if reason == "stop" else tokens[row]
                 seconds = time.perf_counter() - began[row]
                 counts = (rows[row].prompt_tokens, len(tokens[row]))
-                likely = (sum(logprobs[row]), min(logprobs[row]))
                 text = tokenizer.decode(said)
-                done[row] = Generation(text, *counts, reason, seconds, *likely)
+                done[row] = Generation(text, *counts, reason, seconds)
+                if likely or not greedy:
+                    sums = (sum(logprobs[row]), min(logprobs[row]))
+                    done[row] = Generation(text, *counts, reason, seconds, *sums)
                 advance(1)
     return [done[row] for row in range(len(rows))]
 
@@ -203,13 +207,17 @@ def draw_from(temp: float, top_p: float, seed: int, row: int, answer: int = 0) -
 
 
 def batch_generator(
-    model: nn.Module, tokenizer: TokenizerWrapper, greedy: bool, batch_size: int
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    greedy: bool,
+    batch_size: int,
+    likely: bool = False,
 ) -> BatchGenerator:
     """mlx-lm's continuous batching, set up for our stop tokens and little memory."""
     from mlx_lm.generate import BatchGenerator
 
     return BatchGenerator(
-        GreedyHead(model) if greedy else model,  # type: ignore[arg-type]  # it is called, no more
+        GreedyHead(model, likely) if greedy else model,  # type: ignore[arg-type]  # only called
         stop_tokens=[[i] for i in stop_ids(tokenizer)],
         sampler=GreedyHead.sample if greedy else None,
         completion_batch_size=batch_size,
@@ -238,28 +246,32 @@ class GreedyHead:
 
     mlx-lm turns a step's logits into log-probabilities and keeps them: for a batch of 32 over
     262,144 tokens a few hundred MB, for nothing. Here they are (best id // 512, best id % 512, its
-    log-probability, 0). Taking the last from each undoes mlx-lm's normalization, which shifts all
-    alike; numbers below 512 keep 1e-4 in float32, so that ids come back exactly.
+    log-probability if that is wanted, 0). Taking the last from each undoes mlx-lm's normalization,
+    which shifts all alike; numbers below 512 keep 1e-4 in float32: ids come back exactly.
     """
 
     BASE = 512
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, likely: bool = False) -> None:
+        self.likely = likely
         self.model, self.layers, self.make_cache = model, model.layers, model.make_cache
 
     def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
         import mlx.core as mx
 
-        return self.packed(self.model(inputs, cache=cache)[:, -1:].astype(mx.float32))
+        logits = self.model(inputs, cache=cache)[:, -1:].astype(mx.float32)
+        return self.packed(logits, self.likely)
 
     @classmethod
-    def packed(cls, logits: mx.array) -> mx.array:
+    def packed(cls, logits: mx.array, likely: bool) -> mx.array:
         """The four numbers of logits (..., vocabulary): (..., 4)."""
         import mlx.core as mx
 
         best = mx.argmax(logits, axis=-1)
-        logprob = mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1)
-        parts = (best // cls.BASE, best % cls.BASE, logprob, mx.zeros_like(logprob))
+        zero = mx.zeros(best.shape)
+        # A batch of 16 answers 38 tokens/s with it, 45 without (2 cores, 3 pairs in turn).
+        logprob = mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1) if likely else zero
+        parts = (best // cls.BASE, best % cls.BASE, logprob, zero)
         return mx.stack([part.astype(mx.float32) for part in parts], axis=-1)
 
     @classmethod

@@ -50,7 +50,9 @@ def test_one_pass_knows_how_an_answer_begins(
     for prompt in ("Hi", "Name a pet.", "What?" * 9):
         [example] = tokenize([row_of(prompt, "~ a reference")], tokenizer, 2000)
         [read] = confidence.read_rows(model, [example])
-        [first] = generation.generate_batch(model, tokenizer, [render_prompt(prompt)], 1)
+        [first] = generation.generate_batch(
+            model, tokenizer, [render_prompt(prompt)], 1, likely=True
+        )
         assert not read.right and first.text != "~"
         assert read.lowest_logprob == pytest.approx(first.lowest_logprob, abs=1e-3)
         logits = model(mx.array(example.ids[:-2])[None])[0, example.offset - 1 :]
@@ -75,7 +77,7 @@ def test_an_answer_that_is_the_reference_is_right(tuned: Any) -> None:
     example = confidence.Example(np.array([*ids, 1]), len(head))
     [read] = confidence.read_rows(model, [example])
     assert read.right
-    [made] = generation.generate_batch(model, tokenizer, [render_prompt("Hi")], 6)
+    [made] = generation.generate_batch(model, tokenizer, [render_prompt("Hi")], 6, likely=True)
     assert read.lowest_logprob == pytest.approx(made.lowest_logprob, abs=1e-3)
 
 

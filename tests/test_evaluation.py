@@ -666,7 +666,7 @@ def test_greedy_head_carries_every_id_exactly_and_its_probability(
 
     plain = mx.full((262_144,), level)
     plain[best] = level + margin + 0.01
-    packed = generation.GreedyHead.packed(plain[None])
+    packed = generation.GreedyHead.packed(plain[None], True)
     logprobs = packed - mx.logsumexp(packed, axis=-1, keepdims=True)
     assert generation.GreedyHead.sample(logprobs).tolist() == [best]
     known = (plain[best] - mx.logsumexp(plain)).item()
@@ -680,7 +680,10 @@ def test_an_answer_knows_how_likely_it_is(temp: float, tuned: Any) -> None:
 
     model, tokenizer = tuned.use("finetuned"), tuned.tokenizer
     prompts = [render_prompt(text) for text in ("Hi", "What is a pet?", "x" * 60)]
-    made = generation.generate_batch(model, tokenizer, prompts, 10, temp=temp, seed=3)
+    made = generation.generate_batch(model, tokenizer, prompts, 10, temp=temp, seed=3, likely=True)
+    assert temp or [
+        (a.text, a.lowest_logprob) for a in generation.generate_batch(model, tokenizer, prompts, 10)
+    ] == [(a.text, None) for a in made]
     for prompt, answer in zip(prompts, made, strict=True):
         if answer.finish_reason == "stop":
             continue  # which of the two stop tokens it was is not kept
