@@ -467,13 +467,13 @@ def judge_baseline(
     }  # fmt: skip
 
 
-def prompt_rows(config: BenchmarkConfig, kind: str) -> list[Row]:
+def prompt_rows(config: BenchmarkConfig, tuned: Finetuned) -> list[Row]:
     """The validation rows used as prompts."""
     settings = evaluation.EvaluationConfig(
         adapter_path=config.adapter_path, data=config.data, split="valid",
         num_samples=config.num_samples, seed=config.seed,
     )  # fmt: skip
-    return evaluation.evaluation_rows(settings, kind)
+    return evaluation.evaluation_rows(settings, tuned)
 
 
 def measure(
@@ -485,8 +485,8 @@ def measure(
     start = time.perf_counter()
     tuned = load_finetuned(config.adapter_path, config.model)
     load_sec, active = time.perf_counter() - start, mx.get_active_memory()
-    kind = tuned.config.setdefault("dataset_type", "sql")
-    rows = prompt_rows(config, kind)
+    tuned.config.setdefault("dataset_type", "sql")
+    rows = prompt_rows(config, tuned)
     works = make_works(config, tuned, rows)
     if before is not None:
         require_comparable(before, works, config)

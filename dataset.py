@@ -23,14 +23,13 @@ import random
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from gemma_lora.cleaning import clean_text, normalized
 from gemma_lora.cli import UserError, check, parse_config, run_script
-from gemma_lora.database import DatabaseFile, Relation
+from gemma_lora.context_rows import ANSWER_ROOM, shown_of, shown_with_rows
 from gemma_lora.files import (
     ROOT,
     json_lines,
@@ -40,7 +39,7 @@ from gemma_lora.files import (
     sha256_of,
     write_together,
 )
-from gemma_lora.lengths import DEFAULT_MODEL, Ruler, Size, find_ruler, measured
+from gemma_lora.lengths import DEFAULT_MODEL, Ruler, Size, find_ruler, measured, row_sizes
 from gemma_lora.own_database import (
     EXAMPLE_WEIGHT,
     QUESTIONS,
@@ -50,6 +49,8 @@ from gemma_lora.own_database import (
 )
 from gemma_lora.preparation_report import (
     DOUBTFUL,
+    PROMPT_WITH_ROWS,
+    PROMPT_WITHOUT_ROWS,
     count_splits,
     plot_lengths,
     replaced_set,
@@ -62,8 +63,8 @@ from gemma_lora.prompts import (
     render_example,
     sql_prompt,
 )
-from gemma_lora.sandbox import verify_gold
-from gemma_lora.schema_prompt import own_form, render_question
+from gemma_lora.sandbox import SqlWorker, verify_gold
+from gemma_lora.schema_prompt import own_form_of, relations_of, render_question, suits
 from gemma_lora.sources import (
     READERS,
     REQUIRED_COLUMNS,
@@ -85,7 +86,7 @@ from gemma_lora.splits import (
     split_groups,
     stratum,
 )
-from gemma_lora.sql_text import schema_key, schema_of
+from gemma_lora.sql_text import schema_key
 from gemma_lora.statistics import percentiles
 
 DEFAULT_DATASETS = {"sql": "gretelai/synthetic_text_to_sql", "alpaca": "yahma/alpaca-cleaned"}
@@ -148,11 +149,12 @@ class DatasetConfig:
         default="context",
         metadata={"help": "context: rows over one SQL schema stay in one split; row: no grouping"},
     )
-    prompt_context: Literal["schema", "full", "none", "pointed"] = field(
+    prompt_context: Literal["schema", "rows", "full", "none", "pointed"] = field(
         default="schema",
         metadata={
-            "help": "what of the SQL context the prompt shows: its CREATEs, all or nothing; of a "
-            "large --db (pointed) the tables that the question's words point at"
+            "help": "what the prompt shows of the SQL context: its CREATEs, these and three rows "
+            "of each table, all, or nothing; of a large --db (pointed) the tables that the "
+            "question's words point at"
         },
     )
     verify_sql: bool = field(
@@ -201,8 +203,9 @@ class DatasetConfig:
             ),
             (not self.db or self.type == "sql", "--db makes SQL rows, not --type alpaca"),
             (
-                self.db is not None or self.prompt_context != "pointed",
-                "--prompt-context pointed needs --db",
+                suits(self.prompt_context, self.db),
+                f"--prompt-context {self.prompt_context} goes "
+                f"{'without' if self.db else 'with'} --db only",
             ),
             (self.columns is None or "=" in self.columns, "--columns must read name=theirs,..."),
         )
@@ -237,17 +240,7 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
     """What --db sets where the user said nothing: the question alone, unless it is a large one."""
     if not given.get("db"):
         return {}
-    form = "none"
-    with suppress(UserError):  # what is wrong with the file is said when its rows are made
-        form = own_form(relations_of(given["db"]))
-    return {"prompt_context": form, "sample_size": QUESTIONS}
-
-
-@functools.cache
-def relations_of(path: Path) -> tuple[Relation, ...]:
-    """The tables and views of a database; raises UserError."""
-    with DatabaseFile(path) as database:
-        return tuple(database.relations())
+    return {"prompt_context": own_form_of(given["db"]), "sample_size": QUESTIONS}
 
 
 # --- Where rows come from ------------------------------------------------------------------------
@@ -312,15 +305,20 @@ def clean_row(
 
 
 def rendered(
-    question: str, completion: str, context: str | None, config: DatasetConfig
+    question: str,
+    completion: str,
+    context: str | None,
+    config: DatasetConfig,
+    shown: str | None = None,
 ) -> Rendered:
-    """The parts of a row that follow from question, answer and context."""
+    """The parts of a row that follow from question, answer and context.
+
+    `shown` is what the prompt shows of the context, where that took running it.
+    """
     if config.db and config.prompt_context == "pointed":
         prompt = render_question(question, relations_of(config.db), "pointed", len).prompt
     elif config.type == "sql":
-        shown = schema_of(context) if context and config.prompt_context == "schema" else context
-        # A context without a CREATE statement (a list of columns, say) is shown as it is.
-        prompt = sql_prompt(question, None if config.prompt_context == "none" else shown or context)
+        prompt = sql_prompt(question, shown or shown_of(context, config.prompt_context))
     else:
         prompt = alpaca_prompt(question, context)
     text = render_example(prompt, completion)
@@ -431,6 +429,35 @@ def verify_rows(
             moved_to = after if after != before else None
             counts["repaired"]["SQL translated to SQLite"] += 1
         yield Proven(row, moved_to)
+
+
+def showing_rows(
+    proven: Iterable[Proven],
+    ruler: Ruler,
+    config: DatasetConfig,
+    counts: Mapping[str, Counter[str]],
+) -> Iterator[Proven]:
+    """With --prompt-context rows, rows whose prompts show some of their tables' rows."""
+    if config.type != "sql" or config.prompt_context != "rows":
+        yield from proven
+        return
+
+    def again(one: Proven, shown: str | None) -> Row:
+        r = one.row
+        return {**r, **rendered(r["question"], r["completion"], r["context"], config, shown)}
+
+    def fits(one: Proven, shown: str) -> bool:
+        prompt, answer = row_sizes([again(one, shown)], ruler)[0]
+        return prompt + max(answer, ANSWER_ROOM) <= config.max_seq_length
+
+    with SqlWorker() as worker:
+        for one, shown in shown_with_rows(
+            proven, lambda one: one.row["context"], worker, config.sql_timeout, fits
+        ):
+            row = again(one, shown)
+            bare = row["prompt"] == sql_prompt(row["question"], shown_of(row["context"], "schema"))
+            counts["rows"][PROMPT_WITHOUT_ROWS if bare else PROMPT_WITH_ROWS] += 1
+            yield one._replace(row=row)
 
 
 def without_collisions(
@@ -574,7 +601,8 @@ def usable_rows(config: DatasetConfig, counts: Mapping[str, Counter[str]]) -> Us
     everything = track_rows(itertools.chain(head, source.rows), doing, source.total)
     rows, label = draw_rows(clean_rows(everything, columns, config, counts, prompts), config)
     proven = verify_rows(rows, config, counts)
-    fitting = fitting_rows(proven, ruler, config, counts, whole)
+    shown = showing_rows(proven, ruler, config, counts)
+    fitting = fitting_rows(shown, ruler, config, counts, whole)
     # A sample is counted after collisions are out; all its rows were read when it was drawn.
     found = without_collisions(fitting if config.is_drawn else list(fitting), prompts, counts)
     wanted = config.sample_size

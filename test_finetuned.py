@@ -86,9 +86,9 @@ from gemma_lora.progress import count_answers
 from gemma_lora.prompts import render_chat
 from gemma_lora.report import evaluation_markdown, make_console, ranked_samples, show_report
 from gemma_lora.sandbox import SqlWorker
-from gemma_lora.schema_prompt import as_trained
+from gemma_lora.schema_prompt import as_trained, in_form
 from gemma_lora.selection import with_candidates
-from gemma_lora.splits import Row, read_split
+from gemma_lora.splits import Row, prepared_form, read_split
 from gemma_lora.suite_cache import suite_folder
 from gemma_lora.text_scores import score_text
 from gemma_lora.verdicts import SqlVerdict, prepare_gold, preview, score_sql
@@ -265,27 +265,26 @@ def default_rows(kind: str, quick: bool) -> list[Row]:
     return rows[:3] if quick else rows
 
 
-def evaluation_rows(config: EvaluationConfig, kind: str) -> list[Row]:
-    """The rows to evaluate; UserError when they are of another type than the adapter."""
+def evaluation_rows(config: EvaluationConfig, tuned: Finetuned) -> list[Row]:
+    """The rows to evaluate, with prompts as the adapter was trained to read them.
+
+    Raises UserError when they are of another type than the adapter.
+    """
     if config.questions and config.db:
-        return on_database(question_rows(config.questions, config.db), config.db)
+        rows = on_database(question_rows(config.questions, config.db), config.db)
+        return as_trained(rows, config.db, tuned)
     if config.rows_from is None:
-        return default_rows(kind, config.quick_test)
-    rows = typed_rows(config, config.rows_from, kind)
+        return in_form(default_rows(adapter_kind(tuned), config.quick_test), "schema", tuned)
+    rows = typed_rows(config, config.rows_from, tuned)
     if config.num_samples and config.num_samples < len(rows):
         rows = random.Random(config.seed).sample(rows, config.num_samples)
+    rows = in_form(rows, prepared_form(config.data), tuned)
     return on_database(rows, config.db) if config.db else rows
 
 
-def asked_rows(config: EvaluationConfig, tuned: Finetuned) -> list[Row]:
-    """The rows to evaluate, with prompts as the adapter was trained to read them."""
-    rows = evaluation_rows(config, adapter_kind(tuned))
-    return as_trained(rows, config.db, tuned) if config.questions and config.db else rows
-
-
-def typed_rows(config: EvaluationConfig, split: str, kind: str) -> list[Row]:
+def typed_rows(config: EvaluationConfig, split: str, tuned: Finetuned) -> list[Row]:
     """All rows of a split, checked to be of the adapter's type."""
-    rows = read_split(config.data, split)
+    rows, kind = read_split(config.data, split), adapter_kind(tuned)
     other = next((r["type"] for r in rows if r.get("type", kind) != kind), None)
     if other:
         raise UserError(
@@ -295,14 +294,15 @@ def typed_rows(config: EvaluationConfig, split: str, kind: str) -> list[Row]:
     return rows
 
 
-def shot_turns(config: EvaluationConfig, kind: str) -> list[tuple[str, str]]:
+def shot_turns(config: EvaluationConfig, tuned: Finetuned) -> list[tuple[str, str]]:
     """Worked examples from the train split as earlier turns of the chat, the same for every row."""
     if not config.shots:
         return []
-    rows = typed_rows(config, "train", kind)
+    rows = typed_rows(config, "train", tuned)
     if len(rows) < config.shots:
         raise UserError(f"--shots {config.shots} is more than the {len(rows)} rows of train.jsonl")
     drawn = random.Random(config.seed).sample(rows, config.shots)
+    drawn = in_form(drawn, prepared_form(config.data), tuned)
     return [turn for r in drawn for turn in (("user", r["prompt"]), ("model", r["completion"]))]
 
 
@@ -539,10 +539,10 @@ def evaluate(config: EvaluationConfig) -> EvaluationReport:
     if config.scored:
         require_writable(folder)
     kind = adapter_kind(tuned)
-    rows = asked_rows(config, tuned)
+    rows = evaluation_rows(config, tuned)
     title = run_title(config, len(rows))
     print(title, file=sys.stderr)
-    found, speed = run_models(tuned, rows, shot_turns(config, kind), config)
+    found, speed = run_models(tuned, rows, shot_turns(config, tuned), config)
     samples = make_samples(rows, found, config)
     if kind == "sql" and (confidence := read_confidence(config.adapter_path)):
         mark_sure(samples, confidence, names_in(config.db) if config.db else [])
@@ -639,7 +639,8 @@ def open_chat(config: EvaluationConfig) -> None:
     tuned = load_finetuned(config.adapter_path, config.model)
 
     def draw_example() -> Row:
-        return random.choice(typed_rows(config, "valid", adapter_kind(tuned)))
+        row = random.choice(typed_rows(config, "valid", tuned))
+        return in_form([row], prepared_form(config.data), tuned)[0]
 
     mx.random.seed(config.seed)  # once: a question asked twice gets two draws
     candidates = CHAT_CANDIDATES if config.candidates is None else config.candidates

@@ -19,7 +19,7 @@ from gemma_lora.conversation import (
     answer_turn,
     ask,
     count_tokens,
-    schema_budget,
+    room_for_schema,
 )
 from gemma_lora.database import FILE_TIMEOUT_SEC, Database, DatabaseFile, DatabaseText, Relation
 from gemma_lora.doubt import known_names
@@ -242,7 +242,7 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     if form == "pointed":
         shown = "of which each question is shown those that its words point at"
     elif form != "none":
-        tokens, budget = count_tokens(chat, schema_text(relations)), schema_budget(chat, "")
+        tokens, budget = count_tokens(chat, schema_text(relations)), room_for_schema(chat, "")
         smallest = min(count_tokens(chat, declaration(r)) for r in relations)
         if smallest > budget:
             limit = getattr(chat.tuned.model.args, "max_position_embeddings", budget)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from gemma_lora.adapters import Finetuned, adapter_kind
 from gemma_lora.candidates import Asked, Drawing, Showing, choose, replaceable, showing
 from gemma_lora.confidence import Confidence
+from gemma_lora.context_rows import first_rows
 from gemma_lora.database import Database, QueryResult, Relation
 from gemma_lora.doubt import Named, doubts
 from gemma_lora.figures import TUNED
@@ -24,10 +25,10 @@ from gemma_lora.report import WIDE
 from gemma_lora.result_table import UNLIMITED, result_text
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.schema_prompt import (
-    SCHEMA_TOKENS,
     RenderedQuestion,
     prompt_form,
     render_question,
+    schema_budget,
 )
 from gemma_lora.splits import Row
 
@@ -98,11 +99,13 @@ def count_tokens(chat: Chat, text: str) -> int:
     return len(encode(chat.tuned.tokenizer, text))
 
 
-def schema_budget(chat: Chat, question: str) -> int:
+def room_for_schema(chat: Chat, question: str) -> int:
     """Tokens that a schema may take in the prompt of a question."""
     limit = getattr(chat.tuned.model.args, "max_position_embeddings", math.inf)
-    taken = chat.settings.max_tokens + count_tokens(chat, question) + PROMPT_REST
-    return int(min(SCHEMA_TOKENS, limit - taken))
+    taken = count_tokens(chat, question) + PROMPT_REST
+    form = prompt_form(chat.tuned.config)
+    trained = schema_budget(chat.tuned.config, form, taken)
+    return int(min(trained, limit - taken - chat.settings.max_tokens))
 
 
 def render(chat: Chat, question: str) -> RenderedQuestion:
@@ -110,9 +113,12 @@ def render(chat: Chat, question: str) -> RenderedQuestion:
     if not chat.is_sql:
         text = alpaca_prompt(question, None)
         return RenderedQuestion(text, text, None)
-    count = partial(count_tokens, chat)
-    form, budget = prompt_form(chat.tuned.config), schema_budget(chat, question)
-    return render_question(question, chat.relations, form, count, budget)
+    count, database = partial(count_tokens, chat), chat.database
+    form, budget = prompt_form(chat.tuned.config), room_for_schema(chat, question)
+    if database is None:
+        return render_question(question, chat.relations, form, count, budget)
+    rows_of = partial(first_rows, database)
+    return render_question(question, chat.relations, form, count, budget, rows_of)
 
 
 def ask(chat: Chat, question: str, run: bool) -> None:

@@ -265,11 +265,7 @@ class DatabaseText:
 
     def relations(self) -> list[Relation]:
         """The tables and views that the text makes."""
-        return [
-            Relation(name_of(line), "view" if "VIEW" in line[:18].upper() else "table", line)
-            for line in schema_of(self.sql).split("\n")
-            if line.upper().startswith(DECLARED)
-        ]
+        return declared_relations(self.sql)
 
     def run(self, sql: str, max_rows: int = 1000) -> QueryResult:
         """The first rows of a query, or what a writing statement did."""
@@ -278,6 +274,15 @@ class DatabaseText:
     def stream(self, sql: str) -> Iterator[QueryResult]:
         """All rows at once, as far as the sandbox gives them."""
         yield self.run(sql, max_rows=10_000_000)
+
+
+def declared_relations(sql: str) -> list[Relation]:
+    """The tables and views that SQL text makes."""
+    return [
+        Relation(name_of(line), "view" if "VIEW" in line[:18].upper() else "table", line)
+        for line in schema_of(sql).split("\n")
+        if line.upper().startswith(DECLARED)
+    ]
 
 
 def name_of(create: str) -> str:

@@ -15,6 +15,9 @@ from gemma_lora.pictures import new_figure, png_of
 from gemma_lora.prompts import render_prompt
 from gemma_lora.splits import SPLITS, Manifest, Row, read_manifest
 
+# Counts of rows by whether some of their tables' rows stand in the prompt.
+PROMPT_WITH_ROWS = "prompts with rows of their tables"
+PROMPT_WITHOUT_ROWS = "prompts without rows: tables are empty, or it would be too long"
 DOUBTFUL = "estimated to be over --max-seq-length"  # a count of rows that are kept all the same
 
 

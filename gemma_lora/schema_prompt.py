@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,12 +10,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gemma_lora.adapters import AdapterConfig, Finetuned
+from gemma_lora.cli import UserError
+from gemma_lora.context_rows import (
+    ANSWER_ROOM,
+    Rows,
+    Shown,
+    declaration,
+    fewer_and_fewer,
+    first_rows,
+    shown_of,
+    shown_with_rows,
+)
 from gemma_lora.database import DatabaseFile, Relation
-from gemma_lora.prompts import encode, render_example, sql_prompt
+from gemma_lora.prompts import encode, render_example, render_prompt, sql_prompt
+from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row
-from gemma_lora.sql_text import SCHEMA_NOISE, schema_of
+from gemma_lora.sql_text import SCHEMA_NOISE
 
 SCHEMA_TOKENS = 2048  # a longer schema takes a small model's attention, and its time
+ROWS_TIMEOUT_SEC = 2.0
 NAMES_SAID = 8
 # From either size on a database is not learnt by heart: its questions are shown the tables that
 # their words point at. Not measured; databases of 11 tables and 64 columns were learnt.
@@ -80,6 +94,18 @@ def pointed_relations(question: str, relations: Sequence[Relation]) -> list[Rela
     return shown
 
 
+@functools.cache
+def relations_of(path: Path) -> tuple[Relation, ...]:
+    """The tables and views of a database; raises UserError."""
+    with DatabaseFile(path) as database:
+        return tuple(database.relations())
+
+
+def suits(form: str, own_database: Path | None) -> bool:
+    """Whether prompts may show this much: of one's own database, or of a general set's contexts."""
+    return form in (("none", "pointed") if own_database else ("schema", "rows", "full", "none"))
+
+
 def own_form(relations: Sequence[Relation]) -> str:
     """What questions about a database of one's own are trained to show of it."""
     columns = sum(declaration(one).count(",") + 1 for one in relations)  # about as many
@@ -87,9 +113,12 @@ def own_form(relations: Sequence[Relation]) -> str:
     return "none" if small else "pointed"
 
 
-def declaration(relation: Relation) -> str:
-    """A relation's CREATE statement on one line, without comments."""
-    return schema_of(relation.sql) or f"{' '.join(relation.sql.split())};"
+def own_form_of(path: Path) -> str:
+    """The same of a file; what is wrong with the file is said when its rows are made."""
+    try:
+        return own_form(relations_of(path))
+    except UserError:
+        return "none"
 
 
 def schema_text(relations: Sequence[Relation]) -> str:
@@ -103,11 +132,13 @@ def render_question(
     form: str,
     count_tokens: Callable[[str], int],
     budget: int = SCHEMA_TOKENS,
+    rows_of: Callable[[Relation], Rows] = lambda relation: (),
 ) -> RenderedQuestion:
     """The prompt of a question about these relations, whose schema takes `budget` tokens or fewer.
 
     Form "none" shows the question alone: the adapter knows its database by heart. Form "pointed"
-    shows what the question's words point at, whatever the budget.
+    shows what the question's words point at, whatever the budget. Form "rows" shows what
+    `rows_of` finds in each table, as many rows as fit beside the CREATE statements.
     """
     bare = sql_prompt(question, None)
     if form == "none" or not relations:
@@ -115,9 +146,23 @@ def render_question(
     if form == "pointed":
         pointed = pointed_relations(question, relations)
         return RenderedQuestion(sql_prompt(question, schema_text(pointed)), bare, None)
-    whole = schema_text(relations)
-    if count_tokens(whole) <= budget:
-        return RenderedQuestion(sql_prompt(question, whole), bare, None)
+    shown, note = list(relations), None
+    if count_tokens(schema_text(shown)) > budget:
+        shown, note = fitting_relations(question, relations, count_tokens, budget)
+    text = schema_text(shown)
+    if form == "rows":
+        texts = fewer_and_fewer([Shown(one, rows_of(one)) for one in shown])
+        text = next((t for t in texts if count_tokens(t) <= budget), text)
+    return RenderedQuestion(sql_prompt(question, text), bare, note)
+
+
+def fitting_relations(
+    question: str,
+    relations: Sequence[Relation],
+    count_tokens: Callable[[str], int],
+    budget: int,
+) -> tuple[list[Relation], str]:
+    """Those that the question's words point at and that fit, and what is left out in words."""
     shown: list[Relation] = []
     left_out: list[str] = []
     for relation in rank_relations(question, relations):
@@ -131,7 +176,7 @@ def render_question(
         f"the prompt shows {len(shown)} of {len(relations)} tables and views "
         f"({listed([r.name for r in shown])}); left out: {listed(left_out)}"
     )
-    return RenderedQuestion(sql_prompt(question, schema_text(shown)), bare, note)
+    return shown, note
 
 
 def listed(names: Sequence[str]) -> str:
@@ -140,15 +185,58 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES_SAID]) + (f" and {more} more" if more > 0 else "")
 
 
+def schema_budget(config: AdapterConfig, form: str, tokens: int) -> int:
+    """Tokens that a prompt may show of a database, beside `tokens` of question and the like.
+
+    Rows of tables are shown up to the length that the adapter was trained at; CREATE statements
+    up to SCHEMA_TOKENS, because leaving a table out costs more than an unusual length.
+    """
+    trained = config.get("max_seq_length") or SCHEMA_TOKENS
+    return max(0, trained - ANSWER_ROOM - tokens) if form == "rows" else SCHEMA_TOKENS
+
+
 def as_trained(rows: Sequence[Row], path: Path, tuned: Finetuned) -> list[Row]:
     """Rows asked of a SQLite file, with prompts as the adapter was trained to read them."""
-    with DatabaseFile(path) as database:
-        relations = database.relations()
     form, found = prompt_form(tuned.config), list[Row]()
-    for row in rows:
-        prompt = render_question(
-            row["question"], relations, form, lambda text: len(encode(tuned.tokenizer, text))
-        ).prompt
-        text = render_example(prompt, row["completion"])
-        found.append({**row, "prompt": prompt, "text": text})
+
+    def count_tokens(text: str) -> int:
+        return len(encode(tuned.tokenizer, text))
+
+    with DatabaseFile(path) as database:
+        rows_of = functools.cache(functools.partial(first_rows, database))
+        for row in rows:
+            taken = count_tokens(render_prompt(sql_prompt(row["question"], None)))
+            budget = schema_budget(tuned.config, form, taken)
+            prompt = render_question(
+                row["question"], relations_of(path), form, count_tokens, budget, rows_of
+            ).prompt
+            found.append(with_prompt(row, prompt))
     return found
+
+
+def in_form(rows: Sequence[Row], prepared: str, tuned: Finetuned) -> list[Row]:
+    """Rows with contexts, whose prompts were `prepared` in one form, in the adapter's form."""
+    form = prompt_form(tuned.config)
+    if form == prepared or not suits(form, None):
+        return list(rows)
+    if form != "rows":
+        return [
+            with_prompt(r, sql_prompt(r["question"], shown_of(r["context"], form))) for r in rows
+        ]
+    room = tuned.config.get("max_seq_length") or SCHEMA_TOKENS
+
+    def fits(row: Row, shown: str) -> bool:
+        prompt = render_prompt(sql_prompt(row["question"], shown))
+        return len(encode(tuned.tokenizer, prompt)) + ANSWER_ROOM <= room
+
+    with SqlWorker() as worker:
+        shown_rows = shown_with_rows(rows, lambda r: r["context"], worker, ROWS_TIMEOUT_SEC, fits)
+        return [
+            with_prompt(row, sql_prompt(row["question"], shown or shown_of(row["context"], form)))
+            for row, shown in shown_rows
+        ]
+
+
+def with_prompt(row: Row, prompt: str) -> Row:
+    """A row that asks in another way."""
+    return {**row, "prompt": prompt, "text": render_example(prompt, row["completion"])}

@@ -62,7 +62,8 @@ class KnownDatabase(TypedDict):
 class TrainedOn(TypedDict, total=False):
     """What the rows of a prepared folder have in common."""
 
-    prompt_context: str  # what prompts show beside the question: "schema" | "full" | "none"
+    # What prompts show beside the question: "schema" | "rows" | "full" | "none" | "pointed".
+    prompt_context: str
     database: KnownDatabase  # the one they are about, if it is one
 
 
@@ -174,6 +175,11 @@ def trained_on(manifest: Manifest) -> TrainedOn:
         source = manifest["source"]
         known["database"] = {"name": source["name"], "schema_hash": source["revision"] or ""}
     return known
+
+
+def prepared_form(data_dir: Path) -> str:
+    """What the prompts of a prepared folder show beside the question."""
+    return trained_on(read_manifest(data_dir)).get("prompt_context", "schema")
 
 
 def read_split(data_dir: Path, split: str) -> list[Row]:

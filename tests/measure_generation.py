@@ -29,14 +29,13 @@ from gemma_lora.prompts import encode, render_chat  # noqa: E402
 SIDES = ("mlx_lm, one by one", "batched")
 
 
-def prompts_of(args: argparse.Namespace) -> list[str]:
+def prompts_of(args: argparse.Namespace, tuned: adapters.Finetuned) -> list[str]:
     """The rendered prompts of the rows that test_finetuned.py would draw."""
     config = evaluation.EvaluationConfig(
         data=args.data, split=args.split, num_samples=args.num_samples
     )
-    kind = adapters.read_adapter_config(args.adapter_path)["dataset_type"]
-    turns = evaluation.shot_turns(replace(config, shots=args.shots), kind)
-    rows = evaluation.evaluation_rows(config, kind)
+    turns = evaluation.shot_turns(replace(config, shots=args.shots), tuned)
+    rows = evaluation.evaluation_rows(config, tuned)
     return [render_chat([*turns, ("user", row["prompt"])]) for row in rows]
 
 
@@ -47,7 +46,7 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
     from mlx_lm.generate import stream_generate
 
     tuned = adapters.load_finetuned(args.adapter_path)
-    model, tokenizer, prompts = tuned.model, tuned.tokenizer, prompts_of(args)
+    model, tokenizer, prompts = tuned.model, tuned.tokenizer, prompts_of(args, tuned)
     tokenizer.eos_token_ids = generation.stop_ids(tokenizer)
     if side == "batched":
         generation.generate_batch(model, tokenizer, prompts[:2], 4)  # warms up
@@ -80,7 +79,7 @@ def gaps(args: argparse.Namespace, one: list[str], other: list[str]) -> list[dic
 
     tuned = adapters.load_finetuned(args.adapter_path)
     found = []
-    for prompt, a, b in zip(prompts_of(args), one, other, strict=True):
+    for prompt, a, b in zip(prompts_of(args, tuned), one, other, strict=True):
         if a == b:
             continue
         ids, head = ([*encode(tuned.tokenizer, prompt + t), 106] for t in (a, b))

@@ -108,6 +108,23 @@ def test_answers_come_from_the_file_itself(
     assert ["New", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
+def test_an_adapter_that_was_shown_rows_sees_those_of_the_file(
+    chat: Chat, pets_file: Path, reply: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(chat.tuned.config, "prompt_context", "rows")
+    monkeypatch.setitem(chat.tuned.config, "max_seq_length", 1000)
+    use_db(chat, str(pets_file))
+    prompts = reply(NAMES)
+    take_line(chat, "one?")
+    with closing(sqlite3.connect(pets_file)) as connection:
+        connection.execute("UPDATE pets SET name = 'Waldo' WHERE name = 'Rex'")
+        connection.commit()
+    take_line(chat, "two?")
+    assert ["'Rex'" in prompt for prompt in prompts] == [True, False]
+    assert ["'Waldo'" in prompt for prompt in prompts] == [False, True]
+    assert "'Waldo'" not in "\n".join(chat.transcript)  # what /save writes
+
+
 def test_a_table_made_meanwhile_is_in_the_next_prompt(
     chat: Chat, pets_file: Path, reply: Any
 ) -> None:
