@@ -106,7 +106,7 @@ def groups_of(g: Grammar, table: TableReading) -> list[Group]:
         parent = g.reading.table(link.parent)
         if parent.label == (link.parent_column,):
             name = ref(table.name, link.child_column)
-            groups.append(Group(parent.words[0], name, name))
+            groups += [Group(parent.words[0], name, name)] * g.reading.is_said(link)
         elif parent.label and parent.rows <= 1000:
             key = ref(link.parent, link.parent_column)
             word = called(g.draw, g.phrasings, parent)

@@ -75,6 +75,8 @@ def through(g: Grammar, table: TableReading) -> list[tuple[Link, ...]]:
     """Ways from a table over a child of it, or a child's child, to another parent of that child."""
     ways: list[tuple[Link, ...]] = []
     for down in g.reading.children(table.name):
+        if extends(g.reading, down):
+            continue  # it says more of the same thing, and has nothing of its own
         steps: list[tuple[Link, ...]] = [(down,)]
         steps += [
             (down, more)
@@ -153,7 +155,7 @@ def own_of(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Conditio
         return None
     word = role_word(g, links[-1])
     place = is_called(g.phrasings, "places", parent.column(one.column[1]).words)
-    if (place or one.before) and len(links) == 1 and g.draw.random() < 0.4:
+    if (place or one.before) and len(links) == 1 and g.draw.random() < (0.75 if place else 0.4):
         return one._replace(links=(*links, *one.links))
     agent = agent_of(g, parent)
     leads = [f"{agent[2]} by"] * 2 if agent else []
@@ -172,7 +174,7 @@ def some_condition(g: Grammar, table: TableReading) -> Condition | None:
     if own := own_conditions(g, table):
         weight = min(7.0, 2 * sum(w for w, _ in own))
         choices.append((weight, lambda: own_condition(g, table)))
-    named = [k for k in parents if g.reading.table(k.parent).label]
+    named = [k for k in parents if g.reading.is_said(k)]
     if named:
         choices.append((3.5, lambda: of_parent(g, table, (g.draw.choice(named),))))
     if parents:
@@ -203,13 +205,17 @@ def extends(reading: DatabaseReading, link: Link) -> bool:
 def from_extension(g: Grammar, link: Link) -> Condition | None:
     """A condition on the table that says more about this one's rows."""
     child = g.reading.table(link.child)
-    there = {c.name for c in g.reading.table(link.parent).columns}  # what both hold is asked there
+    # What both hold is asked of the parent.
+    there = {c.name for c in g.reading.table(link.parent).columns}
+    beside = {k.parent for k in g.reading.parents(link.parent)}
     makers: list[Callable[[], Condition | None]] = []
     if own_conditions(g, child):
         makers.append(lambda: own_condition(g, child))
     for up in g.reading.parents(child.name):
         if up.parent != link.parent and up.child_column not in there:
             makers.append(lambda k=up: of_parent(g, child, (k,)))  # type: ignore[misc]
+            if up.parent not in beside:
+                makers.append(lambda k=up: own_of(g, child, (k,)))  # type: ignore[misc]
     one = g.draw.choice(makers)() if makers else None
     if one is None or one.column[1] in there:
         return None

@@ -2,7 +2,9 @@
 
 A lexicon says only what is to be changed: words for a table or a column, what names a row, what is
 shown of a row, a role, words that stand for a condition ('good': '> 3'), how people say a value,
-what to leave out. What it names must be there: everything that is not is told at once.
+what to leave out. A column with no words (`words: []`) is never asked for, but still leads to
+another table: so one says which of two city columns is meant. What a lexicon names must be there:
+everything that is not is told at once.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def reading_yaml(reading: DatabaseReading) -> str:
         t.name: {
             "words": list(t.words),
             "label": list(t.label),
-            "columns": {c.name: {"words": list(c.words), "role": c.role} for c in t.columns},
+            "columns": {
+                c.name: {"words": list(c.words), "role": c.role} for c in (*t.columns, *t.unsaid)
+            },
         }
         for t in reading.tables
     }
@@ -57,7 +61,7 @@ def show_reading(reading: DatabaseReading) -> None:
         grid = Table(title=Text(title), title_justify="left", title_style="bold", box=None)
         for head in ("column", "is a", "called", "holds"):
             grid.add_column(head)
-        for column in table.columns:
+        for column in (*table.columns, *table.unsaid):
             goes = [
                 k for k in reading.links if (k.child, k.child_column) == (table.name, column.name)
             ]
@@ -120,7 +124,7 @@ def mended_column(column: ColumnReading, said: Mapping[str, Any]) -> ColumnReadi
     """A column with what the lexicon says of it."""
     sayings = {str(k): str(v) for k, v in (said.get("sayings") or {}).items()}
     spoken = {str(k): str(v) for k, v in (said.get("values") or {}).items()}
-    words = tuple(map(str, said.get("words") or column.words))
+    words = tuple(map(str, said["words"] or ())) if "words" in said else column.words
     return replace(
         column, words=words, role=said.get("role", column.role), sayings=sayings, spoken=spoken
     )
@@ -144,7 +148,10 @@ def mended_table(table: TableReading, said: Mapping[str, Any]) -> TableReading:
         kept = {c.name: c for c in columns}
         names = tuple((v,) for v in kept[label[0]].values) if len(label) == 1 else ()
     words = tuple(map(str, said.get("words") or table.words))
-    return replace(table, words=words, columns=columns, label=label, names=names, shown=shown)
+    return replace(
+        table, words=words, columns=tuple(c for c in columns if c.words), label=label, names=names,
+        shown=shown, unsaid=tuple(c for c in columns if not c.words),
+    )  # fmt: skip
 
 
 def with_lexicon(reading: DatabaseReading, path: Path | None) -> DatabaseReading:
@@ -162,7 +169,7 @@ def with_lexicon(reading: DatabaseReading, path: Path | None) -> DatabaseReading
     )
     if not tables:
         raise UserError(f"the lexicon '{path}' leaves out every table: keep one")
-    held = {(t.name, c.name) for t in tables for c in t.columns}
+    held = {(t.name, c.name) for t in tables for c in (*t.columns, *t.unsaid)}
     wanted: tuple[Link, ...] = reading.links
     if "links" in lexicon:
         wanted = tuple(link_of(str(line)) for line in lexicon["links"] or ())

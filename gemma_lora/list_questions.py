@@ -62,7 +62,8 @@ def columns_of(g: Grammar, table: TableReading) -> list[tuple[str, str, tuple[Li
     for link in g.reading.parents(table.name):
         parent = g.reading.table(link.parent)
         if parent.label == (link.parent_column,):
-            own.append((parent.words[0], ref(table.name, link.child_column), ()))
+            column = (parent.words[0], ref(table.name, link.child_column), ())
+            own += [column] * g.reading.is_said(link)
         elif parent.label:
             own.append((called(g.draw, g.phrasings, parent), label_of(parent), (link,)))
     return own

@@ -67,7 +67,7 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
 
 def look_up_parent(g: Grammar, table: TableReading) -> Draft | None:
     """What a row that is named belongs to, or a column of that."""
-    parents = [k for k in g.reading.parents(table.name) if g.reading.table(k.parent).label]
+    parents = [k for k in g.reading.parents(table.name) if g.reading.is_said(k)]
     chosen = some_label(g, table)
     if not parents or chosen is None:
         return None
@@ -101,7 +101,9 @@ def look_up_parent(g: Grammar, table: TableReading) -> Draft | None:
 def look_up_children(g: Grammar, table: TableReading) -> Draft | None:
     """The rows that belong to one that is named, or how many."""
     children = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
-    children = [k for k in children if not g.reading.table(k.child).is_link]
+    children = [
+        k for k in children if g.reading.is_said(k) and not g.reading.table(k.child).is_link
+    ]
     chosen = some_label(g, table)
     if not children or chosen is None:
         return None

@@ -64,10 +64,11 @@ class TableReading:
     shown: tuple[tuple[str, str], ...] = ()  # (table, column) a person wants to see of a row
     is_link: bool = False  # it only joins two other tables
     held: tuple[str, ...] = ()  # the names of all its columns, also of those that hold nothing
+    unsaid: tuple[ColumnReading, ...] = ()  # nobody asks for these: they only lead to other tables
 
     def column(self, name: str) -> ColumnReading:
         """The column of that name."""
-        return next(c for c in self.columns if c.name == name)
+        return next(c for c in (*self.columns, *self.unsaid) if c.name == name)
 
 
 class Link(NamedTuple):
@@ -94,6 +95,16 @@ class DatabaseReading:
     def parents(self, table: str) -> list[Link]:
         """Keys that lead from a row of `table` to another table's."""
         return [k for k in self.links if k.child == table and k.parent != table]
+
+    def is_said(self, link: Link) -> bool:
+        """Whether people name a parent's row to tell which of the child's rows they mean.
+
+        Where the parent's name itself is the key, they speak of the child's column, unless that is
+        one which nobody says.
+        """
+        label = self.table(link.parent).label
+        unsaid = not self.table(link.child).column(link.child_column).words
+        return bool(label) and not (unsaid and label == (link.parent_column,))
 
     def children(self, table: str) -> list[Link]:
         """Keys that lead to `table` from another table."""

@@ -228,6 +228,37 @@ def test_a_lexicon_mends_the_reading(library: Path, tmp_path: Path) -> None:
     assert isle and all("'Ireland'" in one for one in isle)
 
 
+def test_a_lexicon_says_which_of_two_columns_people_mean(tmp_path: Path) -> None:
+    """A shop's city and its address's city: only one is asked for, both lead to the region."""
+    path, lexicon = tmp_path / "shops.sqlite", tmp_path / "words.yml"
+    names = ["leeds", "york", "hull", "bath", "ely", "deal"]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(
+            "CREATE TABLE cities (city TEXT PRIMARY KEY, region TEXT);"
+            "CREATE TABLE shops (id INTEGER PRIMARY KEY, name TEXT, "
+            "city TEXT REFERENCES cities (city));"
+            "CREATE TABLE addresses (id INTEGER REFERENCES shops (id), house INT, street TEXT, "
+            "city TEXT REFERENCES cities (city));"
+        )
+        for n, city in enumerate(names):
+            connection.execute("INSERT INTO cities VALUES (?, ?)", (city, "ns"[n % 2] * 5))
+        for n in range(30):
+            connection.execute("INSERT INTO shops VALUES (?, ?, ?)", (n, f"S{n}", names[n % 6]))
+            row = (n, n % 7, f"{chr(97 + n % 5)} st", names[n * 5 % 6])
+            connection.execute("INSERT INTO addresses VALUES (?, ?, ?, ?)", row)
+    lexicon.write_text("tables: {shops: {columns: {city: {words: []}}}}\n")
+    reading = with_lexicon(read_database(path), lexicon)
+    lexicon.write_text(reading_yaml(reading))
+    assert with_lexicon(read_database(path), lexicon) == reading
+    with read_only(path) as opened:
+        made = [q for q in make_questions(opened, reading, 800, 1) if q.table == "shops"]
+    asked = [q.sql for q in made if any(f"'{name}'" in q.sql for name in names)]
+    assert asked and not any(re.search("shops WHERE city =|shops.city = '", s) for s in asked)
+    assert any("addresses.city = '" in sql for sql in asked)
+    regions = [q.sql for q in made if re.search("region = '", q.sql)]
+    assert regions and not any("addresses" in sql for sql in regions if sql.count("JOIN") == 1)
+
+
 def test_a_lexicon_that_does_not_fit_names_every_mistake(library: Path, tmp_path: Path) -> None:
     path = tmp_path / "words.yml"
     path.write_text(
