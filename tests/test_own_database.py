@@ -18,7 +18,12 @@ import dataset
 import test_finetuned
 from gemma_lora.answers import GivenReply
 from gemma_lora.cli import UserError
-from gemma_lora.database_scoring import on_database, question_rows
+from gemma_lora.database_scoring import (
+    FileWorker,
+    on_database,
+    prepare_file_gold,
+    question_rows,
+)
 from gemma_lora.figures import Sample
 from gemma_lora.files import sha256_of
 from gemma_lora.lexicon import reading_yaml, with_lexicon
@@ -432,3 +437,14 @@ def test_the_fewest_are_not_asked_where_some_have_none(tmp_path: Path) -> None:
     assert fewest(tmp_path / "all.sqlite")
     made(tmp_path / "none.sqlite", script + "INSERT INTO author VALUES (9, 'Author 9');")
     assert not fewest(tmp_path / "none.sqlite")
+
+
+def test_a_whole_table_of_a_real_size_can_be_scored(tmp_path: Path) -> None:
+    path = tmp_path / "many.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE t (x INT)")
+        connection.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(5000)])
+    row: Row = {"completion": "SELECT x FROM t", "context": None}  # type: ignore[typeddict-item]
+    with FileWorker(path) as worker:
+        gold = prepare_file_gold(row, worker, 2.0)
+    assert gold.excluded is None and gold.result is not None and len(gold.result.rows) == 5000
