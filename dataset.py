@@ -42,6 +42,7 @@ from gemma_lora.files import (
 from gemma_lora.lengths import DEFAULT_MODEL, Ruler, Size, find_ruler, measured, row_sizes
 from gemma_lora.own_database import (
     EXAMPLE_WEIGHT,
+    OWN_SIZES,
     QUESTIONS,
     database_rows,
     describe,
@@ -240,7 +241,7 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
     """What --db sets where the user said nothing: the question alone, unless it is a large one."""
     if not given.get("db"):
         return {}
-    return {"prompt_context": own_form_of(given["db"]), "sample_size": QUESTIONS}
+    return {"prompt_context": own_form_of(given["db"]), **OWN_SIZES}
 
 
 # --- Where rows come from ------------------------------------------------------------------------
