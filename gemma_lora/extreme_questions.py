@@ -29,7 +29,7 @@ def extreme(g: Grammar, table: TableReading) -> Draft | None:
     if not columns or not (table.label or table.shown):
         return None
     column = g.draw.choice(columns)
-    found = conditions_on(g, table, (4.5, 5, 1.2))
+    found = conditions_on(g, table, (3.5, 5, 2.5, 0.3))
     if any(c.repeats or c.column == (table.name, column.name) for c in found):
         return None
     adjective, high, way = superlative(g, table, column)

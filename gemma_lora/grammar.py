@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from gemma_lora.schema_reading import DatabaseReading, Link
@@ -26,6 +26,7 @@ class Grammar(NamedTuple):
     draw: random.Random
     decks: dict[Hashable, list[Any]]  # values that have not been dealt yet
     taken: list[tuple[Hashable, Any]]  # those dealt for the question that is being made
+    holds: Callable[[str], bool] = bool  # whether a query returns a row; by default any does
 
 
 class Condition(NamedTuple):
@@ -49,15 +50,15 @@ def dealt(g: Grammar, deck: Hashable, cards: Sequence[T]) -> T:
     return card
 
 
-def put_back(g: Grammar) -> None:
-    """Put most of what was dealt for a question that cannot be asked under its deck again.
+def put_back(g: Grammar, since: int = 0) -> None:
+    """Put most of what was dealt for what cannot be asked under its deck again.
 
     Not all of it: a value that no question can be asked with would hold up the others for ever.
     """
-    for deck, card in g.taken:
+    for deck, card in g.taken[since:]:
         if g.draw.random() < 0.7:
             g.decks[deck].insert(0, card)
-    g.taken.clear()
+    del g.taken[since:]
 
 
 def asked(g: Grammar, kind: str, **slots: str) -> str:

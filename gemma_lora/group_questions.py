@@ -35,7 +35,7 @@ def aggregate(g: Grammar, table: TableReading) -> Draft | None:
     if not measures(table):
         return None
     column = g.draw.choice(measures(table))
-    found = conditions_on(g, table, (3, 5, 1))
+    found = conditions_on(g, table, (3, 5, 2))
     if any(c.repeats or c.column == (table.name, column.name) for c in found):
         return None
     attr = called(g.draw, g.phrasings, column)
@@ -58,7 +58,7 @@ def aggregate(g: Grammar, table: TableReading) -> Draft | None:
 
 def revenue(g: Grammar, table: TableReading) -> Draft | None:
     """What all that was sold, or some of it, is worth."""
-    found = conditions_on(g, table, (3, 6, 1))
+    found = conditions_on(g, table, (3, 5, 2))
     if any(c.repeats for c in found):
         return None
     said = noun_slots(g, table, found) | {"attr": g.draw.choice(g.phrasings.forms["revenue_words"])}

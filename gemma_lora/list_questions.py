@@ -71,7 +71,7 @@ def columns_of(g: Grammar, table: TableReading) -> list[tuple[str, str, tuple[Li
 
 def list_columns(g: Grammar, table: TableReading) -> Draft | None:
     """One to three columns of rows that meet conditions, alone or beside their names."""
-    found = conditions_on(g, table, (1.5, 5, 2))
+    found = conditions_on(g, table, (1.5, 5, 3, 0.5))
     about = {ref(*c.column) for c in found}
     columns = [c for c in columns_of(g, table) if c[1] not in about]
     if not columns or any(c.repeats for c in found):
@@ -143,7 +143,7 @@ def order_of(g: Grammar, table: TableReading) -> tuple[str, str] | None:
 
 def list_ordered(g: Grammar, table: TableReading) -> Draft | None:
     """The names of rows, in an order."""
-    found = conditions_on(g, table, (3, 5, 1))
+    found = conditions_on(g, table, (2.5, 5, 2))
     by = order_of(g, table)
     if by is None or not table.label or any(c.repeats for c in found):
         return None
@@ -157,7 +157,7 @@ def list_ordered(g: Grammar, table: TableReading) -> Draft | None:
 
 def count(g: Grammar, table: TableReading) -> Draft | None:
     """How many rows meet some conditions."""
-    found = conditions_on(g, table, (1, 6, 3, 0.4))
+    found = conditions_on(g, table, (1, 5, 4.5, 1))
     if any(c.repeats for c in found) and not any(c.role == "key" for c in table.columns):
         return None
     said = noun_slots(g, table, found)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from gemma_lora.column_sql import number_of, plain, ref
 from gemma_lora.date_conditions import main_date
-from gemma_lora.grammar import Condition, Grammar
+from gemma_lora.grammar import Condition, Grammar, put_back
 from gemma_lora.joined_conditions import some_condition
 from gemma_lora.schema_reading import ColumnReading, Link, TableReading, quoted
 from gemma_lora.wording import called, concept_of, is_called, plural
 
+CONDITIONS_TRIED = 12  # beside others, before the question has to do without one more
 NO_SUM = {"rating", "score", "age", "stars", "rank", "grade", "percent", "density", "latitude"}
 
 
@@ -73,27 +74,40 @@ def joinable(table: TableReading, links: Sequence[Link]) -> bool:
 
 
 def conditions_on(
-    g: Grammar, table: TableReading, shares: Sequence[float] = (2.5, 6, 3, 0.4)
+    g: Grammar, table: TableReading, shares: Sequence[float] = (2, 5, 4.5, 1)
 ) -> tuple[Condition, ...]:
-    """Conditions that can be said of one thing together; `shares` of none, one, two, three.
+    """Conditions that hold of some row together; `shares` of none, one, two, three.
 
-    They come in the order in which they are said.
+    They come in the order in which they are said. Drawn without a look at the rows, nearly all
+    pairs would hold of none, and questions with two conditions would be rare.
     """
     wanted = g.draw.choices(range(len(shares)), shares)[0]
-    found: list[Condition] = []
+    found: tuple[Condition, ...] = ()
     for _ in range(wanted):
-        one = some_condition(g, table)
-        clash = one is None or any(
-            one.column == other.column or (one.repeats and other.repeats) for other in found
-        )
-        if one is None or clash:
-            continue
-        if joinable(table, [k for c in (*found, one) for k in c.links]):
-            found.append(one)
+        for _attempt in range(CONDITIONS_TRIED):
+            dealt_before = len(g.taken)
+            one = some_condition(g, table)
+            if one is not None and goes_with(g, table, one, found):
+                found = (*found, one)
+                break
+            put_back(g, dealt_before)
     leading = [c for c in found if c.before]
     if len(leading) > 1 and g.draw.random() < 0.5:
         leading = leading[:1]
     return (*leading, *(c for c in found if not c.before))
+
+
+def goes_with(
+    g: Grammar, table: TableReading, one: Condition, found: tuple[Condition, ...]
+) -> bool:
+    """Whether a condition can be said beside others, and holds of a row of which they hold."""
+    if not found:
+        return joinable(table, one.links)
+    if any(one.column == other.column or (one.repeats and other.repeats) for other in found):
+        return False
+    if not joinable(table, [k for c in (*found, one) for k in c.links]):
+        return False
+    return g.holds(written_query(Query(table.name, "1", (*found, one), rest="LIMIT 1")))
 
 
 def noun_slots(g: Grammar, table: TableReading, found: Sequence[Condition]) -> dict[str, str]:

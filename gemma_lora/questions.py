@@ -8,13 +8,14 @@ what fails, returns nothing, or is no single answer (a tie under LIMIT) is dropp
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from gemma_lora.event_questions import events
@@ -91,21 +92,34 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
 # --- Proving and drawing --------------------------------------------------------------------------
 
 
-def answers(connection: sqlite3.Connection, draft: Draft) -> bool:
-    """Whether a query runs in time and returns something that is one answer."""
+def returns_a_row(connection: sqlite3.Connection, sql: str) -> bool:
+    """Whether a query runs in time and returns at least one row."""
+    with in_time(connection), suppress(sqlite3.Error):
+        return connection.execute(sql).fetchone() is not None
+    return False
+
+
+@contextmanager
+def in_time(connection: sqlite3.Connection) -> Iterator[None]:
+    """Queries in this block are interrupted after QUERY_SECONDS."""
     deadline = time.monotonic() + QUERY_SECONDS
     connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 10_000)
     try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def answers(connection: sqlite3.Connection, draft: Draft) -> bool:
+    """Whether a query runs in time and returns something that is one answer."""
+    with in_time(connection), suppress(sqlite3.Error):
         rows = connection.execute(draft.sql).fetchmany(MOST_ROWS + 1)
         if not rows or len(rows) > MOST_ROWS or rows in ([(None,)], [(0,)]):
             return False
         return not draft.tied or (
             len(connection.execute(draft.tied).fetchmany(draft.rows + 1)) <= draft.rows
         )
-    except sqlite3.Error:
-        return False
-    finally:
-        connection.set_progress_handler(None, 0)
+    return False
 
 
 def weight(g: Grammar, table: TableReading) -> float:
@@ -134,7 +148,8 @@ def make_questions(
     connection: sqlite3.Connection, reading: DatabaseReading, wanted: int, seed: int
 ) -> Iterator[Question]:
     """Up to `wanted` questions, each once, in the shares of KINDS; seeded."""
-    g = Grammar(reading, load_phrasings(), random.Random(seed), {}, [])
+    holds = functools.cache(functools.partial(returns_a_row, connection))
+    g = Grammar(reading, load_phrasings(), random.Random(seed), {}, [], holds)
     tables = list(reading.tables)
     weights = [weight(g, t) for t in tables]
     seen: set[str] = set()

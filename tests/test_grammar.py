@@ -30,7 +30,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(library: Path) -> list[Question]:
     with read_only(library) as connection:
-        return list(make_questions(connection, read_database(library), 3000, 11))
+        return list(make_questions(connection, read_database(library), 4000, 11))
 
 
 def database(path: Path, script: str) -> DatabaseReading:
