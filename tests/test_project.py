@@ -32,6 +32,12 @@ CONFIGS = {
     "test_finetuned.py": test_finetuned.EvaluationConfig,
     "benchmark.py": benchmark.BenchmarkConfig,
 }
+PRESETS = {
+    "dataset.py": dataset.preset,
+    "train.py": train.preset,
+    "test_finetuned.py": test_finetuned.preset,
+    "benchmark.py": benchmark.preset,
+}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PIPFILE = tomllib.loads((ROOT / "Pipfile").read_text())
 # What the four scripts promise to understand.
@@ -69,7 +75,8 @@ def test_documented_commands_are_accepted() -> None:
     commands = [command for text in texts for command in commands_in(text)]
     assert len(commands) > 30
     for script, *arguments in commands:
-        assert cli.parse_config(CONFIGS[script], arguments, None), (script, arguments)
+        made = cli.parse_config(CONFIGS[script], arguments, None, PRESETS[script])
+        assert made, (script, arguments)
 
 
 # What makes an example of a help text small, and keeps it from the hub; the last value counts.
