@@ -115,6 +115,8 @@ def problems_of(reading: DatabaseReading, lexicon: Mapping[str, Any]) -> list[st
                 found.append(f"{name}: there is no column '{column}'")
                 continue
             found += [f"{name}.{column}: unknown part '{k}'" for k in about if k not in COLUMN_KEYS]
+            if not about.get("words", True) and column in (said.get("label") or tables[name].label):
+                found.append(f"{name}.{column}: it names the rows and needs words")
             if about.get("role", "key") not in ROLES:
                 found.append(f"{name}.{column}: '{about['role']}' is none of {', '.join(ROLES)}")
     return found

@@ -268,10 +268,12 @@ def test_a_lexicon_that_does_not_fit_names_every_mistake(library: Path, tmp_path
     path = tmp_path / "words.yml"
     path.write_text(
         "tables:\n  book: {words: [x]}\n  books: {colour: red, columns: {isbn: {words: [y]}}}\n"
+        "  authors: {columns: {name: {words: []}}}\n"
     )
     with pytest.raises(UserError) as error:
         with_lexicon(read_database(library), path)
-    for part in ("no table 'book'", "unknown part 'colour'", "no column 'isbn'"):
+    parts = ("no table 'book'", "unknown part 'colour'", "no column 'isbn'", "names the rows")
+    for part in parts:
         assert part in str(error.value)
 
 
