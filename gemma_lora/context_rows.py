@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from gemma_lora.database import Database, Relation, declared_relations, sql_literal
 from gemma_lora.prompts import CONTROL_CHARACTERS
 from gemma_lora.sandbox import SqlJob, SqlWorker
+from gemma_lora.schema_reading import quoted
 from gemma_lora.sql_text import schema_of
 
 ROWS_SHOWN = 3
@@ -45,11 +46,6 @@ def shown_of(context: str | None, form: str) -> str | None:
 def declaration(relation: Relation) -> str:
     """A relation's CREATE statement on one line, without comments."""
     return schema_of(relation.sql) or f"{' '.join(relation.sql.split())};"
-
-
-def quoted(name: str) -> str:
-    """A name as SQL text, in quotes only where it needs them."""
-    return name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
 
 
 def first_rows_of(relation: Relation) -> str:

@@ -28,7 +28,7 @@ INSERT INTO "order" VALUES ('a long note that goes on and on and on and on'), (x
 SHOWN = """CREATE TABLE pets (name TEXT, age INT);
 INSERT INTO pets VALUES ('Rex', 3), ('Mia', NULL), ('O''Neil', 5);
 CREATE TABLE "order" (note TEXT);
-INSERT INTO order VALUES ('a long note that goes on and...'), (X'00ff10');
+INSERT INTO "order" VALUES ('a long note that goes on and...'), (X'00ff10');
 CREATE VIEW old AS SELECT * FROM pets WHERE age > 4;"""
 
 
