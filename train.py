@@ -25,11 +25,11 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dataset import MAX_SEQ_LENGTH
 from gemma_lora.adapters import LORA_KEYS, AdapterConfig, add_adapter, check_base, export_peft
-from gemma_lora.batches import Example, batch_iterator, epoch_shapes, tokenize
+from gemma_lora.batches import Example, batch_iterator, tokenize
 from gemma_lora.checkpoints import (
     NUMBERED,
     RUN_FILES,
@@ -42,15 +42,9 @@ from gemma_lora.checkpoints import (
     saved_settings,
     weights_of_all_ranks,
 )
-from gemma_lora.cli import UserError, check, optional, parse_config, run_script
+from gemma_lora.cli import UserError, check, flags_of, optional, parse_config, run_script
 from gemma_lora.confidence import keep_confidence
-from gemma_lora.device import (
-    CACHE_LIMIT_BYTES,
-    compute_dtype,
-    library_versions,
-    on_gpu,
-    prepare_process,
-)
+from gemma_lora.device import CACHE_LIMIT_BYTES, compute_dtype, library_versions, prepare_process
 from gemma_lora.files import jsonable, locked, remove_leftovers
 from gemma_lora.forecast import (
     Memory,
@@ -65,9 +59,9 @@ from gemma_lora.lengths import DEFAULT_MODEL
 from gemma_lora.loss import supervised_loss
 from gemma_lora.models import base_fingerprint, load_base, named_arrays, recomputed_layers
 from gemma_lora.optimizers import learning_rate_schedule, make_optimizer, require_finite
+from gemma_lora.ranks import plan_processes, share_blas, side_by_side
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses
 from gemma_lora.splits import Row, edited_files, read_manifest, read_training_data, trained_on
-from gemma_lora.streams import plan_streams, share_blas
 from gemma_lora.validation import MAX_VALID_ROWS, Validator, sample_answer, validation_subset
 from gemma_lora.workload import Workload, steps_of
 
@@ -85,7 +79,7 @@ CONSERVATIVE = {
 }  # fmt: skip
 # Flags that count something of which there is at least one.
 COUNTS = (
-    "iters", "batch_size", "rank", "grad_accumulation_steps", "streams", "steps_per_report",
+    "iters", "batch_size", "rank", "grad_accumulation_steps", "processes", "steps_per_report",
     "steps_per_eval", "save_every", "early_stopping_patience",
 )  # fmt: skip
 
@@ -148,9 +142,8 @@ class TrainingConfig:
     grad_checkpoint: bool = field(
         default=False, metadata={"help": "recompute layers backward: less memory, more time"}
     )
-    streams: int | None = field(
-        default=None,
-        metadata={"help": "CPU: parts of a batch that get a stream of their own; by default one"},
+    processes: int | None = field(
+        default=None, metadata={"help": "CPU: processes that share a batch; by default one a core"}
     )
     quantize: Literal[4, 8] | None = field(
         default=None, metadata={"help": "quantize the base to this many bits first (QLoRA)"}
@@ -346,6 +339,10 @@ class AfterStep:
     def on_val_loss_report(self, info: dict[str, Any]) -> None:
         """Never called: mlx-lm is given no validation set, because it validates before a step."""
 
+    def asked_to_stop(self) -> bool:
+        """Whether this or another rank was asked to stop."""
+        return self.run.stop.agreed()
+
     def count(self, info: Mapping[str, Any]) -> None:
         """Note the step and its tokens."""
         tokens = int(info["trained_tokens"]) - self.seen_tokens
@@ -372,10 +369,6 @@ class AfterStep:
             )
         )
 
-    def asked_to_stop(self) -> bool:
-        """Whether this or another rank was asked to stop."""
-        return self.run.stop.agreed()
-
 
 # --- Before the first step ----------------------------------------------------------------------
 
@@ -385,17 +378,11 @@ def header_lines(run: Run, left_out: int) -> list[str]:
     config, model = run.config, run.model
     trained = sum(w.size for w in named_arrays(model.trainable_parameters()).values())
     total = sum(w.size for w in named_arrays(model.parameters()).values())
-    streams = config.streams or 1
+    ranks = run.stop.world.size()
     work = Workload(
-        run.examples["train"], config.total_iters, config.batch_size, config.seed, streams
+        run.examples["train"], config.total_iters, config.batch_size, config.seed, ranks
     )
-    widest = Memory(
-        config.num_layers, config.batch_size * max(work.lengths), config.grad_checkpoint, streams
-    )
-    shapes = []
-    if on_gpu():
-        count = epoch_shapes(work.rows, config.batch_size, config.seed)
-        shapes = [f"shapes    {count} in an epoch, each compiled when it first comes"]
+    memory = peak_memory_gb(model, widest_batch(config, work.rows, ranks))
     rounded = f" (rounded up from {config.iters})" if config.total_iters != config.iters else ""
     return [
         f"model     {config.model} in {compute_dtype()}"
@@ -406,11 +393,17 @@ def header_lines(run: Run, left_out: int) -> list[str]:
         f"run       {config.total_iters} steps{rounded} of batch {config.batch_size}: "
         f"{work.describe_epochs()}; validated on {len(run.validator.subset)} of "
         f"{len(run.validator.examples)} rows",
-        f"memory    about {peak_memory_gb(model, widest):.1f} GB at the peak"
-        + (f"; {streams} streams side by side" if streams > 1 else ""),
-        *shapes,
+        f"memory    about {memory:.1f} GB at the peak"
+        + (f" in each of {ranks} processes, which share every batch" if ranks > 1 else ""),
+        *work.notes_on_shapes(),
         *work.notes_on_epochs(),
     ]
+
+
+def widest_batch(config: TrainingConfig, rows: Sequence[Example], ranks: int) -> Memory:
+    """What decides how much memory a step takes in one of `ranks` processes."""
+    tokens = math.ceil(config.batch_size / ranks) * max(len(row.ids) - 1 for row in rows)
+    return Memory(config.num_layers, tokens, config.grad_checkpoint)
 
 
 def run_record(
@@ -451,17 +444,11 @@ def optimizer_for(config: TrainingConfig, model: nn.Module) -> Any:
     return make_optimizer(config.optimizer, schedule, config.weight_decay, config.grad_clip, model)
 
 
-def assemble(
-    config: TrainingConfig,
-    model: nn.Module,
-    tokenizer: TokenizerWrapper,
-    examples: dict[str, list[Example]],
-    record: RunRecord,
-    sample_row: Row,
-) -> Run:
+def assemble(parts: Parts) -> Run:
     """Build the parts of a run and hand each what it needs."""
     import mlx.core as mx
 
+    config, model, tokenizer, examples, record, sample_row, _ = parts
     world = mx.distributed.init()
     folder, is_main = config.adapter_path, world.rank() == 0
     subset = validation_subset(
@@ -474,7 +461,7 @@ def assemble(
     log = RunLog(folder, schedule, config.steps_per_report, config.grad_accumulation_steps, is_main)
     validator = Validator(
         model, examples["valid"], subset, config.batch_size, config.max_seq_length,
-        config.min_delta, config.streams or 1,
+        config.min_delta,
     )  # fmt: skip
     optimizer = optimizer_for(config, model)
     checkpointer = Checkpointer(
@@ -511,7 +498,7 @@ def take_place(run: Run) -> None:
 def expected_seconds(run: Run) -> float:
     """About how long the run takes from here, by one batch that is measured."""
     config, world = run.config, run.stop.world
-    batches = batch_iterator(config.seed, streams=config.streams or 1)(
+    batches = batch_iterator(config.seed)(
         run.examples["train"], config.batch_size, config.max_seq_length, True, world
     )
     with recomputed_layers(run.model, config.grad_checkpoint):
@@ -546,9 +533,7 @@ def fit(run: Run) -> str | None:
                 val_dataset=None,
                 args=args,
                 loss=supervised_loss,
-                iterate_batches=batch_iterator(
-                    config.seed, config.grad_accumulation_steps, done, config.streams or 1
-                ),
+                iterate_batches=batch_iterator(config.seed, config.grad_accumulation_steps, done),
                 training_callback=AfterStep(run),  # type: ignore[arg-type]  # has its two methods
             )
         except StopTraining as stop:
@@ -592,6 +577,7 @@ def finish(run: Run, stopped: str | None) -> Outcome:
     )
     is_sql = run.checkpointer.record.adapter_config["dataset_type"] == "sql"
     if run.is_main and is_sql and not run.config.quick_test:  # that shows nothing but that it works
+        share_blas(1)  # the others have nothing to do any more
         show(keep_confidence(run.model, run.examples["valid"], folder))
     if (progress.best_val_loss or math.inf) >= first:
         show("it got no better than the base model: try another --learning-rate or more data")
@@ -602,11 +588,22 @@ def finish(run: Run, stopped: str | None) -> Outcome:
     return outcome
 
 
-def load_run(config: TrainingConfig) -> tuple[Run, int]:
-    """Read data and model and build the run: (run, training rows left out as too long)."""
+class Parts(NamedTuple):
+    """What a run is assembled from, read before there is more than one process."""
+
+    config: TrainingConfig  # with the steps of its epochs and the number of its processes
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    examples: dict[str, list[Example]]
+    record: RunRecord
+    sample_row: Row
+    left_out: int  # training rows that are too long
+
+
+def load_parts(config: TrainingConfig) -> Parts:
+    """Read data and model, and settle what the flags leave open."""
     import mlx.core as mx
 
-    config = replace(config, streams=config.streams or 1)
     rows, hashes, kind = read_training_data(config.data, config.dataset_type, config.batch_size)
     if config.resume:
         read_resume(config.adapter_path, TrainingConfig)
@@ -622,21 +619,31 @@ def load_run(config: TrainingConfig) -> tuple[Run, int]:
     mx.random.seed(config.seed)
     add_adapter(model, record.adapter_config)
     model.train()
-    run = assemble(config, model, tokenizer, examples, record, rows["valid"][0])
-    return run, len(rows["train"]) - len(examples["train"])
+    peak = peak_memory_gb(model, widest_batch(config, examples["train"], 1))
+    config = replace(config, processes=plan_processes(config.batch_size, peak, config.processes))
+    record = replace(record, settings=jsonable(asdict(config)))
+    left_out = len(rows["train"]) - len(examples["train"])
+    return Parts(config, model, tokenizer, examples, record, rows["valid"][0], left_out)
 
 
 def train(config: TrainingConfig) -> Outcome:
-    """Train as `config` says and return how it went."""
-    run, left_out = load_run(config)
+    """Train as `config` says, over the cores there are, and return how it went."""
+    parts = load_parts(config)
+    config = parts.config
+    share_blas(config.processes or 1)
+    with side_by_side(config.processes or 1, "train", flags_of(replace(config, epochs=None))):
+        return train_here(parts)
+
+
+def train_here(parts: Parts) -> Outcome:
+    """This process's part of a training; on rank 0 everything that is written and said."""
+    config, run = parts.config, assemble(parts)
     if edited := edited_files(config.data):
-        names = ", ".join(edited)
-        run.log.show(f"note: {names} in {config.data} changed since dataset.py wrote them")
+        run.log.show(f"note: {', '.join(edited)} in {config.data} changed since dataset.py ran")
     with locked(config.adapter_path) if run.is_main else nullcontext():
         take_place(run)
-        header = header_lines(run, left_out)
-        for line in header:
-            run.log.show(line)
+        header = header_lines(run, parts.left_out)
+        run.log.show("\n".join(header))
         if run.is_main:
             left = duration_text(expected_seconds(run))
             run.log.show(f"time      about {left} (one batch was measured; see the steps for more)")
@@ -660,21 +667,11 @@ def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
         )
         if "iters" in given:  # they say the same in two ways: the newer word counts
             saved.pop("epochs", None)
-        saved["streams"] = saved.get("streams") or 1  # a run of before there were streams
+        saved["processes"] = saved.get("processes") or 1  # a run of before there were several
         return saved | {"adapter_path": TrainingConfig.adapter_path, "overwrite": False}
     if given.get("quick_test"):
         return QUICK_TEST
     return CONSERVATIVE if given.get("conservative") else {}
-
-
-def over_cores(config: TrainingConfig) -> TrainingConfig:
-    """`config` with the number of its streams, which a resumed run keeps, and the BLAS fitted."""
-    import mlx.core as mx
-
-    rows = math.ceil(config.batch_size / mx.distributed.init().size())
-    streams = plan_streams(rows, config.streams)
-    share_blas(streams)
-    return replace(config, streams=streams)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -690,7 +687,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif config.export_gguf is not None:
             export_gguf(config.adapter_path, config.export_gguf, config.gguf_type)
         else:
-            interrupted = train(over_cores(config))["stopped"] == "interrupted"
+            interrupted = train(config)["stopped"] == "interrupted"
 
     status = run_script(work)
     return 130 if interrupted else status

@@ -84,12 +84,13 @@ def epoch_batches(
 
 
 def balanced_shares(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Rows of these lengths as at most `count` shares of about as many tokens: indices of rows.
+    """Rows of these lengths as `count` shares of about as many tokens: indices of rows.
 
     The longest row first, each to the share that has least (Graham's rule: no share is over 4/3 of
-    the best possible). Rows keep their order inside a share, and no share is empty.
+    the best possible). Rows keep their order inside a share; fewer rows than shares leave empty
+    ones.
     """
-    shares: list[list[int]] = [[] for _ in range(min(count, len(lengths)))]
+    shares: list[list[int]] = [[] for _ in range(count)]
     tokens = [0] * len(shares)
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         least = min(range(len(shares)), key=lambda k: (tokens[k], len(shares[k]), k))
@@ -98,13 +99,13 @@ def balanced_shares(lengths: Sequence[int], count: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
-def padded_tokens(lengths: Sequence[int], batch_size: int, seed: int, streams: int = 1) -> int:
-    """Tokens of the first epoch's batches as they are laid out, padding included."""
+def padded_tokens(lengths: Sequence[int], batch_size: int, seed: int, ranks: int = 1) -> int:
+    """Tokens of the first epoch's batches as `ranks` lay them out, padding included."""
     widths, total = bucket_widths(lengths), 0
     for batch in epoch_batches(lengths, widths, batch_size, seed, 0):
         rows = [lengths[i] for i in batch]
-        for share in balanced_shares(rows, streams):
-            longest = max(rows[i] for i in share)
+        for share in balanced_shares(rows, ranks):
+            longest = max((rows[i] for i in share), default=0)
             total += len(share) * widths[bisect_left(widths, longest)]
     return total
 
@@ -131,12 +132,14 @@ def plain_padding(data: Sequence[Example]) -> Padding:
     return Padding(widths, HEAD_CHUNK if on_gpu() else 16)
 
 
-def padding_of(data: Sequence[Example], batch_size: int, seed: int, share: slice) -> Padding:
+def padding_of(
+    data: Sequence[Example], batch_size: int, seed: int, rank: int = 0, size: int = 1
+) -> Padding:
     """How the batches of a training are padded.
 
     On a CPU every shape is as good as another. A GPU compiles the step anew for each: there the
     positions of each width have MAX_POSITION_PADDINGS sizes, those that pad the first epoch least
-    (a later batch beyond them is rounded up). `share` is this rank's part of a batch.
+    (a later batch beyond them is rounded up).
     """
     plain = plain_padding(data)
     if not on_gpu():
@@ -144,9 +147,8 @@ def padding_of(data: Sequence[Example], batch_size: int, seed: int, share: slice
     lengths = [len(row.ids) - 1 for row in data]
     found: dict[int, list[int]] = {}
     for batch in epoch_batches(lengths, plain.widths, batch_size, seed, 0):
-        if rows := [data[i] for i in batch[share]]:
-            width, positions = plain.shape(rows)
-            found.setdefault(width, []).append(positions)
+        width, positions = plain.shape(rank_share(batch, data, rank, size))
+        found.setdefault(width, []).append(positions)
     limit = MAX_POSITION_PADDINGS
     sizes = {width: bucket_widths(seen, limit, HEAD_CHUNK) for width, seen in found.items()}
     return plain._replace(positions=sizes)
@@ -155,7 +157,7 @@ def padding_of(data: Sequence[Example], batch_size: int, seed: int, share: slice
 def epoch_shapes(data: Sequence[Example], batch_size: int, seed: int) -> int:
     """How many different shapes the batches of the first epoch have."""
     lengths = [len(row.ids) - 1 for row in data]
-    padding = padding_of(data, batch_size, seed, slice(None))
+    padding = padding_of(data, batch_size, seed)
     batches = epoch_batches(lengths, padding.widths, batch_size, seed, 0)
     return len({(len(b), *padding.shape([data[i] for i in b])) for b in batches})
 
@@ -185,25 +187,14 @@ def pack(
     return tokens, flat, aims, trained
 
 
-def pack_shares(
-    rows: Sequence[Example], padding: Padding, streams: int
-) -> tuple[list[np.ndarray], int]:
-    """`pack` for each share of a batch, one after the other; returns the arrays and the trained."""
-    shares = balanced_shares([len(row.ids) - 1 for row in rows], streams)
-    packed = [pack([rows[i] for i in share], padding) for share in shares]
-    arrays = [array for *laid_out, _ in packed for array in laid_out]
-    return arrays, sum(trained for *_, trained in packed)
-
-
 def rank_share(
     batch: Sequence[int], data: Sequence[Example], rank: int, size: int
 ) -> list[Example]:
-    """This rank's rows of a batch; every rank gets equally many, empty ones if need be."""
+    """This rank's rows of a batch: about as many tokens as every other's, an empty row if none."""
     import numpy as np
 
-    empty = Example(np.array(EMPTY, np.int32), len(EMPTY))
-    rows = [data[i] for i in batch] + [empty] * (-len(batch) % size)
-    return rows[rank::size]
+    share = balanced_shares([len(data[i].ids) - 1 for i in batch], size)[rank]
+    return [data[batch[i]] for i in share] or [Example(np.array(EMPTY, np.int32), len(EMPTY))]
 
 
 def batches_from(
@@ -222,13 +213,8 @@ def batches_from(
         epoch, skip = epoch + 1, 0
 
 
-def batch_iterator(
-    seed: int, window: int = 1, start: int = 0, streams: int = 1
-) -> Callable[..., Iterator[tuple]]:
+def batch_iterator(seed: int, window: int = 1, start: int = 0) -> Callable[..., Iterator[tuple]]:
     """Make the function that mlx-lm calls for batches, beginning at micro-step `start`.
-
-    A batch is what `loss.supervised_loss` takes: three arrays for each of its shares (as many as
-    `streams`, or as it has rows), and the weight.
 
     Training (`loop=True`): epochs in seeded order without end, no row dropped, and the weight of a
     batch is such that mlx-lm's plain averages over an accumulation `window` and over ranks become
@@ -242,12 +228,11 @@ def batch_iterator(
         max_seq_length: int,
         loop: bool = False,
         comm_group: Any = None,
-    ) -> Iterator[tuple[mx.array, ...]]:
+    ) -> Iterator[tuple[mx.array, mx.array, mx.array, mx.array]]:
         rank, size = (comm_group.rank(), comm_group.size()) if comm_group else (0, 1)
-        mine_of_all = slice(rank, None, size)
-        padding = (
-            padding_of(dataset, batch_size, seed, mine_of_all) if loop else plain_padding(dataset)
-        )
+        padding = plain_padding(dataset)
+        if loop:
+            padding = padding_of(dataset, batch_size, seed, rank, size)
         together = window if loop else 1
         step = start
         source = batches_from(dataset, batch_size, seed, start, loop)
@@ -255,7 +240,7 @@ def batch_iterator(
             total = sum(len(dataset[i].ids) - dataset[i].offset for b in group for i in b)
             for batch in group:
                 rows = rank_share(batch, dataset, rank, size)
-                arrays, mine = pack_shares(rows, padding, streams)
+                tokens, places, targets, mine = pack(rows, padding)
                 # mlx-lm multiplies a validation loss by its own token count, a training loss
                 # by 1 / (window * ranks): weigh so that sums of token losses are what is left.
                 weight = together * size / max(total, 1) if loop else 1 / max(mine, 1)
@@ -263,7 +248,7 @@ def batch_iterator(
                     key = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
                     mx.random.seed(int.from_bytes(key[:8], "little"))
                 step += 1
-                yield *map(mx.array, arrays), mx.array(weight)
+                yield mx.array(tokens), mx.array(places), mx.array(targets), mx.array(weight)
 
     return iterate
 

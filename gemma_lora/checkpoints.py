@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # What may differ between a run and its resumption; all else must stay as it was.
 FREE_ON_RESUME = {
     "adapter_path", "data", "early_stopping_patience", "epochs", "export_gguf", "gguf_type",
-    "iters", "min_delta", "overwrite", "report_to", "resume", "sample_every_eval", "save_every",
-    "save_total_limit", "steps_per_report",
+    "iters", "min_delta", "overwrite", "processes", "report_to", "resume", "sample_every_eval",
+    "save_every", "save_total_limit", "steps_per_report",
 }  # fmt: skip
 # In the order in which they are moved aside: a run moved in part is not resumed, and its adapter
 # stays with its configuration.

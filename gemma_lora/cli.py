@@ -93,6 +93,12 @@ def parse_config(
         return parser.error(str(error))
 
 
+def flags_of(config: Any) -> list[str]:
+    """The flags that make `parse_config` give an equal config; a field that is None is left out."""
+    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    return [f"--{name}={value}" for name, value in given.items() if value is not None]
+
+
 def run_script(action: Callable[[], Any]) -> int:
     """Run `action`; a user's mistake becomes one line and status 1, Ctrl-C status 130."""
     name = Path(sys.argv[0]).name

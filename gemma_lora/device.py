@@ -74,9 +74,6 @@ def use_openblas() -> str | None:
     """
     if sys.platform != "linux" or "mlx.core" in sys.modules or not (path := openblas_path()):
         return None
-    # MLX walks a graph 20 operations wide by default, so that one stream's part would be handed out
-    # only when the other's is; read when MLX evaluates for the first time.
-    os.environ.setdefault("MLX_BFS_MAX_WIDTH", "500")
     # Its idle threads spin for 2**26 cycles, while MLX works on one core between two products.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     for prepare_runtime in (lambda: None, load_fortran_runtime):
@@ -138,26 +135,22 @@ def use_fast_gelu() -> None:
             value = value * x + coefficient
         return value
 
-    def gelu_on(stream: mx.Stream) -> Callable[[mx.array], Any]:
-        @mx.custom_function
-        def gelu_and_gate(x: mx.array) -> tuple[mx.array, mx.array]:
-            inner = x * (0.7978845608028654 + 0.035677408136300125 * (x * x))
-            inner = mx.clip(inner, -TANH_LIMIT, TANH_LIMIT)
-            square = inner * inner
-            tanh = inner * polynomial(square, TANH_TOP) / polynomial(square, TANH_BOTTOM)
-            gate = 0.5 + 0.5 * tanh
-            return x * gate, gate
+    @mx.custom_function
+    def gelu_and_gate(x: mx.array) -> tuple[mx.array, mx.array]:
+        inner = x * (0.7978845608028654 + 0.035677408136300125 * (x * x))
+        inner = mx.clip(inner, -TANH_LIMIT, TANH_LIMIT)
+        square = inner * inner
+        tanh = inner * polynomial(square, TANH_TOP) / polynomial(square, TANH_BOTTOM)
+        gate = 0.5 + 0.5 * tanh
+        return x * gate, gate
 
-        @gelu_and_gate.vjp
-        def gelu_and_gate_vjp(x: mx.array, cotangents: Any, outputs: Any) -> mx.array:
-            with mx.stream(stream):  # called when the `with` around the forward pass has ended
-                gate = outputs[1]
-                slope = 1.5957691216057308 + 0.21406444881780075 * (x * x)
-                return cotangents[0] * gate * (1 + x * (1 - gate) * slope)
+    @gelu_and_gate.vjp
+    def gelu_and_gate_vjp(x: mx.array, cotangents: Any, outputs: Any) -> mx.array:
+        gate = outputs[1]
+        slope = 1.5957691216057308 + 0.21406444881780075 * (x * x)
+        return cotangents[0] * gate * (1 + x * (1 - gate) * slope)
 
-        return gelu_and_gate
-
-    nn.gelu_approx = lambda x: gelu_on(current_stream())(x)[0]
+    nn.gelu_approx = lambda x: gelu_and_gate(x)[0]  # type: ignore[index]
 
 
 def on_gpu() -> bool:
@@ -165,13 +158,6 @@ def on_gpu() -> bool:
     import mlx.core as mx
 
     return mx.default_device() == mx.gpu and (mx.metal.is_available() or mx.is_available(mx.gpu))
-
-
-def current_stream() -> mx.Stream:
-    """The stream that operations are put on here and now."""
-    import mlx.core as mx
-
-    return mx.default_stream(mx.default_device())
 
 
 def compute_dtype() -> Literal["float32", "bfloat16"]:

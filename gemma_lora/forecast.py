@@ -32,9 +32,8 @@ class Memory(NamedTuple):
     """What decides how much memory a step takes."""
 
     layers: int  # trained ones; -1 for all
-    tokens: int  # of the widest batch, padding included
+    tokens: int  # of the widest batch, or a process's share of it, padding included
     recomputed: bool  # layers are computed again in the backward pass
-    streams: int = 1  # each with logits of its own
 
 
 def peak_memory_gb(model: nn.Module, memory: Memory) -> float:
@@ -49,7 +48,7 @@ def peak_memory_gb(model: nn.Module, memory: Memory) -> float:
     heads = args.num_attention_heads * args.head_dim
     per_layer = 8 * args.hidden_size + 5 * args.intermediate_size + 6 * heads
     kept = args.hidden_size * layers + per_layer if memory.recomputed else per_layer * layers
-    head = 4 * HEAD_CHUNK * args.vocab_size * 4 * memory.streams
+    head = 4 * HEAD_CHUNK * args.vocab_size * 4
     return (weights + 12 * trained + memory.tokens * kept * size + head) / 1e9
 
 

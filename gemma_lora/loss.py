@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gemma_lora.device import current_stream
-from gemma_lora.streams import share_streams
-
 if TYPE_CHECKING:
     import mlx.core as mx
     import mlx.nn as nn
@@ -81,32 +78,20 @@ def head_loss(
             gradients.append(gradient)
         return total, mx.concatenate(gradients)
 
-    stream = current_stream()
-
     @loss_and_gradient.vjp
     def loss_and_gradient_vjp(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
-        with mx.stream(stream):
-            return (cotangents[0] * outputs[1]).astype(outputs[1].dtype)
+        return (cotangents[0] * outputs[1]).astype(outputs[1].dtype)
 
     return loss_and_gradient(hidden)[0]  # type: ignore[index]
 
 
-def supervised_loss(model: nn.Module, *batch: mx.array) -> tuple[mx.array, mx.array]:
+def supervised_loss(
+    model: nn.Module, tokens: mx.array, places: mx.array, targets: mx.array, weight: mx.array
+) -> tuple[mx.array, mx.array]:
     """The loss that mlx-lm differentiates: (weighted sum of token losses, trained tokens).
 
-    `batch` is tokens [B, W] int32, places [S] and targets [S] int32 as `pack` lays them out, for
-    each share of the batch, and last the weight, float32. Every share is computed on a stream of
-    its own, so that the shares keep as many cores at work.
+    tokens [B, W], places [S] and targets [S], int32, as `pack` lays them out; weight is float32.
     """
-    import mlx.core as mx
-
-    *arrays, weight = batch
-    losses, counts = [], []
-    for i, stream in enumerate(share_streams(len(arrays) // 3)):
-        tokens, places, targets = arrays[3 * i : 3 * i + 3]
-        with mx.stream(stream):
-            states = model.model(tokens)
-            states = states.reshape(-1, states.shape[-1])[places]
-            losses.append(head_loss(model, states, targets))
-            counts.append((targets >= 0).sum())
-    return sum(losses[1:], losses[0]) * weight, sum(counts[1:], counts[0])
+    states = model.model(tokens)
+    states = states.reshape(-1, states.shape[-1])[places]
+    return head_loss(model, states, targets) * weight, (targets >= 0).sum()

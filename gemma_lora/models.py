@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_lora.cli import UserError
-from gemma_lora.device import Dtype, compute_dtype, current_stream, is_prepared
+from gemma_lora.device import Dtype, compute_dtype, is_prepared
 from gemma_lora.files import DAMAGE, JsonObject, model_cache, partial_folder, sha256_of
 from gemma_lora.gguf_models import (
     GEMMA_NOTICE,
@@ -248,8 +248,7 @@ def recomputed_layers(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     """Recompute the layers' activations in the backward pass instead of keeping them, if `wanted`.
 
     As mlx-lm's function of that name, but for the time of the `with` only (its patch of the layers'
-    class stays, and a second run in this process would nest it), and on the stream of the forward
-    pass: MLX runs the layer again when the `with` around that has ended.
+    class stays, and a second run in this process would nest it).
     """
     import mlx.core as mx
 
@@ -260,12 +259,9 @@ def recomputed_layers(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     plain = block.__call__
 
     def recomputed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        stream = current_stream()
-
         def forward(weights: Any, *args: Any, **kwargs: Any) -> Any:
-            with mx.stream(stream):
-                layer.update(weights)
-                return plain(layer, *args, **kwargs)
+            layer.update(weights)
+            return plain(layer, *args, **kwargs)
 
         return mx.checkpoint(forward)(layer.trainable_parameters(), *args, **kwargs)
 

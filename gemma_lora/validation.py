@@ -43,7 +43,6 @@ class Validator:
     batch_size: int
     max_seq_length: int
     min_delta: float
-    streams: int = 1
 
     def loss_on(self, examples: Sequence[Example]) -> float:
         """Token-weighted mean loss, over all ranks, of examples in a fixed order."""
@@ -57,7 +56,7 @@ class Validator:
             max_seq_length=self.max_seq_length,
             loss=supervised_loss,
             # The seed draws nothing: the order is by length.
-            iterate_batches=batch_iterator(seed=0, streams=self.streams),
+            iterate_batches=batch_iterator(seed=0),
             clear_cache_threshold=CACHE_LIMIT_BYTES,
         )
         self.model.train()

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gemma_lora.batches import Example, padded_tokens
+from gemma_lora.batches import Example, epoch_shapes, padded_tokens
+from gemma_lora.device import on_gpu
 
 FEW_EPOCHS = 0.1  # a run that sees less of its data is told how to see more
 
@@ -18,7 +19,7 @@ class Workload(NamedTuple):
     steps: int
     batch_size: int
     seed: int
-    streams: int
+    ranks: int = 1  # processes that share a batch
 
     @property
     def lengths(self) -> list[int]:
@@ -34,7 +35,7 @@ class Workload(NamedTuple):
         """Rows and tokens of an epoch, and how much of what is computed is padding."""
         tokens = sum(self.lengths)
         supervised = sum(len(row.ids) - row.offset for row in self.rows)
-        padded = padded_tokens(self.lengths, self.batch_size, self.seed, self.streams)
+        padded = padded_tokens(self.lengths, self.batch_size, self.seed, self.ranks)
         return (
             f"{len(self.rows):,} rows, {tokens:,} tokens an epoch, {supervised:,} of them trained, "
             f"{1 - tokens / padded:.1%} padding"
@@ -45,6 +46,13 @@ class Workload(NamedTuple):
         seen = self.steps * self.batch_size
         of_rows = f"{seen:,} of {len(self.rows):,} rows, " if seen < len(self.rows) else ""
         return f"{of_rows}{self.epochs:.2f} epochs"
+
+    def notes_on_shapes(self) -> list[str]:
+        """How many shapes a GPU compiles; a CPU takes every shape as it is."""
+        if not on_gpu():
+            return []
+        count = epoch_shapes(self.rows, self.batch_size, self.seed)
+        return [f"shapes    {count} in an epoch, each compiled when it first comes"]
 
     def notes_on_epochs(self) -> list[str]:
         """What to do about a run that would see less than a tenth of what was prepared."""

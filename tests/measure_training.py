@@ -2,6 +2,7 @@
 
     python tests/measure_training.py --data data --model packaged --steps 12 --rounds 2
     python tests/measure_training.py --before ../older/checkout --busy 1
+    python tests/measure_training.py --sides "train.py --processes 1" train.py
 
 Both sides get the same rows, model, float32 weights, BLAS, rank, layers, batch size, optimizer and
 seed, each in a process of its own; the first two steps are not counted. Prints a table and, last,
@@ -21,7 +22,6 @@ import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,11 +29,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import train  # noqa: E402
 from gemma_lora import adapters, device, models, prompts, splits  # noqa: E402
 
 WARM_UP = 2
-RANK, SCALE, BATCH, RATE = 16, 2.0, 4, 1e-4
+RANK, SCALE, RATE = 16, 2.0, 1e-4
 
 
 def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
@@ -59,7 +58,7 @@ def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
         "train": True,
         "mask_prompt": True,
         "iters": args.steps,
-        "batch_size": BATCH,
+        "batch_size": args.batch,
         "num_layers": -1,
         "learning_rate": RATE,
         "optimizer": "adamw",
@@ -82,27 +81,25 @@ def run_mlx_lm(args: argparse.Namespace) -> dict[str, Any]:
     for info in steps:
         tokens = info["trained_tokens"] - tokens_before
         tokens_before = info["trained_tokens"]
-        timed.append((tokens - BATCH, tokens / info["tokens_per_second"]))
+        timed.append((tokens - args.batch, tokens / info["tokens_per_second"]))
     return {"steps": timed, "peak_memory_gb": steps[-1]["peak_memory"]}
 
 
 def run_ours(args: argparse.Namespace) -> dict[str, Any]:
-    """Train with train.py and read its metrics."""
-    device.prepare_process()
-    config = train.TrainingConfig(
-        model=args.model, data=args.data, adapter_path=Path(args.scratch) / "ours",
-        iters=args.steps, batch_size=BATCH, num_layers=-1, learning_rate=RATE, rank=RANK,
-        scale=SCALE, val_batches=1, steps_per_eval=10**9, save_every=10**9, warmup=0,
-        grad_checkpoint=args.grad_checkpoint, steps_per_report=10**9, seed=0,
-    )  # fmt: skip
-    config = train.over_cores(replace(config, streams=args.streams))
-    finish = train.finish
-    train.finish = lambda run, stopped: {}  # type: ignore[assignment]  # no closing validation
-    try:
-        train.train(config)
-    finally:
-        train.finish = finish
-    lines = [json.loads(x) for x in (config.adapter_path / "metrics.jsonl").open()]
+    """Train with train.py, in --processes or as many as it takes, and read its metrics."""
+    folder = Path(args.scratch) / "ours"
+    command = [
+        sys.executable, str(ROOT / "train.py"), "--model", args.model, "--data", str(args.data),
+        "--adapter-path", str(folder), "--quick-test",  # which leaves out the confidence
+        "--iters", str(args.steps), "--batch-size", str(args.batch), "--num-layers", "-1",
+        "--learning-rate", str(RATE), "--rank", str(RANK), "--scale", str(SCALE), "--warmup", "0",
+        "--val-batches", "1", "--steps-per-eval", str(10**9), "--save-every", str(10**9),
+        "--steps-per-report", str(10**9), "--seed", "0",
+        *(["--grad-checkpoint"] if args.grad_checkpoint else []),
+        *(["--processes", str(args.processes)] if args.processes else []),
+    ]  # fmt: skip
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    lines = [json.loads(x) for x in (folder / "metrics.jsonl").open()]
     steps = [x for x in lines if "train_loss" in x]
     before = [0, *(x["trained_tokens"] for x in steps)]
     timed = [
@@ -159,13 +156,14 @@ def busy(count: int) -> Iterator[None]:
 def child(side: str, args: argparse.Namespace) -> dict[str, Any]:
     """Run one side in a fresh process; "before" is train.py of another checkout."""
     script = args.before / "tests" / Path(__file__).name if side == "before" else Path(__file__)
-    name, _, streams = side.partition(" --streams ")
+    name, _, processes = side.partition(" --processes ")
     with tempfile.TemporaryDirectory() as scratch, busy(args.busy):
         command = [sys.executable, str(script), "--data", str(args.data)]
         command += ["--side", "train.py" if name == "before" else name]
         command += ["--model", args.model, "--steps", str(args.steps), "--scratch", scratch]
         command += ["--grad-checkpoint"] if args.grad_checkpoint else []
-        command += ["--streams", streams] if streams else []
+        command += ["--processes", processes] if processes else []
+        command += ["--batch", str(args.batch)] if args.batch != 4 else []  # older ones know only 4
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
@@ -186,7 +184,8 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout to measure too")
     parser.add_argument("--busy", type=int, default=0, help="processes that spin meanwhile")
     parser.add_argument("--sides", nargs="+", default=["mlx_lm.lora", "train.py"])
-    parser.add_argument("--streams", type=int)
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", choices=("mlx_lm.lora", "train.py", "peak"))
     parser.add_argument("--scratch", default="")
     args = parser.parse_args()

@@ -44,6 +44,7 @@ def train_once(variation: str, args: argparse.Namespace) -> dict[str, Any]:
         command += ["--data", str(args.data), "--adapter-path", folder, "--iters", str(args.iters)]
         command += ["--steps-per-eval", str(args.iters), "--save-every", str(args.iters)]
         command += ["--batch-size", str(args.batch_size), "--warmup", str(args.iters // 8)]
+        command += ["--processes", threads]
         for flag, value in (pair.split("=") for pair in variation.split(",")):
             command += [f"--{flag}", value]
         begun = time.perf_counter()

@@ -37,7 +37,17 @@ from hypothesis import strategies as st
 from mlx.utils import tree_map
 
 import train
-from gemma_lora import batches, checkpoints, cli, device, files, models, prompts, splits
+from gemma_lora import (
+    batches,
+    checkpoints,
+    cli,
+    device,
+    files,
+    models,
+    prompts,
+    splits,
+    workload,
+)
 from gemma_lora.adapters import LORA_KEYS, add_adapter, export_peft, load_finetuned
 from gemma_lora.batches import (
     EMPTY,
@@ -468,7 +478,7 @@ def test_the_header_tells_a_gpus_shapes(
 ) -> None:
     train.train(tiny_config(tiny_model, tiny_data, tmp_path / "cpu", iters=1))
     assert "shapes" not in capsys.readouterr().out
-    for room in (train, batches):
+    for room in (workload, batches):
         monkeypatch.setattr(room, "on_gpu", lambda: True)
     train.train(tiny_config(tiny_model, tiny_data, tmp_path / "gpu", iters=1))
     told = re.search(r"shapes +(\d+) in an epoch, each compiled", capsys.readouterr().out)
@@ -593,7 +603,7 @@ RESUMABLE = {
     "accumulation": {"grad_accumulation_steps": 2, "dropout": 0.1},
     "dora, one layer, no clipping": {"fine_tune_type": "dora", "num_layers": 1, "grad_clip": 0.0},
     "full, linear": {"fine_tune_type": "full", "lr_schedule": "linear"},
-    "two streams": {"streams": 2, "dropout": 0.1, "grad_checkpoint": True},
+    "recomputed, dropout": {"dropout": 0.1, "grad_checkpoint": True},
     "adafactor": {"optimizer": "adafactor"},
     "muon, constant": {"optimizer": "muon", "lr_schedule": "constant"},
     "adam, recomputed": {"optimizer": "adam", "grad_checkpoint": True, "val_batches": 1},
@@ -691,19 +701,16 @@ def wait_for_steps(folder: Path, process: subprocess.Popen[str], count: int) -> 
 
 
 def test_signals_at_random_moments(tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """SIGTERM, then kill -9, then Ctrl-C, each followed by --resume, change nothing."""
-    config = tiny_config(
-        tiny_model, tiny_data, tmp_path / "whole", iters=120, save_every=2, steps_per_eval=60,
-        save_total_limit=3, dropout=0.1, streams=2,
-    )  # fmt: skip
-    train.train(config)
+    """SIGTERM, then kill -9, then Ctrl-C change nothing of a run in two processes."""
     folder = tmp_path / "parts"
     flags = [
         "--model", tiny_model, "--data", tiny_data, "--adapter-path", folder, "--iters", 120,
         "--num-layers", 2, "--rank", 4, "--learning-rate", 5e-3, "--warmup", 2,
         "--steps-per-eval", 60, "--save-every", 2, "--save-total-limit", 3, "--dropout", 0.1,
-        "--streams", 2,
+        "--processes", 2,
     ]  # fmt: skip
+    whole = run_script("train.py", *flags, "--adapter-path", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
     count = 0
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
         process = subprocess.Popen(
