@@ -43,7 +43,7 @@ from gemma_lora.checkpoints import (
     weights_of_all_ranks,
 )
 from gemma_lora.cli import UserError, check, flags_of, optional, parse_config, run_script
-from gemma_lora.confidence import keep_confidence
+from gemma_lora.confidence import CONFIDENCE_ROWS, keep_confidence
 from gemma_lora.device import CACHE_LIMIT_BYTES, compute_dtype, library_versions, prepare_process
 from gemma_lora.files import jsonable, locked, remove_leftovers
 from gemma_lora.forecast import (
@@ -457,6 +457,8 @@ def assemble(parts: Parts) -> Run:
     # The best and the last weights are measured on all rows, where the subset is not all.
     at_end = len(examples["valid"]) * (1 + (config.keep == "best"))
     at_end = 0 if len(subset) == len(examples["valid"]) else at_end
+    if record.adapter_config["dataset_type"] == "sql" and not config.quick_test:
+        at_end += world.size() * min(CONFIDENCE_ROWS, len(examples["valid"]))  # by rank 0 alone
     schedule = Schedule(config.total_iters, config.steps_per_eval, len(subset), at_end)
     log = RunLog(folder, schedule, config.steps_per_report, config.grad_accumulation_steps, is_main)
     validator = Validator(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import mlx.nn as nn
 
 CONFIDENCE_FILE = "confidence.json"
-ROWS = 150  # of the validation set: about 50 s on one core
+CONFIDENCE_ROWS = 150  # of the validation set: about 50 s on one core
 KEPT_SHARE = 0.8  # of the right answers on validation rows that stay sure
 LEAST_RIGHT = 20  # with fewer right answers there is no threshold
 
@@ -95,7 +95,7 @@ def measure_confidence(
     model: nn.Module, examples: Sequence[Example], weights: Path
 ) -> Confidence | None:
     """The threshold of the model whose adapter is in `weights`; None where too few are right."""
-    rows = Random(0).sample(list(examples), min(ROWS, len(examples)))
+    rows = Random(0).sample(list(examples), min(CONFIDENCE_ROWS, len(examples)))
     model.eval()
     reads = read_rows(model, rows)
     threshold = threshold_of(reads)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
+from gemma_lora.confidence import CONFIDENCE_ROWS
 from gemma_lora.forecast import FORWARD_SHARE, Cost, Pace, Schedule, duration_text, measured_cost
 from gemma_lora.loss import supervised_loss
 from gemma_lora.models import named_arrays
@@ -80,7 +81,7 @@ def test_durations_as_a_person_says_them(seconds: float, text: str) -> None:
 def test_measuring_changes_no_weight_and_costs_a_middling_batch(
     tiny_model: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    run, _ = train.load_run(tiny_config(tiny_model, tiny_data, tmp_path))
+    run = train.assemble(train.load_parts(tiny_config(tiny_model, tiny_data, tmp_path)))
     before = {n: w.tolist() for n, w in named_arrays(run.model.trainable_parameters()).items()}
     source = train.batch_iterator(1)(run.examples["train"], 4, 512, loop=True)
     batches = list(islice(source, 9))
@@ -97,3 +98,15 @@ def test_measuring_changes_no_weight_and_costs_a_middling_batch(
     assert cost.step_sec / cost.token_sec == pytest.approx(sum(sizes) / 9)
     after = {n: w.tolist() for n, w in named_arrays(run.model.trainable_parameters()).items()}
     assert before == after and math.isfinite(train.expected_seconds(run))
+
+
+def test_the_forecast_counts_the_rows_that_tell_when_it_is_sure(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """The threshold of a SQL training is found after its last step; a quick test leaves it out."""
+    found = []
+    for quick in (False, True):
+        config = tiny_config(tiny_model, tiny_data, tmp_path, quick_test=quick)
+        run = train.assemble(train.load_parts(config))
+        found.append(run.log.pace.schedule.rows_at_end)
+    assert found == [min(CONFIDENCE_ROWS, len(run.validator.examples)), 0]
