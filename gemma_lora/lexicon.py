@@ -145,14 +145,15 @@ def mended_table(table: TableReading, said: Mapping[str, Any]) -> TableReading:
         for one in said.get("show") or ()
     )
     label = tuple(said["label"] or ()) if "label" in said else table.label
-    names = table.names
+    names, repeated = table.names, table.repeated
     if label != table.label:
         kept = {c.name: c for c in columns}
         names = tuple((v,) for v in kept[label[0]].values) if len(label) == 1 else ()
+        repeated = ()
     words = tuple(map(str, said.get("words") or table.words))
     return replace(
         table, words=words, columns=tuple(c for c in columns if c.words), label=label, names=names,
-        shown=shown, unsaid=tuple(c for c in columns if not c.words),
+        shown=shown, unsaid=tuple(c for c in columns if not c.words), repeated=repeated,
     )  # fmt: skip
 
 

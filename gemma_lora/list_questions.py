@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gemma_lora.column_sql import in_order, ref
-from gemma_lora.conditions import some_label
+from gemma_lora.column_sql import in_order, label_equals, ref
+from gemma_lora.conditions import said_of
 from gemma_lora.date_conditions import main_date
-from gemma_lora.grammar import Condition, Grammar, asked
+from gemma_lora.grammar import Condition, Grammar, asked, dealt
 from gemma_lora.queries import (
     Draft,
     Query,
@@ -177,13 +177,11 @@ def counted(table: TableReading, found: tuple[Condition, ...]) -> str:
 
 def count_named(g: Grammar, table: TableReading) -> Draft | None:
     """How many rows have one name, where names are no key: 'how many starbucks are there'."""
-    if len(table.label) != 1 or len(table.names) >= min(table.rows, 5_000):
+    if len(table.label) != 1 or not table.repeated:
         return None
-    chosen = some_label(g, table)
+    name = dealt(g, (table.name, "repeated"), table.repeated)
+    value, where = said_of(g, table.column(table.label[0]), name[0]), label_equals(table, name)
     found = tuple(c for c in conditions_on(g, table, (2, 5)) if not c.before and not c.repeats)
-    if chosen is None:
-        return None
-    value, where = chosen
     said = {"things": f"{value} {' '.join(c.said for c in found)}".strip(), "thing": value}
     if found:
         said |= {"heads": value, "after": found[0].said}

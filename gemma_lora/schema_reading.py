@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class TableReading:
     is_link: bool = False  # it only joins two other tables
     held: tuple[str, ...] = ()  # the names of all its columns, also of those that hold nothing
     unsaid: tuple[ColumnReading, ...] = ()  # nobody asks for these: they only lead to other tables
+    repeated: tuple[tuple[str | int | float, ...], ...] = ()  # of `names`, those of several rows
 
     def column(self, name: str) -> ColumnReading:
         """The column of that name."""
@@ -207,11 +209,13 @@ def read_table(connection: sqlite3.Connection, table: str, keys: set[str]) -> Ta
     ):
         words = (named_by, *words)
     at = [list(primary).index(name) for name in label]
-    named: Any = dict.fromkeys(tuple(row[i] for i in at) for row in sample) if at else ()
+    named: Any = Counter(tuple(row[i] for i in at) for row in sample) if at else {}
     names = tuple(n for n in named if all(isinstance(v, (str, int, float)) and v != "" for v in n))
+    repeated = tuple(n for n in names if named[n] > 1)
     return TableReading(
-        table, words, rows, tuple(columns), label, names[:KEPT_VALUES], (), linking, tuple(primary)
-    )
+        table, words, rows, tuple(columns), label, names[:KEPT_VALUES], (), linking,
+        tuple(primary), (), repeated[:KEPT_VALUES],
+    )  # fmt: skip
 
 
 def read_tables(

@@ -198,3 +198,21 @@ def test_what_was_sold_is_worth_quantity_times_price(tmp_path: Path) -> None:
         found = list(make_questions(connection, reading, 300, 2))
     wanted = "SUM(quantity * unit_price * (1 - discount))"
     assert any(wanted in q.sql and "revenue" in q.question.lower() for q in found)
+
+
+def test_rows_of_one_name_are_counted_by_it_however_many_names_there_are(tmp_path: Path) -> None:
+    """'How many starbucks are there?', which the first 5,000 names do not show to be several."""
+    reading = database(
+        tmp_path / "shops.sqlite",
+        "CREATE TABLE shops (id INTEGER PRIMARY KEY, name TEXT, city TEXT);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) "
+        "INSERT INTO shops SELECT i, iif(i % 9 = 0, 'Chain ' || (i % 70), 'Shop ' || i), "
+        "'City ' || (i % 40) FROM n;",
+    )
+    [table] = reading.tables
+    assert len(table.names) == 5000
+    assert {name for (name,) in table.repeated} == {f"Chain {i}" for i in range(70)}
+    with read_only(tmp_path / "shops.sqlite") as connection:
+        made = [q for q in make_questions(connection, reading, 400, 3) if q.kind == "count named"]
+    assert made
+    assert all(re.search(r"COUNT\(\*\) FROM shops WHERE .*name = 'Chain \d+'", q.sql) for q in made)
