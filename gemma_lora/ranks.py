@@ -44,10 +44,13 @@ CONNECTION_LOST = "[ring]"  # how MLX's messages about a lost connection begin
 def plan_processes(rows: int, peak_gb: float, given: int | None = None) -> int:
     """How many processes share a batch of `rows` rows: `given`, else one a core.
 
-    Never more than rows, and one on a GPU. Unless `given`, one for a small training and where this
-    process is itself one of several, and no more than the free memory holds, each with `peak_gb`.
+    Never more than rows, and one on a GPU. Unless `given`, no more than the free memory holds, each
+    with `peak_gb`, and one for a small training and where this process is itself one of several or
+    may open no port.
     """
-    if on_gpu() or (given is None and (is_rank() or peak_gb < SMALL_GB)):
+    if on_gpu():
+        return 1
+    if given is None and (is_rank() or peak_gb < SMALL_GB or not may_listen()):
         return 1
     fitting = int(free_memory_bytes() / 1e9 // peak_gb)
     return max(1, min(rows, given or min(usable_cores(), fitting)))
@@ -188,6 +191,14 @@ def side_by_side(count: int, script: str, flags: Sequence[str]) -> Iterator[None
             if CONNECTION_LOST not in str(error):
                 raise
             raise UserError(why_ended(helpers, log)) from None
+
+
+def may_listen() -> bool:
+    """Whether this process may open a port of the loopback; a sandbox may forbid it."""
+    try:
+        return bool(free_ports(1))
+    except OSError:
+        return False
 
 
 def free_ports(count: int) -> list[int]:

@@ -170,6 +170,13 @@ def test_processes_by_cores_memory_and_size(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MLX_HOSTFILE", "hosts.json")  # one of several already
     assert [plan(8, 2.0), plan(8, 2.0, 3)] == [1, 3]
     monkeypatch.delenv("MLX_HOSTFILE")
+
+    def forbidden(*_: Any) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ranks.socket, "socket", forbidden)
+        assert plan(8, 2.0) == 1
     monkeypatch.setattr(ranks, "on_gpu", lambda: True)
     assert plan(8, 2.0, 4) == 1
 
