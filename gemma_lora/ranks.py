@@ -225,6 +225,7 @@ def start_helper(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
+        start_new_session=True,  # Ctrl-C is for rank 0, whose wish to stop all ranks share
         preexec_fn=end_with_parent,
     )
 

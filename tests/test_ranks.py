@@ -119,15 +119,25 @@ def test_a_run_in_three_processes_ends_where_one_alone_does_and_is_resumed_alike
 
 
 def run_until(
-    flags: Sequence[object], line: str, number: int, folder: Path, helper: bool = False
+    flags: Sequence[object],
+    line: str,
+    number: int,
+    folder: Path,
+    helper: bool = False,
+    again: bool = False,
 ) -> tuple[int, str, list[int]]:
-    """Start train.py, send it or its helper a signal once its metrics hold a line.
+    """Start train.py and send it, or its helper, a signal once its metrics hold a line; or two.
 
-    Returns its status, what it said on stderr, and the processes that it had started.
+    As a terminal does, to its whole process group. Returns its status, what it said on
+    stderr, and the processes that it had started.
     """
     command = [sys.executable, str(ROOT / "train.py"), *map(str, flags), "--save-every", "1"]
     with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as run:
         log = folder / "metrics.jsonl"
         end = time.monotonic() + 60
@@ -135,7 +145,8 @@ def run_until(
             assert time.monotonic() < end and run.poll() is None
             time.sleep(0.01)
         found = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        os.kill(int(found[0]) if helper else run.pid, number)
+        for _ in range(1 + again):
+            os.kill(int(found[0]), number) if helper else os.killpg(run.pid, number)
         _, said = run.communicate(timeout=60)
     return run.returncode, said, [int(pid) for pid in found]
 
@@ -156,6 +167,16 @@ def test_no_process_outlives_the_others(
     while any(Path(f"/proc/{pid}").exists() for pid in helpers):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the children are read from /proc")
+def test_two_interrupts_end_a_run_at_once_and_quietly(
+    tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    flags = [*small_run(tiny_model, tiny_data, tmp_path), "--processes", 2, "--iters", 20_000]
+    status, said, _ = run_until(flags, '"step": 3', signal.SIGINT, tmp_path, again=True)
+    assert status == 130
+    assert said.strip() in ("", "train.py: interrupted")  # it may be done with the step by then
 
 
 def test_processes_by_cores_memory_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
