@@ -16,6 +16,7 @@ from gemma_lora.wording import (
     filled,
     is_called,
     marked,
+    number_said,
     said_value,
 )
 
@@ -182,17 +183,24 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
     left = number_of(column, table.name)
     about = (table.name, column.name)
     kinds, shares = ("more", "less", "least", "utmost", "between", "number"), (5, 4, 2, 1, 2, 1)
+    if concept and concept.none and 0 in column.values and g.draw.random() < 0.2:
+        return Condition(g.draw.choice(concept.none), f"{left} = 0", column=about)
     kind = g.draw.choices(kinds, shares)[0]
     if kind == "between":
         said |= {"n": marked(low), "n2": marked(high)}
         sql = f"{left} BETWEEN {low} AND {high}"
     elif kind == "number":
         exact = g.draw.choice(column.values)
-        said["n"], sql = marked(exact), f"{ref(table.name, column.name)} = {written(exact)}"
+        said["n"] = marked(number_said(g.draw, exact))
+        sql = f"{ref(table.name, column.name)} = {written(exact)}"
     else:
         sign = {"more": ">", "less": "<", "least": ">=", "utmost": "<="}[kind]
         said["n"], sql = marked(low), f"{left} {sign} {low}"
-    own = getattr(concept, kind, ()) if concept and kind in ("more", "less") else ()
+    own = (
+        {"more": concept.more, "less": concept.less, "number": concept.equal}.get(kind, ())
+        if concept
+        else ()
+    )
     forms = own if own and g.draw.random() < 0.6 else g.phrasings.forms[f"condition_{kind}"]
     return Condition(filled(g.draw, tuple(forms), said), sql, column=about)
 

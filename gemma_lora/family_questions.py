@@ -20,7 +20,7 @@ from gemma_lora.queries import (
     written_query,
 )
 from gemma_lora.schema_reading import Link, TableReading
-from gemma_lora.wording import called, is_called, marked, plural
+from gemma_lora.wording import called, is_called, marked, number_said, plural
 
 NUMBERS = (1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 10, 12, 20)
 
@@ -124,10 +124,8 @@ def having_children(
     form, sign = g.draw.choices(kinds, (5, 3, 1, 1))[0]
     if "base" in said and form in ("having", "having_at_least") and g.draw.random() < 0.5:
         form = f"{form}_done"
-    words = "zero one two three four five six seven eight nine ten".split()
-    number = words[n] if n <= 10 and g.draw.random() < 0.3 else str(n)
     rest = f"{grouped_by.rest} HAVING COUNT(*) {sign} {n}"
-    question = asked(g, form, **said, n=marked(number))
+    question = asked(g, form, **said, n=marked(number_said(g.draw, n)))
     select = grouped_by.select
     if g.draw.random() < 0.2:
         select, question = f"{select}, COUNT(*)", asked(g, "and_how_many", asked=question)

@@ -37,6 +37,8 @@ class Concept(NamedTuple):
     least: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
     less: tuple[str, ...] = ()
+    equal: tuple[str, ...] = ()
+    none: tuple[str, ...] = ()  # where it is 0: 'out of stock'
     ask: tuple[str, ...] = ()
     year: tuple[str, ...] = ()
     how: tuple[str, ...] = ()  # 'how long are books on average'
@@ -106,6 +108,13 @@ def plural(words: str) -> str:
     if not last.endswith("ss") and inflector().singular_noun(last):  # type: ignore[arg-type]
         return words  # 'pages' is a column's word as it is
     return f"{head} {inflector().plural_noun(last)}".strip()  # type: ignore[arg-type]
+
+
+def number_said(draw: random.Random, number: int | float | str) -> str:
+    """'5', or 'five' for a small whole number now and then."""
+    if isinstance(number, int) and 0 <= number <= 10 and draw.random() < 0.3:
+        return str(inflector().number_to_words(number))  # type: ignore[arg-type]
+    return str(number)
 
 
 def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:

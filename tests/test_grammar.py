@@ -216,3 +216,22 @@ def test_rows_of_one_name_are_counted_by_it_however_many_names_there_are(tmp_pat
         made = [q for q in make_questions(connection, reading, 400, 3) if q.kind == "count named"]
     assert made
     assert all(re.search(r"COUNT\(\*\) FROM shops WHERE .*name = 'Chain \d+'", q.sql) for q in made)
+
+
+def test_what_is_sold_out_and_what_got_five_stars(tmp_path: Path) -> None:
+    reading = database(
+        tmp_path / "shop.sqlite",
+        "CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, stock INTEGER, stars INTEGER);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60) "
+        "INSERT INTO products SELECT i, 'Thing ' || i, i % 7, i % 5 + 1 FROM n;",
+    )
+    with read_only(tmp_path / "shop.sqlite") as connection:
+        made = list(make_questions(connection, reading, 1500, 3))
+    none = [q for q in made if re.search("out of stock|sold out|none are left", q.question)]
+    assert none and all("stock = 0" in q.sql for q in none)
+    said = dict(zip("one two three four five".split(), "12345", strict=True))
+    stars = {
+        q: m[1] for q in made if (m := re.search(rf"with (\d|{'|'.join(said)}) stars", q.question))
+    }
+    assert {n.isdigit() for n in stars.values()} == {True, False}
+    assert all(f"stars = {said.get(n, n)}" in q.sql for q, n in stars.items())
