@@ -537,7 +537,7 @@ def test_bucket_widths_waste_as_little_as_possible(
 def test_ranks_share_a_batch_without_loss_or_overlap(count: int, size: int) -> None:
     rows = rows_of([5] * count)
     shares = [rank_share(range(count), rows, rank, size) for rank in range(size)]
-    assert len({len(share) for share in shares}) == 1
+    assert all(shares)  # a rank without a row would have nothing to compute
     real = [int(row.ids[0]) for share in shares for row in share if row.offset < len(row.ids)]
     assert sorted(real) == list(range(count))
 
