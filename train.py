@@ -628,9 +628,9 @@ def load_parts(config: TrainingConfig) -> Parts:
     return Parts(config, model, tokenizer, examples, record, rows["valid"][0], left_out)
 
 
-def train(config: TrainingConfig) -> Outcome:
-    """Train as `config` says, over the cores there are, and return how it went."""
-    parts = load_parts(config)
+def train(config: TrainingConfig, over_cores: bool = False) -> Outcome:
+    """Train as `config` says; `over_cores` where this process trains once, as MLX joins a ring."""
+    parts = load_parts(config if over_cores else replace(config, processes=config.processes or 1))
     config = parts.config
     share_blas(config.processes or 1)
     with side_by_side(config.processes or 1, "train", flags_of(replace(config, epochs=None))):
@@ -689,7 +689,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif config.export_gguf is not None:
             export_gguf(config.adapter_path, config.export_gguf, config.gguf_type)
         else:
-            interrupted = train(config)["stopped"] == "interrupted"
+            interrupted = train(config, over_cores=True)["stopped"] == "interrupted"
 
     status = run_script(work)
     return 130 if interrupted else status
