@@ -6,8 +6,8 @@ processes: ranks of MLX's ring (`mx.distributed`) on the loopback. A GPU needs n
 
 Why not otherwise, each measured on 2 cores against one process with two BLAS threads: two MLX
 streams in one process take turns (0.6 times as fast), and `mlx.launch`, which starts such ranks
-too, polls them without a pause and so takes a core for itself (0.6 times); ranks without it are 1.2
-times as fast.
+too, polls them without a pause and so takes a core for itself (0.6 times); ranks without it are 1.1
+to 1.2 times as fast.
 
 What this does not cover: who divides the rows (`batches.rank_share`).
 """
@@ -139,8 +139,8 @@ def local_ranks() -> int:
 def share_blas(processes: int) -> None:
     """Leave each of `processes` its part of the cores as BLAS threads.
 
-    Two BLAS threads on one core spin against each other: beside one busy process they take
-    training to a fifth of its speed. A user's own OPENBLAS_NUM_THREADS stays as it is. Only
+    Two BLAS threads on one core spin against each other: beside one busy process training keeps
+    less than half of its speed with them. A user's own OPENBLAS_NUM_THREADS stays as it is. Only
     OpenBLAS is told; macOS's Accelerate shares out by itself.
     """
     if os.environ.get("OPENBLAS_NUM_THREADS") or not (path := openblas_path()):
