@@ -458,7 +458,7 @@ def assemble(parts: Parts) -> Run:
     at_end = len(examples["valid"]) * (1 + (config.keep == "best"))
     at_end = 0 if len(subset) == len(examples["valid"]) else at_end
     if record.adapter_config["dataset_type"] == "sql" and not config.quick_test:
-        at_end += world.size() * min(CONFIDENCE_ROWS, len(examples["valid"]))  # by rank 0 alone
+        at_end += min(CONFIDENCE_ROWS, len(examples["valid"]))  # by rank 0, with all cores
     schedule = Schedule(config.total_iters, config.steps_per_eval, len(subset), at_end)
     log = RunLog(folder, schedule, config.steps_per_report, config.grad_accumulation_steps, is_main)
     validator = Validator(
