@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemma_lora.cli import UserError
 from gemma_lora.device import on_gpu
-from gemma_lora.loss import HEAD_CHUNK
 from gemma_lora.prompts import render_prompt
 from gemma_lora.splits import Row
 
@@ -27,6 +26,7 @@ MAX_WIDTHS = 15  # distinct padded widths of full batches; a last, smaller batch
 # when positions were only rounded up to 64, and make 30 or 31 with these, for 3 points more padding
 # of positions (tests/measure_shapes.py).
 MAX_POSITION_PADDINGS = 2
+GPU_POSITIONS = 64  # supervised positions are a multiple of it there
 
 EMPTY = [0, 0]  # ids of a row that trains nothing: fills a batch up when ranks must share it
 
@@ -129,7 +129,7 @@ class Padding(NamedTuple):
 def plain_padding(data: Sequence[Example]) -> Padding:
     """How batches are padded where no step is compiled: positions to a multiple."""
     widths = bucket_widths([len(row.ids) - 1 for row in data])
-    return Padding(widths, HEAD_CHUNK if on_gpu() else 16)
+    return Padding(widths, GPU_POSITIONS if on_gpu() else 16)
 
 
 def padding_of(
@@ -150,7 +150,7 @@ def padding_of(
         width, positions = plain.shape(rank_share(batch, data, rank, size))
         found.setdefault(width, []).append(positions)
     limit = MAX_POSITION_PADDINGS
-    sizes = {width: bucket_widths(seen, limit, HEAD_CHUNK) for width, seen in found.items()}
+    sizes = {width: bucket_widths(seen, limit, GPU_POSITIONS) for width, seen in found.items()}
     return plain._replace(positions=sizes)
 
 

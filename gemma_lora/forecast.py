@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemma_lora.device import on_gpu
-from gemma_lora.loss import HEAD_CHUNK
+from gemma_lora.loss import block_width
 from gemma_lora.models import named_arrays
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Memory(NamedTuple):
 
 
 def peak_memory_gb(model: nn.Module, memory: Memory) -> float:
-    """Rough peak in GB: weights, optimizer, the activations of the widest batch, head chunks.
+    """Rough peak in GB: weights, optimizer, the activations of the widest batch, the head's blocks.
 
     Counts per token and layer what the backward pass needs again (fitted to measured runs).
     """
@@ -48,7 +48,7 @@ def peak_memory_gb(model: nn.Module, memory: Memory) -> float:
     heads = args.num_attention_heads * args.head_dim
     per_layer = 8 * args.hidden_size + 5 * args.intermediate_size + 6 * heads
     kept = args.hidden_size * layers + per_layer if memory.recomputed else per_layer * layers
-    head = 4 * HEAD_CHUNK * args.vocab_size * 4
+    head = 4 * memory.tokens * block_width(memory.tokens) * 4
     return (weights + 12 * trained + memory.tokens * kept * size + head) / 1e9
 
 

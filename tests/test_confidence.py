@@ -38,14 +38,14 @@ def row_of(prompt: str, completion: str) -> Any:
     return {"text": text, "prompt": prompt, "completion": completion}
 
 
-@pytest.mark.parametrize("head_chunk", [2, 64])
+@pytest.mark.parametrize("positions", [2, 64])
 def test_one_pass_knows_how_an_answer_begins(
-    head_chunk: int, tuned: Any, monkeypatch: pytest.MonkeyPatch
+    positions: int, tuned: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As decoding says it, where the reference leaves the model's first choice at once or later."""
     import mlx.core as mx
 
-    monkeypatch.setattr(confidence, "HEAD_CHUNK", head_chunk)
+    monkeypatch.setattr(confidence, "POSITIONS", positions)
     model, tokenizer = tuned.use("finetuned"), tuned.tokenizer
     for prompt in ("Hi", "Name a pet.", "What?" * 9):
         [example] = tokenize([row_of(prompt, "~ a reference")], tokenizer, 2000)

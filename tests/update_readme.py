@@ -97,15 +97,15 @@ def draw_training(figures: Figures) -> str:
 
 
 def draw_steps(figures: Figures) -> str:
-    """Variations of how a training step is computed; sizes of the head's chunks in one row."""
+    """Variations of how a training step is computed; sizes of the head's blocks in one row."""
     told = {
         name: (f"{step['time_ratio']:.2f}", f"{step['peak_memory_gb']:.2f} GB")
         for name, step in figures["steps"].items()
     }
-    chunks = {name.split()[-1]: told.pop(name) for name in list(told) if "chunks of" in name}
+    blocks = {name.split()[-1]: told.pop(name) for name in list(told) if "blocks of" in name}
     rows = [["step", "time", "peak memory"], *([name, *cells] for name, cells in told.items())]
-    rows.append([f"head in chunks of {', '.join(chunks)}",
-                 *(", ".join(cells) for cells in zip(*chunks.values(), strict=True))])  # fmt: skip
+    rows.append([f"head in blocks of {', '.join(blocks)}",
+                 *(", ".join(cells) for cells in zip(*blocks.values(), strict=True))])  # fmt: skip
     return f"{table(rows)}\n\n{prose(origin(figures))}"
 
 
