@@ -23,13 +23,17 @@ PLACE_WORDS = set("city town country state county region province continent".spl
 DATE_FORMS = {  # form -> what its values look like
     "iso": re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?"),
     "dotted": re.compile(r"\d\d\.\d\d\.\d{4}"),
-    "slashed": re.compile(r"\d\d/\d\d/\d{4}"),
+    "slashed": re.compile(r"(?:0[1-9]|[12]\d|3[01])/(?:0[1-9]|1[0-2])/\d{4}"),
+    "month first": re.compile(r"(?:0[1-9]|1[0-2])/(?:0[1-9]|[12]\d|3[01])/\d{4}"),
     "compact": re.compile(r"(?:19|20)\d{6}"),
 }
 
 
 def date_form(name: str, values: Sequence[object]) -> str:
-    """The form in which all values are dates, '' when they are none."""
+    """The form in which all values are dates, '' when they are none.
+
+    Where every value could be read with the day or the month first, the day is.
+    """
     for form, pattern in DATE_FORMS.items():
         if form == "compact" and not is_named_date(name):
             continue

@@ -10,6 +10,8 @@ import re
 
 from gemma_lora.schema_reading import ColumnReading, TableReading, literal, quoted
 
+UNSORTED = ("dotted", "slashed", "month first")  # forms of dates whose text is in no order
+
 
 def plain(sql: str, tables: int) -> str:
     """Finished SQL: columns without their table when there is only one."""
@@ -35,15 +37,16 @@ def number_of(column: ColumnReading, table: str) -> str:
 def in_order(column: ColumnReading, table: str) -> str:
     """The SQL by which a date is earlier or later."""
     said = ref(table, column.name)
-    if column.form in ("dotted", "slashed"):
-        return f"substr({said}, 7, 4) || substr({said}, 4, 2) || substr({said}, 1, 2)"
+    if column.form in UNSORTED:
+        month, day = (1, 4) if column.form == "month first" else (4, 1)
+        return f"substr({said}, 7, 4) || substr({said}, {month}, 2) || substr({said}, {day}, 2)"
     return said if column.role == "date" else number_of(column, table)
 
 
 def year_of(column: ColumnReading, table: str) -> str:
     """The SQL of a date's year, a text of four digits."""
     said = ref(table, column.name)
-    if column.form in ("dotted", "slashed"):
+    if column.form in UNSORTED:
         return f"substr({said}, 7, 4)"
     if column.form == "compact":
         return f"substr({said}, 1, 4)"
@@ -53,8 +56,8 @@ def year_of(column: ColumnReading, table: str) -> str:
 def month_of(column: ColumnReading, table: str) -> str:
     """The SQL of a date's month, a text of two digits."""
     said = ref(table, column.name)
-    if column.form in ("dotted", "slashed"):
-        return f"substr({said}, 4, 2)"
+    if column.form in UNSORTED:
+        return f"substr({said}, {1 if column.form == 'month first' else 4}, 2)"
     if column.form == "compact":
         return f"substr({said}, 5, 2)"
     return f"strftime('%m', {said}{', ' + literal('unixepoch') if column.form == 'unix' else ''})"
@@ -68,7 +71,9 @@ def iso_date(column: ColumnReading, value: str | int | float) -> str:
     if column.form == "unix":
         moment = datetime.datetime.fromtimestamp(float(value), datetime.UTC)
         return moment.strftime("%Y-%m-%d")
-    if column.form in ("dotted", "slashed"):
+    if column.form == "month first":
+        return f"{text[6:10]}-{text[:2]}-{text[3:5]}"
+    if column.form in UNSORTED:
         return f"{text[6:10]}-{text[3:5]}-{text[:2]}"
     if column.form == "compact":
         return f"{text[:4]}-{text[4:6]}-{text[6:8]}"

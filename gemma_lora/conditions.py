@@ -328,7 +328,7 @@ def column_conditions(
         makers.append((1.5 if column is main_date(table) else 0.7, dated))
     if column.sayings:
         makers.append((2.5, says))
-    if column.missing and column.name not in table.label:
+    if column.missing and column.name not in table.label and column.role != "flag":
         makers.append((0.5, lacks))
     made = [(w, lambda how=how: how(g, table, column)) for w, how in makers]
     return made  # type: ignore[return-value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gemma_lora.column_sql import in_order, ref
+from gemma_lora.column_sql import UNSORTED, in_order, ref
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Condition, Grammar, asked
 from gemma_lora.joined_conditions import agent_of, extends
@@ -58,7 +58,7 @@ def extreme(g: Grammar, table: TableReading) -> Draft | None:
 
 def extreme_date(g: Grammar, table: TableReading) -> Draft | None:
     """When the first or the last was: 'when was the last order'."""
-    dates = [c for c in table.columns if c.role == "date" and c.form not in ("dotted", "slashed")]
+    dates = [c for c in table.columns if c.role == "date" and c.form not in UNSORTED]
     if not dates:
         return None
     column = g.draw.choice(dates)
@@ -91,7 +91,7 @@ def extreme_of(
     select, way, question = wanted
     by = in_order(column, table.name)
     links = (*links, *(shown_links(g, table) if table.shown else ()))
-    if repeats(table, column) and column.form not in ("dotted", "slashed"):
+    if repeats(table, column) and column.form not in UNSORTED:
         inner = written_query(
             Query(table.name, f"{'MAX' if way == 'DESC' else 'MIN'}({by})", found)
         )

@@ -19,8 +19,10 @@ def role_word(g: Grammar, link: Link) -> str:
     parent = g.reading.table(link.parent)
     words = [w for w in name_words(link.child_column) if w not in KEY_WORDS]
     said = " ".join(words)
-    rivals = [k for k in g.reading.parents(link.child) if k.parent == link.parent]
-    if said and said not in parent.words and (len(rivals) > 1 or g.draw.random() < 0.4):
+    rivals = [k for k in g.reading.all_parents(link.child) if k.parent == link.parent]
+    if link != rivals[0] and said:
+        return said
+    if said and said not in parent.words and g.draw.random() < (0.5 if len(rivals) > 1 else 0.4):
         table_word = parent.words[0].split()
         if words[-1:] == table_word[-1:] or len(words) > 1 or len(rivals) > 1:
             return said
@@ -42,7 +44,9 @@ def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condi
         links = ()  # the name itself is the key: no need to go there
     words = parent.words + parent.column(parent.label[0]).words
     agent = agent_of(g, parent)
-    if agent and len(links) < 2 and g.draw.random() < 0.5:
+    if links and links[0] not in g.reading.parents(table.name):
+        form = "condition_other_parent"
+    elif agent and len(links) < 2 and g.draw.random() < 0.5:
         said |= {"past": agent[1], "done": agent[2]}
         form = "condition_made_by"
     elif is_called(g.phrasings, "places", words) and g.draw.random() < 0.8:
@@ -155,7 +159,8 @@ def own_of(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Conditio
         return None
     word = role_word(g, links[-1])
     place = is_called(g.phrasings, "places", parent.column(one.column[1]).words)
-    if (place or one.before) and len(links) == 1 and g.draw.random() < (0.75 if place else 0.4):
+    short = len(links) == 1 and links[0] in g.reading.parents(table.name)
+    if (place or one.before) and short and g.draw.random() < (0.75 if place else 0.4):
         return one._replace(links=(*links, *one.links))
     agent = agent_of(g, parent)
     leads = [f"{agent[2]} by"] * 2 if agent else []
@@ -169,7 +174,7 @@ def own_of(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Conditio
 
 def some_condition(g: Grammar, table: TableReading) -> Condition | None:
     """A condition on the rows of a table, of any kind that it allows."""
-    parents = g.reading.parents(table.name)
+    parents = g.reading.all_parents(table.name)
     choices: list[tuple[float, Callable[[], Condition | None]]] = []
     if own := own_conditions(g, table):
         weight = min(7.0, 2 * sum(w for w, _ in own))

@@ -16,6 +16,7 @@ from typing import Any
 
 from gemma_lora.cli import UserError
 from gemma_lora.column_roles import ROLES
+from gemma_lora.name_reading import is_temporary
 from gemma_lora.schema_reading import (
     ColumnReading,
     DatabaseReading,
@@ -34,6 +35,7 @@ def reading_yaml(reading: DatabaseReading) -> str:
 
     tables = {
         t.name: {
+            **({"leave_out": True} if is_temporary(t.name) else {}),
             "words": list(t.words),
             "label": list(t.label),
             "columns": {
@@ -57,6 +59,7 @@ def show_reading(reading: DatabaseReading) -> None:
     for table in reading.tables:
         named = f", named by {' and '.join(table.label)}" if table.label else ""
         kind = ", only joins others" if table.is_link else ""
+        kind += ", left out unless the YAML says otherwise" if is_temporary(table.name) else ""
         title = f"{table.name}: {table.rows:,} rows, each a {' or '.join(table.words)}{named}{kind}"
         grid = Table(title=Text(title), title_justify="left", title_style="bold", box=None)
         for head in ("column", "is a", "called", "holds"):
@@ -158,18 +161,21 @@ def mended_table(table: TableReading, said: Mapping[str, Any]) -> TableReading:
 
 
 def with_lexicon(reading: DatabaseReading, path: Path | None) -> DatabaseReading:
-    """The reading with what its owner says of it. Raises UserError that names every mistake."""
-    if path is None:
-        return reading
-    lexicon = read_lexicon(path)
+    """The reading with what its owner says of it. Raises UserError that names every mistake.
+
+    Temporary tables are left out unless the lexicon says `leave_out: false`.
+    """
+    lexicon = read_lexicon(path) if path else {}
     if problems := problems_of(reading, lexicon):
         raise UserError(f"the lexicon '{path}' does not fit the database: {'; '.join(problems)}")
     said = lexicon.get("tables") or {}
     tables = tuple(
         mended_table(t, said.get(t.name) or {})
         for t in reading.tables
-        if not (said.get(t.name) or {}).get("leave_out")
+        if not (said.get(t.name) or {}).get("leave_out", is_temporary(t.name))
     )
+    if not tables and not path:
+        return reading
     if not tables:
         raise UserError(f"the lexicon '{path}' leaves out every table: keep one")
     held = {(t.name, c.name) for t in tables for c in (*t.columns, *t.unsaid)}

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 PREFIXES = set(
     "tbl t tb str dt int dbl n fk pk vw v num txt cd flg flag lnk ref lkp dim fact".split()
 )
-DATE_WORDS = set("dt date time at on ordered created born since joined hired".split())
+HUNGARIAN = re.compile(r"^(?:ts|[bcdins])(?=[A-Z][a-z])")  # 'bPaid': a kind only before a capital
+DATE_WORDS = set("dt ts timestamp date time at on ordered created born since joined hired".split())
 SUFFIXES = {"mst", "mstr", "master", "hdr", "header", "tbl", "tab"}  # of tables
+TEMPORARY = {"tmp", "temp", "bak", "backup", "staging", "stg"}
 ABBREVIATIONS = {
     "qty": "quantity", "amt": "amount", "cust": "customer", "emp": "employee", "dept": "department",
     "prod": "product", "cat": "category", "addr": "address", "desc": "description", "tel": "phone",
@@ -23,6 +25,19 @@ ABBREVIATIONS = {
     "newsltr": "newsletter", "discont": "discontinued", "pref": "preferred", "no": "number",
     "ship": "shipping", "whs": "warehouse", "publ": "publisher", "auth": "author",
     "supp": "supplier", "loc": "location", "wh": "warehouse", "bday": "birthday", "yr": "year",
+    "st": "state", "cls": "class", "typ": "type", "veh": "vehicle", "br": "branch",
+    "drv": "driver", "lic": "license", "dmg": "damage", "rpt": "report", "meth": "method",
+    "reg": "registration", "insur": "insurance", "clr": "color", "bal": "balance",
+    "odo": "odometer", "avg": "average", "svc": "service", "appt": "appointment",
+    "pat": "patient", "diag": "diagnosis", "ret": "return",
+    "rm": "room", "resv": "reservation", "gst": "guest", "bldg": "building", "eqp": "equipment",
+    "equip": "equipment", "maint": "maintenance", "mfr": "manufacturer", "matl": "material",
+    "hrs": "hours", "dur": "duration", "tech": "technician", "proj": "project", "usr": "user",
+    "msg": "message", "subj": "subject", "cmt": "comment", "ccy": "currency", "cntry": "country",
+    "ctry": "country", "lang": "language", "gndr": "gender", "pos": "position", "prio": "priority",
+    "mdl": "model", "txn": "transaction", "trx": "transaction",
+    "doct": "doctor", "stud": "student", "tchr": "teacher", "crs": "course", "sched": "schedule",
+    "rtg": "rating", "shpmt": "shipment", "wrhs": "warehouse", "lgth": "length", "hgt": "height",
 }  # fmt: skip
 UNITS = set(
     "kg g mg lb lbs eur usd gbp chf dollars euros cm mm m km sqm sqkm sqmi ml l pct".split()
@@ -32,7 +47,7 @@ KINDS_OF_NUMBER = {"amount", "quantity", "percent", "number"}  # that people lea
 
 def parted(word: str) -> str:
     """'prodgrp' -> 'prod grp': two abbreviations that are written as one word."""
-    if word in ABBREVIATIONS:
+    if word in ABBREVIATIONS or word == "regret":
         return word
     cuts = range(3, len(word) - 2)
     return next(
@@ -45,11 +60,20 @@ def parted(word: str) -> str:
     )
 
 
+def numbered(word: str) -> str:
+    """'addr1' -> 'addr', 'addr2' -> 'addr 2': an abbreviation and its number."""
+    cut = word.rstrip("0123456789")
+    if cut == word or cut not in ABBREVIATIONS:
+        return word
+    return cut if word == f"{cut}1" else f"{cut} {word.removeprefix(cut)}"
+
+
 def name_words(name: str) -> list[str]:
     """'dtOrdered' -> ['ordered'], 'CUST_ID' -> ['customer', 'id']: the words in a name."""
-    spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", re.sub(r"[^A-Za-z\d]+", " ", name))
+    bare = HUNGARIAN.sub("", re.sub(r"[^A-Za-z\d]+", " ", name).strip())
+    spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", bare)
     spaced = re.sub(r"([A-Z])([A-Z][a-z])", r"\1 \2", spaced)
-    words = " ".join(parted(w.lower()) for w in spaced.split()).split()
+    words = " ".join(parted(numbered(w.lower())) for w in spaced.split()).split()
     while len(words) > 1 and words[0] in PREFIXES:
         words = words[1:]
     said = " ".join(ABBREVIATIONS.get(w, w) for w in words).replace("e mail", "email")
@@ -64,6 +88,11 @@ def singular(words: Sequence[str]) -> str:
     # inflect answers False for what is singular already, and takes 'address' for a plural.
     known = last.endswith("ss") or last in ("status", "series", "news", "bus")
     return " ".join([*head, last if known else inflect.engine().singular_noun(last) or last])
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a table's name says that nobody will ask about it: 'tbl_tmp_import'."""
+    return bool(set(name_words(name)) & TEMPORARY)
 
 
 def table_words(name: str) -> tuple[str, ...]:

@@ -59,8 +59,8 @@ def is_relation(g: Grammar, table: TableReading) -> tuple[Link, Link] | None:
     """Two keys of one table to the same other: what borders what, who follows whom."""
     pairs = [
         (a, b)
-        for a in g.reading.parents(table.name)
-        for b in g.reading.parents(table.name)
+        for a in g.reading.all_parents(table.name)
+        for b in g.reading.all_parents(table.name)
         if a != b and a.parent == b.parent and g.reading.table(a.parent).label == (a.parent_column,)
     ]
     return pairs[0] if pairs and not table.label else None

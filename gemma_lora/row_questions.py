@@ -67,7 +67,7 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
 
 def look_up_parent(g: Grammar, table: TableReading) -> Draft | None:
     """What a row that is named belongs to, or a column of that."""
-    parents = [k for k in g.reading.parents(table.name) if g.reading.is_said(k)]
+    parents = [k for k in g.reading.all_parents(table.name) if g.reading.is_said(k)]
     chosen = some_label(g, table)
     if not parents or chosen is None:
         return None

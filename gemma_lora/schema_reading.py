@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gemma_lora.cli import UserError
-from gemma_lora.column_roles import Role, is_number, role_of
+from gemma_lora.column_roles import CODE_WORDS, Role, is_number, role_of
 from gemma_lora.name_reading import column_words, name_words, table_words
 
 SAMPLE_ROWS = 20_000
@@ -28,6 +28,8 @@ KEPT_VALUES = 5_000  # distinct values of a column from which questions are made
 
 
 LABEL_WORDS = ("name", "title", "label", "full name", "caption")
+NUMBERING = {"id", "key", "number"}  # how a key's name ends
+NOT_SAID = {"address", "email", "url"}  # unique, and nobody names a row by it
 ABOVE = {"manager", "boss", "supervisor", "superior", "parent", "reports"}
 KEYWORDS = set(
     "ADD ALL AND AS ASC BETWEEN BY CASE CHECK COLUMN COMMIT CREATE CROSS CURRENT DEFAULT DELETE "
@@ -94,9 +96,13 @@ class DatabaseReading:
         """The table of that name."""
         return next(t for t in self.tables if t.name == name)
 
-    def parents(self, table: str) -> list[Link]:
+    def all_parents(self, table: str) -> list[Link]:
         """Keys that lead from a row of `table` to another table's."""
         return [k for k in self.links if k.child == table and k.parent != table]
+
+    def parents(self, table: str) -> list[Link]:
+        """Of these the first to each table: the one meant where nobody says 'delivery address'."""
+        return list({k.parent: k for k in reversed(self.all_parents(table))}.values())[::-1]
 
     def is_said(self, link: Link) -> bool:
         """Whether people name a parent's row to tell which of the child's rows they mean.
@@ -109,8 +115,9 @@ class DatabaseReading:
         return bool(label) and not (unsaid and label == (link.parent_column,))
 
     def children(self, table: str) -> list[Link]:
-        """Keys that lead to `table` from another table."""
-        return [k for k in self.links if k.parent == table and k.child != table]
+        """Keys that lead to `table` from another table, the first of each."""
+        found = [k for k in self.links if k.parent == table and k.child != table]
+        return list({k.child: k for k in reversed(found)}.values())[::-1]
 
 
 @contextmanager
@@ -152,7 +159,19 @@ def find_label(words: str, columns: Sequence[ColumnReading], rows: int) -> tuple
     texts = [c for c in columns if c.role in ("category", "code") and len(columns) <= 3]
     texts = [c for c in texts if len(c.values) == rows and not all(map(is_number, c.values))]
     longest = sorted(texts, key=lambda c: -sum(len(str(v)) for v in c.values))
-    return (longest[0].name,) if longest and rows > 2 else ()  # of codes and what they stand for
+    if longest and rows > 2:
+        return (longest[0].name,)  # of codes and what they stand for
+    plates = [c for c in columns if c.role == "code" and is_plate(c, rows)]
+    return (plates[0].name,) if len(plates) == 1 else ()
+
+
+def is_plate(column: ColumnReading, rows: int) -> bool:
+    """Whether a code, short and without spaces, tells each row from the others: 'JGH-284'."""
+    texts = [str(v) for v in column.values]
+    words = set(name_words(column.name))
+    if words & (CODE_WORDS | NOT_SAID) or len(texts) < min(rows, KEPT_VALUES):
+        return False
+    return not any(is_number(v) or " " in str(v) or len(str(v)) > 20 for v in column.values)
 
 
 def named_after(label: str, columns: Sequence[ColumnReading], rows: int) -> str | None:
@@ -315,9 +334,19 @@ def names_key(column: str, key: str, parent: TableReading) -> bool:
     theirs, ours = name_words(key), name_words(column)
     if column.lower() == key.lower():
         return theirs != ["id"] and theirs != ["name"]
-    owner = parent.words[0].split()
-    ends = theirs[-1] in ("id", "key", "number")
-    return ends and ours in ([*owner, *theirs], [*owner, "id"], owner)
+    if theirs[-1] not in NUMBERING:
+        return False
+    what = without_numbering(ours)  # 'PickBrNo' -> ['pick', 'branch'], which ends with the owner
+    owners = (parent.words[0].split(), without_numbering(theirs))
+    return any(owner and what[-len(owner) :] == owner for owner in owners)
+
+
+def without_numbering(words: Sequence[str]) -> list[str]:
+    """The words without 'id' and the like at their end."""
+    kept = list(words)
+    while kept and kept[-1] in NUMBERING:
+        kept.pop()
+    return kept
 
 
 def holds(column: ColumnReading, key: ColumnReading) -> bool:

@@ -32,7 +32,7 @@ from gemma_lora.own_database import EXAMPLE_WEIGHT, read_examples
 from gemma_lora.questions import KINDS, Question, make_questions
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
 from gemma_lora.splits import Row
-from gemma_lora.wording import load_phrasings
+from gemma_lora.wording import MONTHS, load_phrasings
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +67,13 @@ def made(path: Path, script: str) -> DatabaseReading:
         ("qty", "quantity"),
         ("flg_discount", "discount"),
         ("strLastNm", "last name"),
+        ("bCustLiable", "customer liable"),
+        ("cInsur", "insurance"),
+        ("tsPmt", "payment"),
+        ("strAddr1", "address"),
+        ("strAddr2", "address 2"),
+        ("nDayRate", "day rate"),
+        ("dna", "dna"),
         ("t", "t"),
     ],
 )
@@ -134,6 +141,81 @@ def test_ugly_names_codes_and_undeclared_keys_are_read(tmp_path: Path) -> None:
     named = {t.name for t in reading.tables}
     assert {"vw_all", "docs_tags", "sqlitestats"} <= named
     assert not any(name.startswith("docs_") and name != "docs_tags" for name in named)
+
+
+RENTALS = """
+CREATE TABLE tbl_Branch (BrNo INTEGER PRIMARY KEY, strBrNm TEXT);
+CREATE TABLE tblVehicle (VehNo INTEGER PRIMARY KEY, strPlate TEXT, nSeats INTEGER, HomeBrNo INT);
+CREATE TABLE tblRentHdr (RentID INTEGER PRIMARY KEY, Veh_No INTEGER, PickBr INTEGER, RetBr INTEGER,
+  dtOut TEXT, cInsur TEXT, amtTot REAL);
+CREATE TABLE tbl_DmgRpt (DmgID INTEGER PRIMARY KEY, RentNo INTEGER, dtRpt TEXT, nRepCost REAL);
+CREATE TABLE tbl_tmp_import (F1 TEXT, F2 TEXT);
+""" + "\n".join(
+    f"INSERT INTO tbl_Branch SELECT {100 + i}, '{chr(64 + i)}town' WHERE {i} < 9;"
+    f"INSERT INTO tblVehicle VALUES ({i}, 'AB{chr(64 + i % 26)}-{200 + i}', {i % 3 + 3}, "
+    f"{101 + i % 8}); INSERT INTO tblRentHdr VALUES ({20000 + i}, {i % 30 + 1}, {101 + i % 8}, "
+    f"{101 + i % 7}, '{i % 12 + 1:02}/{i % 28 + 1:02}/202{i % 4}', "
+    f"{['NULL', repr('Y'), repr('N')][i % 3]}, {i * 10.5});"
+    f"INSERT INTO tbl_DmgRpt VALUES ({i}, {20001 + i % 30}, '2024-03-{i % 28 + 1:02}', {i * 3});"
+    f"INSERT INTO tbl_tmp_import VALUES ('row {i}', '???');"
+    for i in range(1, 41)
+)
+
+
+def test_keys_dates_and_names_of_an_old_system_are_read(tmp_path: Path) -> None:
+    reading = made(tmp_path / "rentals.sqlite", RENTALS)
+    keys = {f"{k.child}.{k.child_column}": k.parent for k in reading.links}
+    assert keys == {
+        "tblVehicle.HomeBrNo": "tbl_Branch",
+        "tblRentHdr.Veh_No": "tblVehicle",
+        "tblRentHdr.PickBr": "tbl_Branch",
+        "tblRentHdr.RetBr": "tbl_Branch",
+        "tbl_DmgRpt.RentNo": "tblRentHdr",
+    }
+    assert reading.table("tblRentHdr").column("dtOut").form == "month first"
+    assert reading.table("tblVehicle").label == ("strPlate",)
+    assert reading.table("tbl_DmgRpt").words == ("damage report",)
+
+
+def test_dates_with_the_month_first_are_asked_for_and_sorted_as_dates(tmp_path: Path) -> None:
+    reading = made(tmp_path / "rentals.sqlite", RENTALS)
+    with read_only(tmp_path / "rentals.sqlite") as connection:
+        found = list(make_questions(connection, reading, 1500, 3))
+    asked = [
+        (one.question.lower(), month)
+        for one in found
+        for month in re.findall(r"substr\(dtOut, 1, 2\) = '(\d\d)'", one.sql)
+    ]
+    assert asked and all(MONTHS[int(month) - 1] in said for said, month in asked)
+    newest = [q.sql for q in found if "ORDER BY substr(dtOut" in q.sql]
+    assert newest and all(
+        "substr(dtOut, 7, 4) || substr(dtOut, 1, 2) || substr(dtOut, 4, 2)" in s for s in newest
+    )
+
+
+def test_of_two_keys_to_one_table_only_the_first_goes_without_its_word(tmp_path: Path) -> None:
+    reading = made(tmp_path / "rentals.sqlite", RENTALS)
+    with read_only(tmp_path / "rentals.sqlite") as connection:
+        found = list(make_questions(connection, reading, 1500, 3))
+    others = [q for q in found if re.search(r"ON RetBr = BrNo|RetBr IS", q.sql)]
+    mistyped = [sorted("return"), sorted("returns")]
+    for one in others:
+        assert any(sorted(word) in mistyped for word in one.question.lower().split()), one
+    assert len(others) > 10
+    assert any("PickBr" in q.sql and "pick" not in q.question.lower() for q in found)
+    flags = [q.sql for q in found if "cInsur" in q.sql]
+    assert flags and not any("cInsur IS" in sql for sql in flags)
+
+
+def test_temporary_tables_are_left_out_unless_wanted(tmp_path: Path) -> None:
+    reading = made(tmp_path / "rentals.sqlite", RENTALS)
+    assert "tbl_tmp_import" in {t.name for t in reading.tables}
+    assert "tbl_tmp_import" not in {t.name for t in with_lexicon(reading, None).tables}
+    path = tmp_path / "words.yml"
+    path.write_text(reading_yaml(reading))
+    assert with_lexicon(reading, path) == with_lexicon(reading, None)
+    path.write_text("tables: {tbl_tmp_import: {leave_out: false}}\n")
+    assert with_lexicon(reading, path) == reading
 
 
 def test_a_row_is_named_by_a_name_of_another_word(tmp_path: Path) -> None:
