@@ -146,7 +146,10 @@ def filled(draw: random.Random, forms: tuple[str, ...], slots: Mapping[str, str]
     if not usable:
         raise UnsayableError(sorted(slots))
     text = draw.choice(usable).format_map(slots)
-    text = re.sub(r"\ba (?=[aeiou])", "an ", text)
+    parts = re.split("(\x02.*?\x03)", text, flags=re.DOTALL)
+    # Every second part is a value. 'total {attr}' of a column that is called so says it twice.
+    parts[::2] = [re.sub(r"\b(\w+)( \1\b)+", r"\1", part) for part in parts[::2]]
+    text = re.sub(r"\ba (?=[aeiou])", "an ", "".join(parts))
     return " ".join(text.split())
 
 

@@ -17,7 +17,7 @@ from gemma_lora.queries import worth_of
 from gemma_lora.questions import Question, make_questions
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
 from gemma_lora.short_sql import shortened
-from gemma_lora.wording import UnsayableError, filled, load_phrasings
+from gemma_lora.wording import UnsayableError, filled, load_phrasings, marked
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,12 @@ def test_nearly_all_names_are_asked_about(library: Path, made: list[Question]) -
 def test_a_phrasing_without_its_words_is_not_used() -> None:
     with pytest.raises(UnsayableError):
         filled(random.Random(0), ("{most} {things}",), {"things": "books"})
+
+
+def test_a_word_is_not_said_twice_and_a_value_is_left_alone() -> None:
+    slots = {"attr": "total", "value": marked("Bora Bora")}
+    said = filled(random.Random(0), ("the total {attr} of {value}",), slots)
+    assert said == f"the total of {marked('Bora Bora')}"
 
 
 def test_units_and_kinds_of_number_are_left_out_of_words() -> None:
