@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gemma_lora.schema_reading import ColumnReading, TableReading, literal, quoted
+from gemma_lora.table_reading import ColumnReading, TableReading, literal, quoted
 
 UNSORTED = ("dotted", "slashed", "month first")  # forms of dates whose text is in no order
 

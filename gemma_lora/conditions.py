@@ -9,7 +9,7 @@ from collections.abc import Callable
 from gemma_lora.column_sql import in_order, label_equals, number_of, ref, written
 from gemma_lora.date_conditions import dated, main_date
 from gemma_lora.grammar import Condition, Grammar, dealt
-from gemma_lora.schema_reading import KEPT_VALUES, ColumnReading, TableReading, literal, quoted
+from gemma_lora.table_reading import KEPT_VALUES, ColumnReading, TableReading, literal, quoted
 from gemma_lora.wording import (
     called,
     concept_of,

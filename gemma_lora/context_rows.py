@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 from gemma_lora.database import Database, Relation, declared_relations, sql_literal
 from gemma_lora.prompts import CONTROL_CHARACTERS
 from gemma_lora.sandbox import SqlJob, SqlWorker
-from gemma_lora.schema_reading import quoted
 from gemma_lora.sql_text import schema_of
+from gemma_lora.table_reading import quoted
 
 ROWS_SHOWN = 3
 VALUE_CHARACTERS = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gemma_lora.column_sql import in_order, iso_date, month_of, number_of, ref, year_of
 from gemma_lora.grammar import Condition, Grammar, dealt
-from gemma_lora.schema_reading import ColumnReading, TableReading
+from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import MONTHS, called, concept_of, filled, marked
 
 PERIODS = ("year", "after", "since", "before", "between", "month", "any_month", "century")

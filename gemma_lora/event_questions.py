@@ -14,7 +14,8 @@ from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.group_questions import most_tied
 from gemma_lora.queries import Draft, Query, label_of, worth_of, written_query
-from gemma_lora.schema_reading import Link, TableReading
+from gemma_lora.schema_reading import Link
+from gemma_lora.table_reading import TableReading
 from gemma_lora.wording import called, is_called, plural
 
 

@@ -19,7 +19,8 @@ from gemma_lora.queries import (
     superlative,
     written_query,
 )
-from gemma_lora.schema_reading import ColumnReading, Link, TableReading
+from gemma_lora.schema_reading import Link
+from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import called, filled, is_called, marked, plural
 
 

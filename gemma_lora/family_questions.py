@@ -19,7 +19,8 @@ from gemma_lora.queries import (
     noun_slots,
     written_query,
 )
-from gemma_lora.schema_reading import Link, TableReading
+from gemma_lora.schema_reading import Link
+from gemma_lora.table_reading import TableReading
 from gemma_lora.wording import called, is_called, marked, number_said, plural
 
 NUMBERS = (1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 10, 12, 20)

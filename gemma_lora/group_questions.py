@@ -20,7 +20,8 @@ from gemma_lora.queries import (
     worth_of,
     written_query,
 )
-from gemma_lora.schema_reading import ColumnReading, Link, TableReading
+from gemma_lora.schema_reading import Link
+from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import called, concept_of, marked, plural
 
 MOST_GROUPS = 60

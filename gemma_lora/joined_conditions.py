@@ -8,7 +8,8 @@ from gemma_lora.column_sql import ref
 from gemma_lora.conditions import own_condition, own_conditions, some_label
 from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.name_reading import name_words
-from gemma_lora.schema_reading import DatabaseReading, Link, TableReading
+from gemma_lora.schema_reading import DatabaseReading, Link
+from gemma_lora.table_reading import TableReading
 from gemma_lora.wording import called, filled, is_called, plural
 
 KEY_WORDS = {"id", "key", "number", "no", "code", "name", "guid", "uuid"}

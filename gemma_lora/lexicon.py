@@ -17,12 +17,8 @@ from typing import Any
 from gemma_lora.cli import UserError
 from gemma_lora.column_roles import ROLES
 from gemma_lora.name_reading import is_temporary
-from gemma_lora.schema_reading import (
-    ColumnReading,
-    DatabaseReading,
-    Link,
-    TableReading,
-)
+from gemma_lora.schema_reading import DatabaseReading, Link
+from gemma_lora.table_reading import ColumnReading, TableReading
 
 TABLE_KEYS = {"words", "label", "show", "leave_out", "columns"}
 COLUMN_KEYS = {"words", "role", "sayings", "values", "leave_out"}

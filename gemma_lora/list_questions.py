@@ -18,7 +18,8 @@ from gemma_lora.queries import (
     shown_links,
     written_query,
 )
-from gemma_lora.schema_reading import ColumnReading, Link, TableReading
+from gemma_lora.schema_reading import Link
+from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import called, concept_of, is_called, plural
 
 MOST_LISTED = 2_000  # rows of a table that somebody lists whole

@@ -8,7 +8,8 @@ from gemma_lora.grammar import Grammar, asked
 from gemma_lora.joined_conditions import KEY_WORDS
 from gemma_lora.name_reading import name_words
 from gemma_lora.queries import Draft, Query, label_of, written_query
-from gemma_lora.schema_reading import Link, TableReading, quoted
+from gemma_lora.schema_reading import Link
+from gemma_lora.table_reading import TableReading, quoted
 from gemma_lora.wording import called, plural
 
 BOSS = {"reports", "manager", "boss", "supervisor", "mgr", "superior", "lead", "leader"}

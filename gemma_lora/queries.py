@@ -9,7 +9,8 @@ from gemma_lora.column_sql import number_of, plain, ref
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Condition, Grammar, put_back
 from gemma_lora.joined_conditions import some_condition
-from gemma_lora.schema_reading import ColumnReading, Link, TableReading, quoted
+from gemma_lora.schema_reading import Link
+from gemma_lora.table_reading import ColumnReading, TableReading, quoted
 from gemma_lora.wording import called, concept_of, is_called, plural
 
 CONDITIONS_TRIED = 12  # beside others, before the question has to do without one more

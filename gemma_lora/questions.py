@@ -41,8 +41,9 @@ from gemma_lora.list_questions import (
 from gemma_lora.own_key_questions import is_relation, own_key, relation
 from gemma_lora.queries import Draft, askable
 from gemma_lora.row_questions import look_up, look_up_children, look_up_parent, where_is
-from gemma_lora.schema_reading import DatabaseReading, TableReading
+from gemma_lora.schema_reading import DatabaseReading
 from gemma_lora.short_sql import shortened
+from gemma_lora.table_reading import TableReading
 from gemma_lora.wording import UnsayableError, load_phrasings, roughened
 
 QUERY_SECONDS = 2.0  # a gold query that takes longer is dropped

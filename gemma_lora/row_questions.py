@@ -16,7 +16,8 @@ from gemma_lora.queries import (
     shown_links,
     written_query,
 )
-from gemma_lora.schema_reading import ColumnReading, Link, TableReading
+from gemma_lora.schema_reading import Link
+from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import called, concept_of, filled, is_called, plural
 
 UNNAMED = 0.7  # of the lists of rows without names, which only show keys, so many are not asked

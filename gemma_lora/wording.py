@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gemma_lora.schema_reading import ColumnReading, TableReading
+from gemma_lora.table_reading import ColumnReading, TableReading
 
 if TYPE_CHECKING:
     import inflect

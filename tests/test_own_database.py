@@ -177,6 +177,26 @@ def test_keys_dates_and_names_of_an_old_system_are_read(tmp_path: Path) -> None:
     assert reading.table("tbl_DmgRpt").words == ("damage report",)
 
 
+def test_a_key_leads_to_the_table_it_is_named_after(tmp_path: Path) -> None:
+    """Both tables have a unique state_name, and the wrong one comes first."""
+    rows = "\n".join(
+        f"INSERT INTO highlow VALUES ('state {i}', {i * 100}); "
+        f"INSERT INTO state VALUES ('state {i}', {i * 1000});"
+        f"INSERT INTO city VALUES ('city {i}', 'state {i % 20}');"
+        f"INSERT INTO river VALUES ('river {i}', 'state {i % 30}');"
+        for i in range(40)
+    )
+    reading = made(
+        tmp_path / "map.sqlite",
+        "CREATE TABLE city (city_name TEXT, state_name TEXT);"
+        "CREATE TABLE highlow (state_name TEXT, highest_elevation INT);"
+        "CREATE TABLE river (river_name TEXT, traverse TEXT);"
+        f"CREATE TABLE state (state_name TEXT, population INT);{rows}",
+    )
+    keys = {(k.child, k.parent) for k in reading.links}
+    assert keys == {("city", "state"), ("highlow", "state"), ("river", "state")}
+
+
 def test_dates_with_the_month_first_are_asked_for_and_sorted_as_dates(tmp_path: Path) -> None:
     reading = made(tmp_path / "rentals.sqlite", RENTALS)
     with read_only(tmp_path / "rentals.sqlite") as connection:
