@@ -153,6 +153,20 @@ def measured(g: Grammar, table: TableReading) -> Measured:
     return Measured(kind, f"{function}({number_of(column, table.name)})", said, column)
 
 
+def told_apart(g: Grammar, table: TableReading, group: Group, of: Measured) -> dict[str, str]:
+    """What is measured, with its table where the group has a measure of that name too.
+
+    A state has an area, and so have its lakes: 'average lake area'.
+    """
+    if of.column is None or not group.links:
+        return of.said
+    parent = g.reading.table(group.links[-1].parent)
+    if not any(set(c.words) & set(of.column.words) for c in parent.columns):
+        return of.said
+    attr = f"{table.words[0]} {of.said['attr']}"
+    return {"attr": attr, "attrs": plural(attr)}
+
+
 def grouped(g: Grammar, table: TableReading) -> Draft | None:
     """A count, an average or a sum for each category or for each parent."""
     groups = groups_of(g, table)
@@ -162,7 +176,8 @@ def grouped(g: Grammar, table: TableReading) -> Draft | None:
     found = conditions_on(g, table, (5, 2))
     if any(c.repeats or ref(*c.column) == group.by for c in found):
         return None
-    kind, what, said, _ = measured(g, table)
+    kind, what, *_ = of = measured(g, table)
+    said = told_apart(g, table, group, of)
     said |= {"parent": group.word, "parents": plural(group.word)}
     said |= noun_slots(g, table, found)
     query = Query(table.name, f"{group.by}, {what}", found, group.links, f"GROUP BY {group.key}")
@@ -179,7 +194,8 @@ def chosen_groups(g: Grammar, table: TableReading) -> Draft | None:
     if not groups:
         return None
     group = g.draw.choice(groups)
-    kind, what, said, column = measured(g, table)
+    kind, what, _, column = of = measured(g, table)
+    said = told_apart(g, table, group, of)
     if column is None:
         n: int | float = g.draw.choice((1, 2, 3, 5, 10, 20, 50, 100))
     else:
@@ -200,7 +216,8 @@ def most_of_groups(g: Grammar, table: TableReading) -> Draft | None:
     if not groups:
         return None
     group = g.draw.choice(groups)
-    kind, what, said, _ = measured(g, table)
+    kind, what, *_ = of = measured(g, table)
+    said = told_apart(g, table, group, of)
     found = conditions_on(g, table, (6, 2))
     if any(c.repeats or ref(*c.column) == group.by for c in found):
         return None

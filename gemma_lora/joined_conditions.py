@@ -159,7 +159,8 @@ def own_of(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Conditio
     if (one := own_condition(g, parent)) is None:
         return None
     word = role_word(g, links[-1])
-    place = is_called(g.phrasings, "places", parent.column(one.column[1]).words)
+    column = parent.column(one.column[1])
+    place = column.role != "measure" and is_called(g.phrasings, "places", column.words)
     short = len(links) == 1 and links[0] in g.reading.parents(table.name)
     if (place or one.before) and short and g.draw.random() < (0.75 if place else 0.4):
         return one._replace(links=(*links, *one.links))

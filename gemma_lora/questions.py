@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -44,7 +45,7 @@ from gemma_lora.row_questions import look_up, look_up_children, look_up_parent, 
 from gemma_lora.schema_reading import DatabaseReading
 from gemma_lora.short_sql import shortened
 from gemma_lora.table_reading import TableReading
-from gemma_lora.wording import UnsayableError, load_phrasings, roughened
+from gemma_lora.wording import UnsayableError, load_phrasings, marked, roughened
 
 QUERY_SECONDS = 2.0  # a gold query that takes longer is dropped
 TRIES = 40  # attempts for each question wanted, before what there is has to do
@@ -88,6 +89,8 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "relation": (relation, 0.01),
     "where": (where_is, 0.02),
 }
+OF_A_COUNTRY = {"list", "count", "extreme", "top", "aggregate", "by children", "with or without"}
+COUNTRY_SHARE = 0.15  # of these questions, where all rows are in one country
 
 
 # --- Proving and drawing --------------------------------------------------------------------------
@@ -145,6 +148,22 @@ def drafted(g: Grammar, kind: Kind, tables: Sequence[TableReading]) -> Draft | N
     return None
 
 
+def in_the_country(g: Grammar, kind: str, draft: Draft) -> str:
+    """The question, now and then with the country that all rows are in: 'in the us'.
+
+    People name it where a file's every row is of one country, and the query need not.
+    """
+    columns = g.reading.table(draft.table).columns
+    held = [c for c in columns if "country" in c.words and len(c.values) == 1 and not c.missing]
+    fits = kind in OF_A_COUNTRY and not re.search(" in \x02|[?,]", draft.question)
+    if not held or not fits or held[0].name in draft.sql or g.draw.random() > COUNTRY_SHARE:
+        return draft.question
+    value = str(held[0].values[0])
+    said = g.draw.choice(g.phrasings.countries.get(value.lower(), (value,)))
+    the = "the " if re.match("(?i)us|u\\.s|uk|united|states|netherlands|philippines", said) else ""
+    return f"{draft.question} in {marked(the + said)}"
+
+
 def make_questions(
     connection: sqlite3.Connection, reading: DatabaseReading, wanted: int, seed: int
 ) -> Iterator[Question]:
@@ -167,7 +186,7 @@ def make_questions(
             draft = draft._replace(sql=shortened(reading, draft.sql))
             if asked_so_far[draft.sql] > max(4, wanted // 150):
                 continue
-            question = roughened(g.draw, draft.question)
+            question = roughened(g.draw, in_the_country(g, name, draft))
             if question.lower() in seen:
                 continue
             if draft.sql not in runs:

@@ -53,6 +53,7 @@ class Phrasings(NamedTuple):
     verbs: dict[str, tuple[tuple[str, ...], ...]]  # what is done to have a row of that table
     agents: dict[str, tuple[tuple[str, ...], ...]]  # what such people do to what is theirs
     demonyms: dict[str, str]  # a country, or its code, in small letters -> 'German'
+    countries: dict[str, tuple[str, ...]]  # the same -> all that it is called
     words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns'
     high: tuple[str, ...]
     low: tuple[str, ...]
@@ -74,8 +75,10 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         for name in ("verbs", "agents")
     )
     demonyms: dict[str, str] = {}
+    countries: dict[str, tuple[str, ...]] = {}
     for country, (people, *codes) in held.pop("countries").items():
         demonyms |= {name.lower(): people for name in (country, *codes)}
+        countries |= {name.lower(): (country, *codes) for name in (country, *codes)}
     lists = ("places", "people", "adjectives", "nouns")
     words = {name: frozenset(held.pop(name)) for name in lists}
     highest = held.pop("highest_words")
@@ -87,6 +90,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         verbs,
         agents,
         demonyms,
+        countries,
         words,
         tuple(highest["most"]),
         tuple(highest["least"]),

@@ -197,6 +197,41 @@ def test_a_key_leads_to_the_table_it_is_named_after(tmp_path: Path) -> None:
     assert keys == {("city", "state"), ("highlow", "state"), ("river", "state")}
 
 
+def test_a_country_that_all_rows_are_in_is_named_as_people_do(tmp_path: Path) -> None:
+    rows = "".join(
+        f"INSERT INTO rivers VALUES ('river {i}', {i * 31 % 97}, 'usa');" for i in range(60)
+    )
+    reading = made(
+        tmp_path / "map.sqlite", f"CREATE TABLE rivers (name TEXT, length INT, country TEXT);{rows}"
+    )
+    with read_only(tmp_path / "map.sqlite") as connection:
+        found = list(make_questions(connection, reading, 400, 2))
+    said = [
+        q
+        for q in found
+        if re.search(r" in (the )?(us|america|united states)\W*$", q.question, re.I)
+    ]
+    assert said and not any("country" in q.sql for q in said)
+
+
+def test_a_measure_that_the_group_has_too_is_told_apart(tmp_path: Path) -> None:
+    rows = "".join(
+        f"INSERT INTO states VALUES ({i}, 'state {i}', {i * 100});"
+        f"INSERT INTO lakes VALUES ({i}, 'lake {i}', {i % 17 * 3}, {i % 20});"
+        for i in range(40)
+    )
+    reading = made(
+        tmp_path / "map.sqlite",
+        "CREATE TABLE states (id INTEGER PRIMARY KEY, name TEXT, area INT);"
+        "CREATE TABLE lakes (id INTEGER PRIMARY KEY, name TEXT, area INT, "
+        f"state_id INT REFERENCES states (id));{rows}",
+    )
+    with read_only(tmp_path / "map.sqlite") as connection:
+        found = list(make_questions(connection, reading, 900, 2))
+    averages = [q for q in found if "AVG(lakes.area)" in q.sql and "GROUP BY states" in q.sql]
+    assert averages and all("lake" in q.question.lower() for q in averages)
+
+
 def test_dates_with_the_month_first_are_asked_for_and_sorted_as_dates(tmp_path: Path) -> None:
     reading = made(tmp_path / "rentals.sqlite", RENTALS)
     with read_only(tmp_path / "rentals.sqlite") as connection:
