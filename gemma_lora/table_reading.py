@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gemma_lora.column_roles import CODE_WORDS, Role, is_number, role_of
@@ -41,6 +41,7 @@ class ColumnReading:
     form: str = ""  # of a date: a key of DATE_FORMS or "unix"; "text" for numbers stored as text
     sayings: dict[str, str] = field(default_factory=dict)  # word -> condition, as {"good": "> 3"}
     spoken: dict[str, str] = field(default_factory=dict)  # how people say a value -> as stored
+    beside: frozenset[str] = frozenset()  # what the table's other columns are called
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,10 @@ def read_table(connection: sqlite3.Connection, table: str, keys: set[str]) -> Ta
         columns.append(
             ColumnReading(name, role, called, tuple(filled[:KEPT_VALUES]), missing, form)
         )
+    columns = [
+        replace(c, beside=frozenset(w for o in columns for w in o.words if o is not c))
+        for c in columns
+    ]
     label = find_label(words[0], columns, len(sample))
     described = [c for c in columns if c.role != "key"]
     linking = sum(c.name in keys for c in columns) >= 2 and not label and len(described) <= 1

@@ -122,7 +122,12 @@ def number_said(draw: random.Random, number: int | float | str) -> str:
 
 
 def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
-    """What kind of measure a column is, by its words."""
+    """What kind of measure a column is, by its words.
+
+    Where a thing has a price, 'how much is it' asks for that, and for what it cost only by name.
+    """
+    if column.words[0].split()[-1] == "cost" and any(w.endswith("price") for w in column.beside):
+        return None
     words = set(" ".join(column.words).split()) | set(column.words)
     return next((c for c in phrasings.concepts if c.match & words), None)
 
@@ -135,7 +140,8 @@ def is_called(phrasings: Phrasings, kind: str, words: tuple[str, ...]) -> bool:
 def called(draw: random.Random, phrasings: Phrasings, thing: TableReading | ColumnReading) -> str:
     """One of the words for a table's row or a column; the best one most often."""
     best, *others = thing.words
-    others += phrasings.synonyms.get(best, ())
+    beside = thing.beside if isinstance(thing, ColumnReading) else frozenset()
+    others += [word for word in phrasings.synonyms.get(best, ()) if word not in beside]
     return draw.choice(others) if others and draw.random() < 0.3 else best
 
 

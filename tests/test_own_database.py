@@ -214,6 +214,25 @@ def test_a_country_that_all_rows_are_in_is_named_as_people_do(tmp_path: Path) ->
     assert said and not any("country" in q.sql for q in said)
 
 
+def test_what_a_thing_costs_is_its_price(tmp_path: Path) -> None:
+    rows = "".join(
+        f"INSERT INTO toys VALUES ({i}, 'toy {i}', {i * 7 % 31 + 0.5}, {i * 5 % 23 + 0.25});"
+        for i in range(60)
+    )
+    columns = "id INTEGER PRIMARY KEY, name TEXT, price REAL, cost REAL"
+    reading = made(tmp_path / "toys.sqlite", f"CREATE TABLE toys ({columns});{rows}")
+    with read_only(tmp_path / "toys.sqlite") as connection:
+        found = list(make_questions(connection, reading, 600, 2))
+    dear = [q for q in found if re.search("expensive|cheap|how much", q.question, re.I)]
+    dear = [q for q in dear if "cost" not in q.question.lower()]
+    assert len(dear) > 10 and not any("cost" in q.sql for q in dear)
+    assert not any("cost" in q.sql for q in found if re.search(r"much (is|does)", q.question, re.I))
+    named = [q for q in found if re.search(r"\bcosts?\b", q.question, re.I)]
+    by_price = [q for q in named if "cost" not in q.sql]
+    assert any("cost" in q.sql for q in named)
+    assert not any(re.search(r"\bcosts? of\b", q.question, re.I) for q in by_price)
+
+
 def test_a_measure_that_the_group_has_too_is_told_apart(tmp_path: Path) -> None:
     rows = "".join(
         f"INSERT INTO states VALUES ({i}, 'state {i}', {i * 100});"
