@@ -31,7 +31,6 @@ def reading_yaml(reading: DatabaseReading) -> str:
 
     tables = {
         t.name: {
-            **({"leave_out": True} if is_temporary(t.name) else {}),
             "words": list(t.words),
             "label": list(t.label),
             "columns": {
@@ -55,7 +54,6 @@ def show_reading(reading: DatabaseReading) -> None:
     for table in reading.tables:
         named = f", named by {' and '.join(table.label)}" if table.label else ""
         kind = ", only joins others" if table.is_link else ""
-        kind += ", left out unless the YAML says otherwise" if is_temporary(table.name) else ""
         title = f"{table.name}: {table.rows:,} rows, each a {' or '.join(table.words)}{named}{kind}"
         grid = Table(title=Text(title), title_justify="left", title_style="bold", box=None)
         for head in ("column", "is a", "called", "holds"):

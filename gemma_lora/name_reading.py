@@ -12,7 +12,7 @@ PREFIXES = set(
 HUNGARIAN = re.compile(r"^(?:ts|[bcdins])(?=[A-Z][a-z])")  # 'bPaid': a kind only before a capital
 DATE_WORDS = set("dt ts timestamp date time at on ordered created born since joined hired".split())
 SUFFIXES = {"mst", "mstr", "master", "hdr", "header", "tbl", "tab"}  # of tables
-TEMPORARY = {"tmp", "temp", "bak", "backup", "staging", "stg"}
+TEMPORARY = {"tmp", "bak", "backup", "staging", "stg"}  # "temp" may be a temperature
 ABBREVIATIONS = {
     "qty": "quantity", "amt": "amount", "cust": "customer", "emp": "employee", "dept": "department",
     "prod": "product", "cat": "category", "addr": "address", "desc": "description", "tel": "phone",

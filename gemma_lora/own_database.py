@@ -36,7 +36,16 @@ def read_own(path: Path, lexicon: Path | None) -> DatabaseReading:
     """The reading of a file, with the words of its owner. Raises UserError."""
     if not path.is_file():
         raise UserError(f"there is no database '{path}': give a SQLite file with --db")
-    return with_lexicon(read_database(path), lexicon)
+    whole = read_database(path)
+    reading = with_lexicon(whole, lexicon)
+    kept = {t.name for t in reading.tables}
+    for table in whole.tables:
+        if lexicon is None and table.name not in kept:
+            print(
+                f"left out: '{table.name}', by its name a temporary table "
+                "(`leave_out: false` in a --lexicon brings it back)"
+            )
+    return reading
 
 
 def describe(path: Path, lexicon: Path | None) -> DatabaseReading:

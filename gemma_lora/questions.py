@@ -90,6 +90,7 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "where": (where_is, 0.02),
 }
 OF_A_COUNTRY = {"list", "count", "extreme", "top", "aggregate", "by children", "with or without"}
+WITH_ARTICLE = re.compile("(?i)usa?|uk|united .*|netherlands|philippines")
 COUNTRY_SHARE = 0.15  # of these questions, where all rows are in one country
 
 
@@ -160,7 +161,7 @@ def in_the_country(g: Grammar, kind: str, draft: Draft) -> str:
         return draft.question
     value = str(held[0].values[0])
     said = g.draw.choice(g.phrasings.countries.get(value.lower(), (value,)))
-    the = "the " if re.match("(?i)us|u\\.s|uk|united|states|netherlands|philippines", said) else ""
+    the = "the " if WITH_ARTICLE.fullmatch(said) else ""
     return f"{draft.question} in {marked(the + said)}"
 
 
