@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gemma_lora.column_sql import in_order, label_equals, number_of, ref, written
 from gemma_lora.date_conditions import dated, main_date
@@ -17,9 +17,11 @@ from gemma_lora.wording import (
     is_called,
     marked,
     number_said,
+    plural,
     said_value,
 )
 
+MOST_KINDS = 0.5  # of a table's rows: what has more different values sorts nothing into kinds
 YES = {"1", "y", "yes", "t", "true"}
 Maker = Callable[[], Condition]
 
@@ -73,8 +75,11 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     place = is_called(g.phrasings, "places", column.words)
     forms = g.phrasings.forms
     chance = g.draw.random()
+    states = not place and mostly(describes, column.values)
     if chance < 0.06:
-        form = forms["condition_not_place" if place else "condition_not"]
+        form = forms[
+            "condition_not_place" if place else f"condition_not{'_state' if states else ''}"
+        ]
         return Condition(filled(g.draw, form, said), f"{name} <> {written(value)}", column=about)
     if chance < 0.12 and len(column.values) > 2:
         other = g.draw.choice([v for v in column.values if v != value])
@@ -93,10 +98,21 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
         )
         return Condition(filled(g.draw, forms[home], said), sql, column=about)
     adjective = is_called(g.phrasings, "adjectives", column.words)
-    if not place and chance < (0.6 if adjective else 0.4):
+    if not (place or adjective) and len(column.values) > MOST_KINDS * table.rows:
+        forms_with = tuple(f for f in forms["condition_equal"] if "{attr}" in f)
+        return Condition(filled(g.draw, forms_with, said), sql, column=about)
+    if not place and chance < (0.4 if states else 0.6 if adjective else 0.4):
         return Condition(said["value"], sql, True, column=about)
+    if states and chance < 0.9:
+        phrase = filled(g.draw, forms["condition_state"], said)
+        return Condition(phrase, sql, column=about, state=said["value"])
     form = forms["condition_kind" if adjective and chance < 0.85 else "condition_equal"]
     return Condition(filled(g.draw, form, said), sql, column=about)
+
+
+def mostly(test: Callable[[str], bool], values: Sequence[str | int | float]) -> bool:
+    """Whether more than half of some values, which are texts, pass a test."""
+    return sum(isinstance(v, str) and test(v) for v in values) > len(values) / 2
 
 
 def flagged(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
@@ -106,12 +122,19 @@ def flagged(g: Grammar, table: TableReading, column: ColumnReading) -> Condition
     attr = called(g.draw, g.phrasings, column)
     yes = str(value).lower() in YES
     sql = f"{ref(table.name, column.name)} = {written(value)}"
-    describes = re.search(r"(ed|ive|able|id|al)$", attr) is not None
-    if describes and g.draw.random() < 0.5:
-        lead = "" if yes else g.draw.choice(("not ", "non-", "in" if attr == "active" else "un"))
+    if describes(attr) and g.draw.random() < 0.5:
+        no = "in" if attr == "active" else "non-" if attr.startswith(("un", "dis", "in")) else "un"
+        lead = "" if yes else g.draw.choice(("not ", "non-", no))
         return Condition(f"{lead}{attr}", sql, True, column=about)
-    form = f"condition_flag_{'yes' if yes else 'no'}{'' if describes else '_thing'}"
-    return Condition(filled(g.draw, g.phrasings.forms[form], {"attr": attr}), sql, column=about)
+    form = f"condition_flag_{'yes' if yes else 'no'}{'' if describes(attr) else '_thing'}"
+    phrase = filled(g.draw, g.phrasings.forms[form], {"attr": attr})
+    state = f"{'' if yes else 'not '}{attr}" if describes(attr) else ""
+    return Condition(phrase, sql, column=about, state=state)
+
+
+def describes(word: str) -> bool:
+    """Whether a word says how something is: 'paid', 'active', 'available'."""
+    return re.search(r"(ed|ive|able|id|al|pending|open|new)$", word.lower()) is not None
 
 
 def has_code(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
@@ -119,8 +142,9 @@ def has_code(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
     value = dealt(g, (table.name, column.name), column.values)
     said = {"attr": called(g.draw, g.phrasings, column), "value": said_of(g, column, value)}
     on = "street" in " ".join(column.words) and g.draw.random() < 0.8
+    forms = g.phrasings.forms["condition_street" if on else "condition_equal"]
     return Condition(
-        filled(g.draw, g.phrasings.forms["condition_street" if on else "condition_equal"], said),
+        filled(g.draw, forms if on else tuple(f for f in forms if "{attr}" in f), said),
         f"{ref(table.name, column.name)} = {written(value)}",
         column=(table.name, column.name),
     )
@@ -202,6 +226,8 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
         else ()
     )
     forms = own if own and g.draw.random() < 0.6 else g.phrasings.forms[f"condition_{kind}"]
+    if plural(said["attr"]) != said["attr"]:  # 'more than 300 pages', but not 'than 19 price'
+        forms = tuple(f for f in forms if "{n} {attr}" not in f)
     return Condition(filled(g.draw, tuple(forms), said), sql, column=about)
 
 
@@ -212,7 +238,9 @@ def beyond_average(g: Grammar, table: TableReading, column: ColumnReading) -> Co
     by, said = number_of(column, table.name), {"attr": called(g.draw, g.phrasings, column)}
     said["thing"] = called(g.draw, g.phrasings, table)
     own = (concept.more if up else concept.less) if concept else ()
-    comparing = [f.partition(" than ")[0] for f in own if " than {n}" in f and "with" not in f]
+    clause = re.compile("that |who |for |with |of ")  # these go behind no 'are'
+    comparing = [f.partition(" than ")[0] for f in own if " than {n}" in f]
+    comparing = [f for f in comparing if not clause.match(f)]
     if comparing:
         said["longer"] = g.draw.choice(comparing)
     kind = "condition_above_average" if up else "condition_below_average"
@@ -226,6 +254,7 @@ def beyond_average(g: Grammar, table: TableReading, column: ColumnReading) -> Co
 def lacks(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     """A column is empty or is not: 'loans not returned', 'members with an email'."""
     attr = called(g.draw, g.phrasings, column)
+    attr = attr.removesuffix(" id")  # 'without a manager'
     name = ref(table.name, column.name)
     done = next((w for w in column.words if w.split()[0].endswith("ed") and " " not in w), None)
     empty = g.draw.random() < 0.75

@@ -38,6 +38,7 @@ class Condition(NamedTuple):
     links: tuple[Link, ...] = ()  # keys to follow from the table that is asked about
     repeats: bool = False  # following them can give a row more than once
     column: tuple[str, str] = ("", "")  # what it is about, so that it is not said twice
+    state: str = ""  # where it is said alone: 'cancelled' of 'how many orders were cancelled'
 
 
 def dealt(g: Grammar, deck: Hashable, cards: Sequence[T]) -> T:

@@ -33,6 +33,8 @@ def aggregate(g: Grammar, table: TableReading) -> Draft | None:
     """An average, a sum, the highest or the lowest of a measure."""
     if worth_of(table) and g.draw.random() < 0.4:
         return revenue(g, table)
+    if worth_of(table, stored=True) and g.draw.random() < 0.15:
+        return revenue(g, table, stored=True)
     if not measures(table):
         return None
     column = g.draw.choice(measures(table))
@@ -57,16 +59,17 @@ def aggregate(g: Grammar, table: TableReading) -> Draft | None:
     return Draft(asked(g, kind, **said), written_query(query), table.name)
 
 
-def revenue(g: Grammar, table: TableReading) -> Draft | None:
-    """What all that was sold, or some of it, is worth."""
+def revenue(g: Grammar, table: TableReading, stored: bool = False) -> Draft | None:
+    """What all that was sold, or lies in stock, or some of it, is worth."""
     found = conditions_on(g, table, (3, 5, 2))
     if any(c.repeats for c in found):
         return None
     said = noun_slots(g, table, found) | {"attr": g.draw.choice(g.phrasings.forms["revenue_words"])}
     after = " ".join(c.said for c in found)
     said |= {"after": after} if found else {}
-    query = Query(table.name, f"SUM({worth_of(table)})", found)
-    return Draft(asked(g, "revenue", **said), written_query(query), table.name)
+    query = Query(table.name, f"SUM({worth_of(table, stored)})", found)
+    form = "stock_worth" if stored else "revenue"
+    return Draft(asked(g, form, **said), written_query(query), table.name)
 
 
 class Group(NamedTuple):
@@ -79,8 +82,8 @@ class Group(NamedTuple):
 
 
 def is_grouping(table: TableReading, column: ColumnReading) -> bool:
-    """Whether rows are put together by a column: a category or a flag of a few values."""
-    few = column.role in ("category", "flag") and 1 < len(column.values) <= MOST_GROUPS
+    """Whether rows are put together by a column: a category of a few values."""
+    few = column.role == "category" and 1 < len(column.values) <= MOST_GROUPS
     return few and column.name not in table.label
 
 

@@ -42,6 +42,9 @@ ABBREVIATIONS = {
 UNITS = set(
     "kg g mg lb lbs eur usd gbp chf dollars euros cm mm m km sqm sqkm sqmi ml l pct".split()
 )
+TIME_UNITS = set("days weeks months minutes mins min seconds secs sec hours hrs".split())
+TIMED = {"time", "duration", "length", "warranty", "period", "age", "interval", "delay", "runtime"}
+FLAG_LEADS = {"is", "has", "was", "are"}  # 'is_discontinued': people say discontinued
 KINDS_OF_NUMBER = {"amount", "quantity", "percent", "number"}  # that people leave out
 
 
@@ -112,7 +115,8 @@ def is_named_date(name: str) -> bool:
 def measure_words(words: Sequence[str]) -> tuple[str, ...]:
     """What 'weight kg' and 'amount list eur' are called, () for names without such parts."""
     kept = list(words)
-    unit = kept.pop() if len(kept) > 1 and kept[-1] in UNITS else ""
+    timed = len(kept) > 1 and kept[-1] in TIME_UNITS and kept[-2] in TIMED
+    unit = kept.pop() if len(kept) > 1 and (kept[-1] in UNITS or timed) else ""
     if len(kept) > 1 and kept[0] in KINDS_OF_NUMBER:
         kept = kept[1:]
         if kept[-2:] == ["on", "hand"]:
@@ -130,6 +134,8 @@ def measure_words(words: Sequence[str]) -> tuple[str, ...]:
 def column_words(name: str, row_word: str, is_date: bool) -> tuple[str, ...]:
     """What a column is called: without its table's name, and with it."""
     words = name_words(name)
+    if len(words) > 1 and words[0] in FLAG_LEADS:
+        words = words[1:]
     whole = " ".join(words)
     if measured := measure_words(words):
         return measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from gemma_lora.table_reading import ColumnReading, TableReading, quoted
 from gemma_lora.wording import called, concept_of, is_called, plural
 
 CONDITIONS_TRIED = 12  # beside others, before the question has to do without one more
+RELATIVE = re.compile("(?:that|which|who|whose|where|we) |\x02")  # no 'are' before a clause
+IN_STOCK = {"stock", "hand", "inventory", "reorder"}
 NO_SUM = {"rating", "score", "age", "stars", "rank", "grade", "percent", "density", "latitude"}
 
 
@@ -112,7 +115,10 @@ def goes_with(
 
 
 def noun_slots(g: Grammar, table: TableReading, found: Sequence[Condition]) -> dict[str, str]:
-    """{things, thing, and heads, head, after where conditions follow}: 'red cars from 1998'."""
+    """{things, thing, and heads, head, after where conditions follow}: 'red cars from 1998'.
+
+    {state} is what can stand behind 'are': 'from 1998', 'paid' for 'that are paid'.
+    """
     word = called(g.draw, g.phrasings, table)
     before = " ".join(c.said for c in found if c.before)
     following = [c.said for c in found if not c.before]
@@ -126,7 +132,14 @@ def noun_slots(g: Grammar, table: TableReading, found: Sequence[Condition]) -> d
         heads, head = f"{before} {plural(word)}".strip(), f"{before} {word}".strip()
     said = {"things": f"{heads} {after}".strip(), "thing": f"{head} {after}".strip()}
     said |= {"conditions": "said"} if found else {}
-    return said | ({"heads": heads, "head": head, "after": after} if after else {})
+    if not after:
+        return said
+    states = [c.state for c in found if not c.before]
+    state = states[0] if len(states) == 1 else ""
+    if not state and not RELATIVE.match(after):
+        state = after
+    said |= {"state": state} if state else {}
+    return said | {"heads": heads, "head": head, "after": after}
 
 
 def noun(g: Grammar, table: TableReading, found: Sequence[Condition], many: bool) -> str:
@@ -150,8 +163,11 @@ def shown_links(g: Grammar, table: TableReading) -> tuple[Link, ...]:
 
 
 def askable(table: TableReading) -> list[ColumnReading]:
-    """Columns that somebody may ask for."""
-    return [c for c in table.columns if c.role != "key" and c.name not in table.label and c.values]
+    """Columns that somebody may ask for; a flag has a question of its own."""
+    unasked = ("key", "flag")
+    return [
+        c for c in table.columns if c.role not in unasked and c.name not in table.label and c.values
+    ]
 
 
 def measures(table: TableReading) -> list[ColumnReading]:
@@ -186,13 +202,19 @@ def adds_up(g: Grammar, column: ColumnReading) -> bool:
 
 def repeats(table: TableReading, column: ColumnReading) -> bool:
     """Whether a column has ties enough that its extreme must be written with MAX or MIN."""
-    return len(column.values) < 0.9 * min(table.rows, 5_000)
+    return len(column.values) < 0.5 * min(table.rows, 5_000)
 
 
-def worth_of(table: TableReading) -> str:
-    """The SQL of what a row sold is worth, quantity times price less discount; '' where unknown."""
+def worth_of(table: TableReading, stored: bool = False) -> str:
+    """The SQL of what a row sold is worth, quantity times price less discount; '' where unknown.
+
+    With `stored`, of what lies in stock: that has brought in nothing yet.
+    """
     numbers = [c for c in table.columns if c.role == "measure"]
-    many = next((c for c in numbers if {"quantity", "units"} & set(c.words[0].split())), None)
+    counts = [c for c in numbers if {"quantity", "units", "stock"} & set(c.words[0].split())]
+    many = next(
+        (c for c in counts if bool(IN_STOCK & set(" ".join(c.words).split())) is stored), None
+    )
     price = next((c for c in numbers if c.words[0].split()[-1] == "price"), None)
     if many is None or price is None:
         return ""

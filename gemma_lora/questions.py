@@ -78,7 +78,7 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "extreme date": (extreme_date, 0.01),
     "extreme each": (extreme_each, 0.008),
     "top": (top, 0.025),
-    "aggregate": (aggregate, 0.06),
+    "aggregate": (aggregate, 0.075),
     "grouped": (grouped, 0.045),
     "chosen groups": (chosen_groups, 0.015),
     "most of groups": (most_of_groups, 0.02),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gemma_lora.column_sql import number_of, ref
-from gemma_lora.conditions import some_label
+from gemma_lora.conditions import describes, some_label
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.joined_conditions import agent_of, extends, role_word
 from gemma_lora.queries import (
@@ -36,9 +36,17 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
     chosen = some_label(g, table)
     columns: list[tuple[ColumnReading, Link | None]] = [(c, None) for c in askable(table)]
     columns += of_extensions(g, table)
-    if not columns or chosen is None:
+    flags = [c for c in table.columns if c.role == "flag" and c.name not in table.label]
+    if chosen is None or not (columns or flags):
         return None
     value, where = chosen
+    if flags and g.draw.random() < len(flags) / (len(flags) + 2 * len(columns)):
+        flag = g.draw.choice(flags)
+        said = {"attr": called(g.draw, g.phrasings, flag), "value": value}
+        said["thing"] = called(g.draw, g.phrasings, table)
+        form = "look_up_flag" if describes(said["attr"]) else "look_up_flag_thing"
+        query = Query(table.name, ref(table.name, flag.name), where=where)
+        return Draft(asked(g, form, **said), written_query(query), table.name)
     column, link = g.draw.choice(columns)
     concept = concept_of(g.phrasings, column)
     said = {
@@ -126,7 +134,9 @@ def look_up_children(g: Grammar, table: TableReading) -> Draft | None:
         column = g.draw.choice(summed)
         said["attr"] = called(g.draw, g.phrasings, column)
         said["attrs"] = plural(said["attr"])
-        spent = is_called(g.phrasings, "people", table.words) and SPENT & set(column.words)
+        worth = SPENT & set(column.words)
+        spent = is_called(g.phrasings, "people", table.words) and worth
+        said |= {"worth": "worth"} if worth else {}
         form = "total_spent" if spent and g.draw.random() < 0.5 else "total_children"
         query = Query(child.name, f"SUM({number_of(column, child.name)})", links=links, where=where)
         return Draft(asked(g, form, **said), written_query(query), child.name)

@@ -18,6 +18,8 @@ from gemma_lora.name_reading import column_words, name_words, table_words
 
 SAMPLE_ROWS = 20_000
 KEPT_VALUES = 5_000  # distinct values of a column from which questions are made
+LEAST_DIFFERENT = 0.1  # of rows: 'great' is the title of a hundred reviews and names none
+FREE_TEXT = {"description", "comment", "comments", "note", "notes", "remark", "remarks", "bio"}
 LABEL_WORDS = ("name", "title", "label", "full name", "caption")
 NOT_SAID = {"address", "email", "url"}  # unique, and nobody names a row by it
 KEYWORDS = set(
@@ -85,7 +87,8 @@ def find_label(words: str, columns: Sequence[ColumnReading], rows: int) -> tuple
     for word in (*LABEL_WORDS, words, f"{words} name"):
         if word not in called or all(map(is_number, called[word].values)):
             continue
-        if word != words or len(called[word].values) >= 0.9 * min(rows, KEPT_VALUES):
+        different = len(called[word].values) / min(rows, KEPT_VALUES)
+        if different >= (0.9 if word == words else LEAST_DIFFERENT):
             return (called[word].name,)
     ends = (" name", " title", " description")
     named = [c for c in columns if c.role != "key" and any(w.endswith(ends) for w in c.words)]
@@ -108,6 +111,28 @@ def is_plate(column: ColumnReading, rows: int) -> bool:
     if words & (CODE_WORDS | NOT_SAID) or len(texts) < min(rows, KEPT_VALUES):
         return False
     return not any(is_number(v) or " " in str(v) or len(str(v)) > 20 for v in column.values)
+
+
+def is_read(column: ColumnReading, label: tuple[str, ...]) -> bool:
+    """Whether a column's text is read rather than searched for: a description, a comment."""
+    said = set(" ".join(column.words).split())
+    return (
+        column.role in ("category", "code")
+        and bool(said & FREE_TEXT)
+        and (column.name not in label)
+    )
+
+
+def seen_together(columns: Sequence[ColumnReading], label: tuple[str, ...]) -> list[ColumnReading]:
+    """The columns, each knowing what the others are called; what is read no longer a category."""
+    return [
+        replace(
+            c,
+            beside=frozenset(w for o in columns for w in o.words if o is not c),
+            role="text" if is_read(c, label) else c.role,
+        )
+        for c in columns
+    ]
 
 
 def named_after(label: str, columns: Sequence[ColumnReading], rows: int) -> str | None:
@@ -154,11 +179,8 @@ def read_table(connection: sqlite3.Connection, table: str, keys: set[str]) -> Ta
         columns.append(
             ColumnReading(name, role, called, tuple(filled[:KEPT_VALUES]), missing, form)
         )
-    columns = [
-        replace(c, beside=frozenset(w for o in columns for w in o.words if o is not c))
-        for c in columns
-    ]
     label = find_label(words[0], columns, len(sample))
+    columns = seen_together(columns, label)
     described = [c for c in columns if c.role != "key"]
     linking = sum(c.name in keys for c in columns) >= 2 and not label and len(described) <= 1
     if (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import inflect
 
 PHRASINGS_FILE = Path(__file__).with_name("phrasings.yaml")
+QUALIFIED = {"shipping", "late", "delivery", "service", "handling", "tax", "interest", "discount"}
 VALUE = re.compile("\x02(.*?)\x03", re.DOTALL)  # a value inside a question that is being made
 MONTHS = (
     "january february march april may june july august september october november december"
@@ -124,12 +125,19 @@ def number_said(draw: random.Random, number: int | float | str) -> str:
 def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
     """What kind of measure a column is, by its words.
 
-    Where a thing has a price, 'how much is it' asks for that, and for what it cost only by name.
+    Where a thing has a price, 'how much is it' asks for that, and for what it cost only by name;
+    an order is not dear by its shipping fee.
     """
+    if column.words[0].endswith((" fee", " cost", " rate")) and QUALIFIED & set(
+        column.words[0].split()
+    ):
+        return None
     if column.words[0].split()[-1] == "cost" and any(w.endswith("price") for w in column.beside):
         return None
     words = set(" ".join(column.words).split()) | set(column.words)
-    return next((c for c in phrasings.concepts if c.match & words), None)
+    kinds = (c for c in phrasings.concepts if c.match & words)
+    # A number of days that is called 'lead time' is no date.
+    return next((c for c in kinds if column.role != "measure" or "date" not in c.match), None)
 
 
 def is_called(phrasings: Phrasings, kind: str, words: tuple[str, ...]) -> bool:

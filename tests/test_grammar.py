@@ -30,7 +30,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(library: Path) -> list[Question]:
     with read_only(library) as connection:
-        return list(make_questions(connection, read_database(library), 4000, 11))
+        return list(make_questions(connection, read_database(library), 6_000, 11))
 
 
 def database(path: Path, script: str) -> DatabaseReading:
@@ -185,7 +185,7 @@ def test_texts_that_name_another_table_s_rows_are_keys(tmp_path: Path) -> None:
     assert ("river", "runs_through", "state") in keys
     assert {("border", "state_name", "state"), ("border", "border", "state")} <= keys
     with read_only(tmp_path / "map.sqlite") as connection:
-        kinds = {q.kind for q in make_questions(connection, reading, 400, 2)}
+        kinds = {q.kind for q in make_questions(connection, reading, 1_200, 2)}
     assert "relation" in kinds
 
 
