@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from gemma_lora.confinement import WRITING_KINDS
 from gemma_lora.generation import Generation, generate_several
+from gemma_lora.progress import count_answers
 from gemma_lora.replies import extract_sql
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row
@@ -100,6 +101,7 @@ def choose(
     asked: Sequence[Asked],
     shown_by: Callable[[int, Generation], Showing],
     drawing: Drawing,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> list[Chosen]:
     """Draw other answers where the first shows nothing; of each the first that shows rows.
 
@@ -110,6 +112,7 @@ def choose(
     drawn = generate_several(
         model, tokenizer, [asked[i].prompt for i in again], [asked[i].number for i in again],
         drawing.wanted, drawing.max_tokens, CANDIDATE_TEMP, drawing.seed, drawing.batch_size,
+        advance,
     )  # fmt: skip
     seconds = (time.perf_counter() - start) / max(1, len(again))
     chosen = [Chosen(one.first, 0, 0, 0.0) for one in asked]
@@ -153,4 +156,6 @@ def choose_for_rows(
         Asked(number, prompts[number], said, shown_by(number, said))
         for number, said in enumerate(first)
     ]
-    return choose(model, tokenizer, asked, shown_by, drawing)
+    again = sum(replaceable(one.showing) for one in asked)
+    with count_answers(again * drawing.wanted, "other answers") as advance:
+        return choose(model, tokenizer, asked, shown_by, drawing, advance)

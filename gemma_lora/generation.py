@@ -29,6 +29,8 @@ SHARED_PREFIX = 48
 CACHE_TOKENS = 2048
 # The same for what reads references.
 LOSS_TOKENS = 1024
+# Of draws, so many batches' prompts are read at one time.
+WAITING_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,16 @@ def generate_several(
     temp: float,
     seed: int = 0,
     batch_size: int = 16,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> list[list[Generation]]:
     """`wanted` sampled answers to each rendered prompt, all from one copy of the prompt's cache.
 
-    Each draw is keyed by `seed`, the prompt's number in `rows` and the answer's number.
+    Each draw is keyed by `seed`, the prompt's number in `rows` and the answer's number. `advance`
+    counts answers. Several batches' prompts are read at one time: an answer that ends makes room
+    for the next, so that none waits beside one that rambles.
     """
     found: list[list[Generation]] = []
-    at_once = max(1, batch_size // wanted)
+    at_once = max(1, WAITING_BATCHES * batch_size // wanted)
     for start in range(0, len(prompts), at_once):
         decodings = []
         block = zip(prompts[start : start + at_once], rows[start : start + at_once], strict=True)
@@ -139,7 +144,7 @@ def generate_several(
                 Decoding(ids[-1:], cache, len(ids), draw_from(temp, 1.0, seed, row, number))
                 for number in range(1, wanted + 1)
             ]
-        made = decode(model, tokenizer, decodings, max_tokens, batch_size)
+        made = decode(model, tokenizer, decodings, max_tokens, batch_size, advance)
         found += [made[i : i + wanted] for i in range(0, len(made), wanted)]
     return found
 
