@@ -226,8 +226,9 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
         else ()
     )
     forms = own if own and g.draw.random() < 0.6 else g.phrasings.forms[f"condition_{kind}"]
-    if plural(said["attr"]) != said["attr"]:  # 'more than 300 pages', but not 'than 19 price'
-        forms = tuple(f for f in forms if "{n} {attr}" not in f)
+    counts = plural(said["attr"]) == said["attr"]  # 'more than 300 pages', but not 'than 19 price'
+    fitting = tuple(f for f in forms if ("{n} {attr}" in f) == counts or "{attr}" not in f)
+    forms = fitting or forms
     return Condition(filled(g.draw, tuple(forms), said), sql, column=about)
 
 

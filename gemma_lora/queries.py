@@ -163,11 +163,13 @@ def shown_links(g: Grammar, table: TableReading) -> tuple[Link, ...]:
 
 
 def askable(table: TableReading) -> list[ColumnReading]:
-    """Columns that somebody may ask for; a flag has a question of its own."""
-    unasked = ("key", "flag")
-    return [
-        c for c in table.columns if c.role not in unasked and c.name not in table.label and c.values
-    ]
+    """Columns that somebody may ask for; a flag has a question of its own.
+
+    What is the same in all rows is no question: all rivers of the file are in one country.
+    """
+    columns = [c for c in table.columns if c.role not in ("key", "flag") and c.values]
+    told = [c for c in columns if len(c.values) > 1 or c.missing or table.rows == 1]
+    return [c for c in told if c.name not in table.label]
 
 
 def measures(table: TableReading) -> list[ColumnReading]:
@@ -190,6 +192,8 @@ def superlative(g: Grammar, table: TableReading, column: ColumnReading) -> tuple
     if concept and "date" in concept.match and column is not main_date(table):
         own = ()  # 'the latest order' is not the one that is due last
     high = g.draw.choice(g.phrasings.high if up else g.phrasings.low)
+    if plural(column.words[0]) == column.words[0]:
+        high = "most" if up else "fewest"  # seats, pages
     if column.role in ("date", "year"):
         high = "latest" if up else "earliest"
     return (g.draw.choice(own) if own else ""), high, "DESC" if up else "ASC"

@@ -154,17 +154,28 @@ def look_up_children(g: Grammar, table: TableReading) -> Draft | None:
 
 
 def where_is(g: Grammar, table: TableReading) -> Draft | None:
-    """Where a row that is named is: its place, or what is shown of it."""
+    """Where a row that is named is: its place, what is shown of it, or the place it belongs to."""
     chosen = some_label(g, table)
-    places = [c for c in askable(table) if is_called(g.phrasings, "places", c.words)]
-    if chosen is None or not (places or table.shown):
+    if chosen is None:
         return None
     value, where = chosen
+    places = [c for c in askable(table) if is_called(g.phrasings, "places", c.words)]
+    places = [c for c in places if c.role in ("category", "code")]
+    said = [k for k in g.reading.parents(table.name) if g.reading.is_said(k)]
+    around = [k for k in said if is_called(g.phrasings, "places", g.reading.table(k.parent).words)]
+    links = shown_links(g, table)
     if table.shown:
         select = label_of(table)
-    else:
+    elif places:
         order = {w: i for i, w in enumerate(("address", "street", "city"))}
         places.sort(key=lambda c: order.get(c.words[0], 9))
         select = ref(table.name, places[0].name)
-    query = Query(table.name, select, links=shown_links(g, table), where=where)
+    elif around and g.reading.table(around[0].parent).label:
+        parent = g.reading.table(around[0].parent)
+        direct = parent.label == (around[0].parent_column,)
+        select = ref(table.name, around[0].child_column) if direct else label_of(parent)
+        links = () if direct else (around[0],)
+    else:
+        return None
+    query = Query(table.name, select, links=links, where=where)
     return Draft(asked(g, "where", value=value), written_query(query), table.name)

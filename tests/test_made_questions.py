@@ -133,3 +133,29 @@ def test_only_what_is_counted_is_said_behind_a_number(made: list[Question]) -> N
 def test_what_lies_in_stock_has_brought_in_nothing(made: list[Question]) -> None:
     worth = [q.question.lower() for q in made if "stock_quantity * price" in q.sql]
     assert worth and all(re.search("st?oc?k|inv", said) for said in worth)
+
+
+def test_a_place_is_where_a_thing_is(tmp_path: Path) -> None:
+    path = tmp_path / "map.sqlite"
+    script = (
+        "CREATE TABLE state (state_name TEXT PRIMARY KEY, area INTEGER, country TEXT);"
+        "CREATE TABLE lake (lake_name TEXT PRIMARY KEY, area INTEGER, state_name TEXT REFERENCES "
+        "state, country TEXT, beaches INTEGER);"
+        + rows("state", [(f"State {i}", 900 + i, "usa") for i in range(1, 31)])
+        + rows("lake", [(f"Lake {i}", i, f"State {i % 30 + 1}", "usa", i % 9) for i in range(90)])
+    )
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    with read_only(path) as connection:
+        found = list(make_questions(connection, read_database(path), 1_500, 4))
+    where = {q.sql.split(" WHERE")[0] for q in found if q.kind == "where"}
+    assert where == {"SELECT state_name FROM lake"}
+    assert not any(re.match("SELECT (?:[a-z_., ]+, )?(?:lake[.])?country", q.sql) for q in found)
+    beaches = [
+        q.question.lower()
+        for q in found
+        if re.search(r"ORDER BY beaches|= [(]SELECT M(AX|IN)[(]beaches", q.sql)
+    ]
+    assert beaches and not any(
+        re.search("(?:biggest|largest|smallest|lowest|highest) b", said) for said in beaches
+    )
