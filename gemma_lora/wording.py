@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PHRASINGS_FILE = Path(__file__).with_name("phrasings.yaml")
 QUALIFIED = {"shipping", "late", "delivery", "service", "handling", "tax", "interest", "discount"}
+AREAS = {"area", "acreage", "surface"}
+SIZE = re.compile(r"\b(?:big|large|small)")
 VALUE = re.compile("\x02(.*?)\x03", re.DOTALL)  # a value inside a question that is being made
 MONTHS = (
     "january february march april may june july august september october november december"
@@ -137,7 +139,18 @@ def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
     words = set(" ".join(column.words).split()) | set(column.words)
     kinds = (c for c in phrasings.concepts if c.match & words)
     # A number of days that is called 'lead time' is no date.
-    return next((c for c in kinds if column.role != "measure" or "date" not in c.match), None)
+    found = next((c for c in kinds if column.role != "measure" or "date" not in c.match), None)
+    if found and "population" in found.match and column.beside & AREAS:
+        return without_size(found)
+    return found
+
+
+def without_size(concept: Concept) -> Concept:
+    """A concept less what says that a thing is large: of a state that is its area."""
+    return Concept(
+        concept.match,
+        *(tuple(form for form in forms if not SIZE.search(form)) for forms in concept[1:]),
+    )
 
 
 def is_called(phrasings: Phrasings, kind: str, words: tuple[str, ...]) -> bool:
