@@ -80,6 +80,7 @@ from gemma_lora.files import (
     write_together,
 )
 from gemma_lora.generation import Answer, generate_batch, reference_losses
+from gemma_lora.mending import Mender
 from gemma_lora.page import evaluation_page, opening_command
 from gemma_lora.page_rows import RowSet
 from gemma_lora.progress import count_answers
@@ -346,7 +347,7 @@ def run_models(
                 with row_worker(config) as worker:
                     chosen = choose_for_rows(
                         model, tuned.tokenizer, rows, prompts, answers, worker,
-                        config.sql_timeout, drawing,
+                        config.sql_timeout, drawing, row_mender(config, worker),
                     )  # fmt: skip
                 found[with_candidates(name, config.candidates)] = [*chosen]
     return found, speed
@@ -355,6 +356,13 @@ def run_models(
 def row_worker(config: EvaluationConfig) -> SqlWorker:
     """What runs the rows' queries: on each row's own context, or all on the file of --db."""
     return FileWorker(config.db) if config.db else SqlWorker(still=True)
+
+
+def row_mender(config: EvaluationConfig, worker: SqlWorker) -> Mender | None:
+    """What puts a query on the file of --db right; rows with a context of their own have none."""
+    if config.db is None:
+        return None
+    return Mender(config.db, lambda sql: worker.run("", sql, config.sql_timeout).rows)
 
 
 def make_samples(

@@ -1,8 +1,9 @@
 """The first answer that runs and shows something: others are drawn only where the first does not.
 
 Execution-guided selection, as in "Query and Conquer" (arXiv 2503.24364), without a vote: of the
-answers in the order in which they were drawn the first that returns a value is taken. It is chosen
-by what the database returns, never by a reference. A statement that would write is final: it is
+answers in the order in which they were drawn the first that returns a value is taken; of a file of
+the user's, where none does, the first answer as `mending` puts it right. It is chosen by what the
+database returns, never by a reference. A statement that would write is final: it is
 neither run here nor drawn again.
 """
 
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from gemma_lora.confinement import WRITING_KINDS
 from gemma_lora.generation import Generation, generate_several
+from gemma_lora.mending import Mender
 from gemma_lora.progress import count_answers
 from gemma_lora.replies import extract_sql
 from gemma_lora.sandbox import SqlWorker
@@ -57,15 +60,27 @@ class Chosen(NamedTuple):
     candidate: int  # 0: the first answer; else which of those that were drawn
     drawn_tokens: int
     drawn_sec: float  # its share of the time that drawing for all questions took
+    mended: tuple[str, ...] = ()  # what was changed in the first answer, in words
 
     @property
-    def facts(self) -> dict[str, int | float]:
+    def facts(self) -> dict[str, Any]:
         """All but the answer, for its record."""
         return {
             "candidate": self.candidate,
             "drawn_tokens": self.drawn_tokens,
             "drawn_sec": self.drawn_sec,
+            "mended": list(self.mended),
         }
+
+
+class MendedAnswer(NamedTuple):
+    """An answer whose query was put right, so that it shows rows."""
+
+    said: Generation
+    changes: tuple[str, ...]
+
+
+Mend = Callable[[int, Generation], MendedAnswer | None]
 
 
 class Drawing(NamedTuple):
@@ -101,11 +116,13 @@ def choose(
     asked: Sequence[Asked],
     shown_by: Callable[[int, Generation], Showing],
     drawing: Drawing,
+    mend: Mend = lambda index, said: None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Chosen]:
     """Draw other answers where the first shows nothing; of each the first that shows rows.
 
-    `shown_by` runs the query of an answer to the question at an index of `asked`.
+    `shown_by` runs the query of an answer to the question at an index of `asked`. Where no answer
+    shows rows, the first is taken as `mend` puts it right, if it can.
     """
     again = [index for index, one in enumerate(asked) if replaceable(one.showing)]
     start = time.perf_counter()
@@ -125,8 +142,13 @@ def choose(
                 taken = number
                 break
             seen.add(answer.text)
-        said = answers[taken - 1] if taken else asked[index].first
-        chosen[index] = Chosen(said, taken, tokens, seconds)
+        first = asked[index].first
+        if taken:
+            chosen[index] = Chosen(answers[taken - 1], taken, tokens, seconds)
+        elif (better := mend(index, first)) is not None:
+            chosen[index] = Chosen(better.said, 0, tokens, seconds, better.changes)
+        else:
+            chosen[index] = Chosen(first, 0, tokens, seconds)
     return chosen
 
 
@@ -139,10 +161,12 @@ def choose_for_rows(
     worker: SqlWorker,
     timeout_sec: float,
     drawing: Drawing,
+    mender: Mender | None = None,
 ) -> list[Chosen]:
     """The answers to rows, each tried on the row's own context: what its user's database would be.
 
-    A row without a context has nothing to run on, and keeps its first answer.
+    A row without a context has nothing to run on, and keeps its first answer. With a `mender` of
+    the file that all are about, a first answer is mended where no other shows rows.
     """
 
     def shown_by(index: int, said: Generation) -> Showing:
@@ -152,10 +176,18 @@ def choose_for_rows(
         sql = extract_sql(said.text, context)
         return showing(sql, lambda query: worker.run(context, query, timeout_sec))
 
+    def mend(index: int, said: Generation) -> MendedAnswer | None:
+        sql = extract_sql(said.text, rows[index]["context"] or "")
+        found = mender(sql) if mender and sql else None
+        if found is None:
+            return None
+        better = replace(said, text=found.sql)
+        return MendedAnswer(better, found.changes) if shown_by(index, better) == "rows" else None
+
     asked = [
         Asked(number, prompts[number], said, shown_by(number, said))
         for number, said in enumerate(first)
     ]
     again = sum(replaceable(one.showing) for one in asked)
     with count_answers(again * drawing.wanted, "other answers") as advance:
-        return choose(model, tokenizer, asked, shown_by, drawing, advance)
+        return choose(model, tokenizer, asked, shown_by, drawing, mend, advance)

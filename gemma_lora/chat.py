@@ -24,6 +24,7 @@ from gemma_lora.conversation import (
 from gemma_lora.database import FILE_TIMEOUT_SEC, Database, DatabaseFile, DatabaseText, Relation
 from gemma_lora.doubt import known_names
 from gemma_lora.files import write_atomic
+from gemma_lora.mending import KEPT_VALUES, Mender
 from gemma_lora.result_table import csv_lines, result_text
 from gemma_lora.schema_prompt import RenderedQuestion, declaration, prompt_form, schema_text
 from gemma_lora.schema_reading import hash_of_schema
@@ -256,6 +257,9 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
         chat.database.close()
     chat.database, chat.relations = database, relations
     chat.known = known_names(database)
+    chat.mender = None
+    if isinstance(database, DatabaseFile):
+        chat.mender = Mender(database.path, lambda sql: database.run(sql, KEPT_VALUES).rows)
     chat.answered = chat.has_rows = None
     chat.history.clear()
     count = f"{len(relations)} table{'s' * (len(relations) != 1)}"

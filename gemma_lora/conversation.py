@@ -6,19 +6,28 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gemma_lora.adapters import Finetuned, adapter_kind
-from gemma_lora.candidates import Asked, Drawing, Showing, choose, replaceable, showing
+from gemma_lora.candidates import (
+    Asked,
+    Drawing,
+    MendedAnswer,
+    Showing,
+    choose,
+    replaceable,
+    showing,
+)
 from gemma_lora.confidence import Confidence
 from gemma_lora.context_rows import first_rows
 from gemma_lora.database import Database, QueryResult, Relation
 from gemma_lora.doubt import Named, doubts
 from gemma_lora.figures import TUNED
 from gemma_lora.generation import Generation, GreedyHead, prompt_ids, stop_ids
+from gemma_lora.mending import Mender
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat
 from gemma_lora.replies import extract_sql
 from gemma_lora.report import WIDE
@@ -26,6 +35,7 @@ from gemma_lora.result_table import UNLIMITED, result_text
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.schema_prompt import (
     RenderedQuestion,
+    listed,
     prompt_form,
     render_question,
     schema_budget,
@@ -78,6 +88,7 @@ class Chat:
     database: Database | None = None  # what is asked
     relations: list[Relation] = field(default_factory=list)  # its tables and views
     known: list[Named] = field(default_factory=list)  # what questions can name of it
+    mender: Mender | None = None  # puts queries on it right, where it is a file
     answered: Query | None = None  # the last answer that held SQL
     has_rows: Query | None = None  # the last that ran, for /csv
     history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -244,6 +255,15 @@ def try_others(
         tried.append((query, run_query(query)))
         return showing(query.sql, lambda _: tried[-1][1])
 
+    def mend(_: int, answer: Generation) -> MendedAnswer | None:
+        query = turn.query(answer.text)
+        mender = chat.mender if turn.database is chat.database else None
+        found = mender(query.sql) if mender and query else None
+        if found is None:
+            return None
+        better = replace(answer, text=found.sql)
+        return MendedAnswer(better, found.changes) if shown_by(0, better) == "rows" else None
+
     settings = chat.settings
     seed = settings.seed if settings.seed is not None else new_seed()
     longest = min(settings.max_tokens, CANDIDATE_TOKENS)
@@ -251,13 +271,16 @@ def try_others(
     asked = Asked(0, render_chat(turn.turns, chat.system), first, "fails")
     model = chat.tuned.use("finetuned")
     drawing = Drawing(wanted, longest, seed, wanted)
-    [chosen] = choose(model, chat.tuned.tokenizer, [asked], shown_by, drawing)
-    if not chosen.candidate:
+    [chosen] = choose(model, chat.tuned.tokenizer, [asked], shown_by, drawing, mend)
+    if not chosen.candidate and not chosen.mended:
         say("none of them returns rows either; I am not sure of the first")
         return reply.text
     query, result = tried[-1]
     chat.answered = query
-    say(f"number {chosen.candidate} of them returns rows; I am not sure of it:\n{query.sql}")
+    taken = f"number {chosen.candidate} of them returns rows"
+    if chosen.mended:
+        taken = f"none of them returns rows; the first does with {listed(chosen.mended)}"
+    say(f"{taken}; I am not sure of it:\n{query.sql}")
     show_result(chat, turn, query, result, say)
     return chosen.said.text
 

@@ -113,7 +113,7 @@ def doubts(
 def mark_sure(samples: Iterable[Sample], confidence: Confidence, known: Sequence[Named]) -> None:
     """Note in the fine-tuned model's answers whether it is sure of them.
 
-    It never is of one that shows nothing, or that had to be drawn after another.
+    It never is of one that shows nothing, that was mended, or had to be drawn after another.
     """
     for sample in samples:
         for name, out in sample["outputs"].items():
@@ -123,4 +123,5 @@ def mark_sure(samples: Iterable[Sample], confidence: Confidence, known: Sequence
             shows = any(value is not None for row in rows for value in row)
             likely = out["lowest_logprob"]
             why = doubts(sample["question"], out["sql"], likely, confidence, known)
-            out["sure"] = shows and not why and not out.get("candidate")
+            chosen = out.get("candidate") or out.get("mended")
+            out["sure"] = shows and not why and not chosen

@@ -53,6 +53,7 @@ class Output(TypedDict, total=False):
     candidate: int  # of answers that others could replace: which was drawn, 0 for the first
     drawn_tokens: int
     drawn_sec: float
+    mended: list[str]  # what was changed in the first answer, in words
 
 
 class Sample(TypedDict, total=False):
@@ -262,6 +263,7 @@ def candidate_figures(samples: Sequence[Sample], name: str) -> ModelFigures:
                 s["outputs"][name]["candidate"],
                 s["outputs"][name]["drawn_tokens"],
                 s["outputs"][name]["drawn_sec"],
+                bool(s["outputs"][name].get("mended")),
                 s["outputs"][model]["match"],
                 s["outputs"][name]["match"],
                 judged=not s["excluded"],

@@ -43,6 +43,7 @@ class Replacement(NamedTuple):
     candidate: int  # 0: the first answer stands
     drawn_tokens: int
     drawn_sec: float
+    mended: bool  # the first answer was put right
     first_right: bool
     taken_right: bool
     judged: bool  # whether execution can judge the row
@@ -54,6 +55,7 @@ class CandidateCounts(TypedDict):
 
     drawn_for: int  # rows whose first answer failed or returned nothing
     replaced: int
+    mended: int  # of these, by the first answer put right
     gained: int  # wrong, then right; of the rows that execution can judge
     lost: int  # right, then wrong
     lost_empty: int  # of these, rows whose gold shows nothing
@@ -65,12 +67,13 @@ class CandidateCounts(TypedDict):
 def count_candidates(rows: Iterable[Replacement]) -> CandidateCounts:
     """Count what became of the first answers; rows whose gold shows nothing are in it."""
     found = list(rows)
-    replaced = [row for row in found if row.candidate]
+    replaced = [row for row in found if row.candidate or row.mended]
     judged = [row for row in replaced if row.judged]
     lost = [row for row in judged if row.first_right and not row.taken_right]
     return {
         "drawn_for": sum(row.drawn_tokens > 0 for row in found),
         "replaced": len(replaced),
+        "mended": sum(row.mended for row in found),
         "gained": sum(row.taken_right and not row.first_right for row in judged),
         "lost": len(lost),
         "lost_empty": sum(not row.shows for row in lost),
@@ -82,9 +85,10 @@ def count_candidates(rows: Iterable[Replacement]) -> CandidateCounts:
 
 def candidate_sentence(name: str, counts: CandidateCounts) -> str:
     """What a reader of the table must know of a model's candidates."""
+    mended = f" ({counts['mended']} by the first, mended)" if counts["mended"] else ""
     return (
-        f"{name}: drawn for {counts['drawn_for']} rows, {counts['replaced']} answers replaced, "
-        f"{counts['gained']} of them now right; of right first answers "
+        f"{name}: drawn for {counts['drawn_for']} rows, {counts['replaced']} answers "
+        f"replaced{mended}, {counts['gained']} of them now right; of right first answers "
         f"{counts['right_replaced']} were replaced, {counts['lost']} by wrong ones "
         f"({counts['lost_empty']} where the gold shows nothing); {counts['tokens']:,} tokens and "
         f"{counts['seconds']:.1f} s more."

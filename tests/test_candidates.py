@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from gemma_lora import adapters, candidates
 from gemma_lora.candidates import Asked, Chosen, Drawing, Showing, choose, choose_for_rows, showing
 from gemma_lora.database import DatabaseFile
+from gemma_lora.database_scoring import FileWorker
 from gemma_lora.figures import TUNED, summarize
 from gemma_lora.generation import Generation
+from gemma_lora.mending import Mender
 from gemma_lora.prompts import render_prompt
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.selection import (
@@ -133,10 +135,35 @@ def test_the_first_that_shows_rows_is_taken(
     assert [one.drawn_tokens for one in found] == [28, 0, 0, 28, 0]
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans(), st.booleans())))
+def test_where_none_shows_rows_the_first_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pets.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(PETS)
+    drawn = [said("SELECT nope FROM pets", 7), said("SELECT 1 WHERE 0", 7)]
+    monkeypatch.setattr(
+        candidates, "generate_several", lambda *rest: [list(drawn) for _ in rest[2]]
+    )
+    firsts = ["SELECT nmae FROM pets", "SELECT name FROM pets", "SELECT zzz FROM pets"]
+    rows = [cast(Any, {"context": PETS, "completion": "SELECT name FROM pets"})] * 3
+    with FileWorker(path) as worker:
+        mender = Mender(path, lambda sql: worker.run("", sql, 5.0).rows)
+        found = choose_for_rows(
+            cast(Any, None), cast(Any, None), rows, ["p"] * 3, [said(text) for text in firsts],
+            worker, 5.0, DRAWING, mender,
+        )  # fmt: skip
+    assert [one.said.text for one in found] == ["SELECT name FROM pets", *firsts[1:]]
+    assert [one.mended for one in found] == [("name for nmae",), (), ()]
+    assert [one.candidate for one in found] == [0, 0, 0]
+
+
+@given(st.lists(st.tuples(st.integers(-1, 3), st.booleans(), st.booleans(), st.booleans())))
 def test_counts_of_replaced_answers_agree(rows: list[tuple[int, bool, bool, bool]]) -> None:
-    made = [
-        Replacement(number, 9, 0.5, right, right if not number else taken, True, shows)
+    made = [  # -1: the first was mended
+        Replacement(
+            max(0, number), 9, 0.5, number < 0, right, taken if number else right, True, shows
+        )
         for number, right, taken, shows in rows
     ]
     counts = count_candidates(made)
@@ -144,6 +171,7 @@ def test_counts_of_replaced_answers_agree(rows: list[tuple[int, bool, bool, bool
     after = sum(row.taken_right for row in made)
     assert after - before == counts["gained"] - counts["lost"]
     assert counts["lost_empty"] <= counts["lost"] <= counts["right_replaced"] <= counts["replaced"]
+    assert counts["mended"] == sum(number < 0 for number, *_ in rows) <= counts["replaced"]
     assert counts["tokens"] == 9 * len(made)
 
 

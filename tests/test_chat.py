@@ -243,6 +243,23 @@ def test_where_the_first_shows_nothing_another_is_taken(
     assert "Rex" in "\n".join(chat.transcript)
 
 
+def test_where_none_shows_rows_the_first_is_mended(
+    chat: Chat, pets_file: Path, reply: Any, drawn: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    chat.settings.candidates = 2
+    drawn(["SELECT nope FROM pets", "SELECT 5 WHERE 0"])
+    reply("SELECT names FROM pets WHERE name = 'REX'")
+    take_line(chat, "Who is rex?")
+    shown = capsys.readouterr().out
+    assert "no such column: names" in shown
+    assert "the first does with name for names, 'Rex' for 'REX'; I am not sure of it" in shown
+    assert chat.answered and chat.answered.sql == "SELECT name FROM pets WHERE name = 'Rex'"
+    chat.settings.candidates = 0  # who wants no other answers wants none that was changed
+    take_line(chat, "Who is rex?")
+    assert "for names" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("first", "line", "count"),
     [

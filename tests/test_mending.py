@@ -1,0 +1,159 @@
+"""Queries that fail or show nothing, put right by what the file holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemma_lora.mending import LONGEST, Mended, Mender, Schema, mended
+from gemma_lora.schema_reading import Link
+
+SHOP = """
+CREATE TABLE groups (group_id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE things (thing_id INTEGER PRIMARY KEY, name TEXT, price REAL,
+  group_id INTEGER REFERENCES groups);
+CREATE TABLE people (person_id INTEGER PRIMARY KEY, name TEXT, city TEXT);
+CREATE TABLE sales (sale_id INTEGER PRIMARY KEY, person_id INTEGER REFERENCES people, state TEXT);
+CREATE TABLE lines (line_id INTEGER PRIMARY KEY, sale_id INTEGER REFERENCES sales,
+  thing_id INTEGER REFERENCES things, quantity INTEGER);
+INSERT INTO groups VALUES (1, 'Kitchen'), (2, 'Garden');
+INSERT INTO things VALUES (1, 'Iron Pan 26 cm', 40.0, 1), (2, 'Spade', 20.0, 2),
+  (3, 'Hose 20 m', 15.0, 2), (4, 'Hose 50 m', 35.0, 2);
+INSERT INTO people VALUES (1, 'Ana Ruiz', 'Lyon'), (2, 'Bo Lind', 'Oslo');
+INSERT INTO sales VALUES (1, 1, 'open'), (2, 2, 'closed');
+INSERT INTO lines VALUES (1, 1, 1, 2), (2, 2, 2, 1);
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mending") / "shop.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(SHOP)
+    return path
+
+
+def answer(shop: Path, sql: str) -> tuple[Mended | None, list[tuple[object, ...]]]:
+    """(the query put right, what it then returns)."""
+    with closing(sqlite3.connect(shop)) as connection:
+        found = Mender(shop, lambda query: connection.execute(query).fetchall())(sql)
+        return found, connection.execute(found.sql).fetchall() if found else []
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows", "change"),
+    [
+        ("SELECT name FROM things WHERE costs < 18", [], None),  # like no column
+        ("SELECT name FROM things WHERE prize < 18", [("Hose 20 m",)], "price for prize"),
+        ("SELECT name FROM thing WHERE price < 18", [("Hose 20 m",)], "things for thing"),
+        ("SELECT state FROM people WHERE city = 'Oslo'", [("closed",)], "sales joined"),
+        (
+            "SELECT quantity FROM people WHERE city = 'Lyon'",
+            [(2,)],
+            "sales and lines joined",
+        ),
+        (
+            "SELECT people.name FROM sales JOIN people USING (person_id) "
+            "JOIN things USING (thing_id) WHERE things.name = 'Spade'",
+            [("Bo Lind",)],
+            "lines joined",
+        ),
+        (
+            "SELECT things.name FROM things JOIN groups USING (group_id) "
+            "WHERE groups.name = 'kitchen'",
+            [("Iron Pan 26 cm",)],
+            "'Kitchen' for 'kitchen'",
+        ),
+        (
+            "SELECT price FROM things WHERE name = 'iron pan'",
+            [(40.0,)],
+            "'Iron Pan 26 cm' for 'iron pan'",
+        ),
+        ("SELECT price FROM things WHERE name = 'hose'", [], None),  # there are two
+        (
+            "SELECT name FROM things WHERE name = 'Kitchen'",
+            [("Iron Pan 26 cm",)],
+            "groups.name for name",
+        ),
+        ("SELECT things.city FROM things", [], "people.city for things.city"),
+        (
+            "SELECT name FROM things WHERE price = (SELECT MAX(prize) FROM things)",
+            [("Iron Pan 26 cm",)],
+            "price for prize",
+        ),
+        (
+            "SELECT name FROM people WHERE person_id NOT IN "
+            "(SELECT person_id FROM sales WHERE sales.person_id = people.person_id)",
+            [],
+            None,  # nothing to put right
+        ),
+    ],
+)
+def test_what_the_file_tells_apart_is_mended(
+    sql: str, rows: list[tuple[object, ...]], change: str | None, shop: Path
+) -> None:
+    found, returned = answer(shop, sql)
+    if change is None:
+        assert found is None
+        return
+    assert found and change in found.changes, found
+    assert not rows or returned == rows, found
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT name FROM things",
+        "SELECT t.nme FROM things AS t",  # under an alias
+        "SELECT nme FROM (SELECT name FROM things)",
+        "DELETE FROM thing",
+        "SELECT name FROM nowhere",
+        "SELECT FROM WHERE",
+        "SELECT name FROM things WHERE name = 'Spade' AND " + "(" * 400,
+        "SELECT nme FROM things -- " + "x" * LONGEST,
+        "",
+    ],
+)
+def test_the_rest_is_left_alone(sql: str, shop: Path) -> None:
+    assert answer(shop, sql) == (None, [])
+
+
+def test_a_table_that_no_key_leads_to_is_not_joined() -> None:
+    schema = Schema({"a": ("id", "x"), "b": ("id", "y")}, ())
+    assert mended("SELECT x FROM a WHERE b.y = 1", schema, lambda table, column: ()) is None
+
+
+def test_of_two_tables_as_near_none_is_chosen() -> None:
+    columns = {"a": ("id",), "b": ("a_id", "y"), "c": ("a_id", "y")}
+    links = tuple(Link(child, "a_id", "a", "id") for child in "bc")
+    assert mended("SELECT y FROM a", Schema(columns, links), lambda table, column: ()) is None
+    found = mended("SELECT y FROM a", Schema(columns, links[:1]), lambda table, column: ())
+    assert found and found.sql == "SELECT y FROM a JOIN b ON b.a_id = a.id"
+
+
+WORDS = st.sampled_from(["name", "prize", "city", "things", "people", "groups", "'Spade'", "nope"])
+
+
+@given(WORDS, WORDS, WORDS, WORDS, WORDS)
+def test_what_is_mended_runs_and_needs_no_more(
+    one: str, table: str, left: str, right: str, last: str
+) -> None:
+    """A law: a mended query has nothing left to mend."""
+    schema = Schema(
+        {"things": ("name", "price"), "people": ("name", "city", "thing")},
+        (Link("people", "thing", "things", "name"),),
+    )
+
+    def texts(_: str, column: str) -> tuple[str, ...]:
+        return ("Spade", "Oslo") if column in ("name", "city") else ()
+
+    sql = f"SELECT {one} FROM {table} WHERE {left} = {right} ORDER BY {last}"
+    found = mended(sql, schema, texts)
+    if found is not None:
+        again = mended(found.sql, schema, texts)
+        assert again is None or again.sql == found.sql, (sql, found, again)
