@@ -171,7 +171,9 @@ class _Guard:
             return "refused", f"not allowed: {self.refused[:200]}"
         if "one statement" in message:
             return "error", "several statements"
-        large = isinstance(error, MemoryError) or any(text in message for text in _TOO_LARGE)
+        # Not of Python: its 3.11.2 calls an endless deadline a "timestamp too large".
+        told = isinstance(error, sqlite3.Error) and any(text in message for text in _TOO_LARGE)
+        large = isinstance(error, MemoryError) or told
         return ("too_large" if large else "error"), message
 
 

@@ -142,10 +142,15 @@ def test_ctrl_c_stops_a_query_and_the_chat_goes_on(
 ) -> None:
     use_db(chat, str(pets_file))
     reply("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n")
+    # A shell's background job, as which these tests may run, begins with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    interrupt.start()
-    take_line(chat, "How far?")
-    interrupt.join()
+    try:
+        interrupt.start()
+        take_line(chat, "How far?")
+    finally:
+        interrupt.join()
+        signal.signal(signal.SIGINT, before)
     assert "the query was stopped" in capsys.readouterr().out
     reply(NAMES)
     take_line(chat, "Who?")
