@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CONFIDENCE_FILE = "confidence.json"
 CONFIDENCE_ROWS = 200  # of the validation set: about 70 s on one core
 SURE_RIGHT = 0.8  # of the sure answers on validation rows, word for word
-FAIRLY_RIGHT = 0.6  # will do where no threshold reaches that: other words may be right too
+FAIRLY_RIGHT = 2 / 3  # will do where no threshold reaches that: other words may be right too
 POSITIONS = 64  # whose 262,144 logits exist at one time
 LEAST_SURE = 20  # fewer answers say nothing of a share
 
@@ -89,23 +89,20 @@ def read_of(first: Sequence[int], targets: Sequence[int], logprobs: Sequence[flo
 def threshold_of(reads: Sequence[Read]) -> float | None:
     """The least log-probability from which SURE_RIGHT of the answers are right.
 
-    Where there is none, the one from which the most are, if they are FAIRLY_RIGHT; else None. A
-    threshold that keeps a share of the right answers instead promises nothing of the wrong ones:
-    of a geography's 270 people's questions 43% were sure then, 74% of them right, with this one
-    24%, 86% of them right.
+    Where there is none, the least from which FAIRLY_RIGHT are; else None. A threshold that keeps a
+    share of the right answers instead promises nothing of the wrong ones: of a geography's 270
+    people's questions 43% were sure then, 74% of them right, with this one 24%, 86% of them right.
     """
-    ranked = sorted(reads, key=lambda one: -one.lowest_logprob)
-    found, best, best_share, right = None, None, FAIRLY_RIGHT, 0
-    for count, one in enumerate(ranked, 1):
-        right += one.right
-        last = count == len(ranked) or ranked[count].lowest_logprob < one.lowest_logprob
-        if not last or count < LEAST_SURE:
-            continue
-        if right >= SURE_RIGHT * count:
-            found = one.lowest_logprob
-        if right >= best_share * count:
-            best, best_share = one.lowest_logprob, right / count
-    return best if found is None else found
+    for enough in (SURE_RIGHT, FAIRLY_RIGHT):
+        ranked, found, right = sorted(reads, key=lambda one: -one.lowest_logprob), None, 0
+        for count, one in enumerate(ranked, 1):
+            right += one.right
+            last = count == len(ranked) or ranked[count].lowest_logprob < one.lowest_logprob
+            if last and count >= LEAST_SURE and right >= enough * count:
+                found = one.lowest_logprob
+        if found is not None:
+            return found
+    return None
 
 
 def measure_confidence(
