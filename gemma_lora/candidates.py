@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from gemma_lora.confinement import WRITING_KINDS
@@ -81,6 +82,17 @@ class MendedAnswer(NamedTuple):
 
 
 Mend = Callable[[int, Generation], MendedAnswer | None]
+
+
+def mended_answer(
+    mender: Mender | None, sql: str, said: Generation, shown_by: Callable[[Generation], Showing]
+) -> MendedAnswer | None:
+    """An answer with its query put right; None where that cannot be or then shows no rows."""
+    found = mender(sql) if mender and sql else None
+    if found is None:
+        return None
+    better = replace(said, text=found.sql)
+    return MendedAnswer(better, found.changes) if shown_by(better) == "rows" else None
 
 
 class Drawing(NamedTuple):
@@ -178,11 +190,7 @@ def choose_for_rows(
 
     def mend(index: int, said: Generation) -> MendedAnswer | None:
         sql = extract_sql(said.text, rows[index]["context"] or "")
-        found = mender(sql) if mender and sql else None
-        if found is None:
-            return None
-        better = replace(said, text=found.sql)
-        return MendedAnswer(better, found.changes) if shown_by(index, better) == "rows" else None
+        return mended_answer(mender, sql, said, partial(shown_by, index))
 
     asked = [
         Asked(number, prompts[number], said, shown_by(number, said))

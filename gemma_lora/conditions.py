@@ -99,8 +99,7 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
         return Condition(filled(g.draw, forms[home], said), sql, column=about)
     adjective = is_called(g.phrasings, "adjectives", column.words)
     if not (place or adjective) and len(column.values) > MOST_KINDS * table.rows:
-        forms_with = tuple(f for f in forms["condition_equal"] if "{attr}" in f)
-        return Condition(filled(g.draw, forms_with, said), sql, column=about)
+        return Condition(filled(g.draw, with_column(g), said), sql, column=about)
     if not place and chance < (0.4 if states else 0.6 if adjective else 0.4):
         return Condition(said["value"], sql, True, column=about)
     if states and chance < 0.9:
@@ -108,6 +107,11 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
         return Condition(phrase, sql, column=about, state=said["value"])
     form = forms["condition_kind" if adjective and chance < 0.85 else "condition_equal"]
     return Condition(filled(g.draw, form, said), sql, column=about)
+
+
+def with_column(g: Grammar) -> tuple[str, ...]:
+    """The phrasings of an equal value that say which column holds it."""
+    return tuple(f for f in g.phrasings.forms["condition_equal"] if "{attr}" in f)
 
 
 def mostly(test: Callable[[str], bool], values: Sequence[str | int | float]) -> bool:
@@ -122,14 +126,15 @@ def flagged(g: Grammar, table: TableReading, column: ColumnReading) -> Condition
     attr = called(g.draw, g.phrasings, column)
     yes = str(value).lower() in YES
     sql = f"{ref(table.name, column.name)} = {written(value)}"
-    if describes(attr) and g.draw.random() < 0.5:
+    state = describes(attr)
+    if state and g.draw.random() < 0.5:
         no = "in" if attr == "active" else "non-" if attr.startswith(("un", "dis", "in")) else "un"
         lead = "" if yes else g.draw.choice(("not ", "non-", no))
         return Condition(f"{lead}{attr}", sql, True, column=about)
-    form = f"condition_flag_{'yes' if yes else 'no'}{'' if describes(attr) else '_thing'}"
+    form = f"condition_flag_{'yes' if yes else 'no'}{'' if state else '_thing'}"
     phrase = filled(g.draw, g.phrasings.forms[form], {"attr": attr})
-    state = f"{'' if yes else 'not '}{attr}" if describes(attr) else ""
-    return Condition(phrase, sql, column=about, state=state)
+    said = f"{'' if yes else 'not '}{attr}" if state else ""
+    return Condition(phrase, sql, column=about, state=said)
 
 
 def describes(word: str) -> bool:
@@ -142,9 +147,8 @@ def has_code(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
     value = dealt(g, (table.name, column.name), column.values)
     said = {"attr": called(g.draw, g.phrasings, column), "value": said_of(g, column, value)}
     on = "street" in " ".join(column.words) and g.draw.random() < 0.8
-    forms = g.phrasings.forms["condition_street" if on else "condition_equal"]
     return Condition(
-        filled(g.draw, forms if on else tuple(f for f in forms if "{attr}" in f), said),
+        filled(g.draw, g.phrasings.forms["condition_street"] if on else with_column(g), said),
         f"{ref(table.name, column.name)} = {written(value)}",
         column=(table.name, column.name),
     )

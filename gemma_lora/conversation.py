@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,6 +18,7 @@ from gemma_lora.candidates import (
     MendedAnswer,
     Showing,
     choose,
+    mended_answer,
     replaceable,
     showing,
 )
@@ -255,14 +256,10 @@ def try_others(
         tried.append((query, run_query(query)))
         return showing(query.sql, lambda _: tried[-1][1])
 
-    def mend(_: int, answer: Generation) -> MendedAnswer | None:
+    def mend(index: int, answer: Generation) -> MendedAnswer | None:
         query = turn.query(answer.text)
         mender = chat.mender if turn.database is chat.database else None
-        found = mender(query.sql) if mender and query else None
-        if found is None:
-            return None
-        better = replace(answer, text=found.sql)
-        return MendedAnswer(better, found.changes) if shown_by(0, better) == "rows" else None
+        return mended_answer(mender, query.sql if query else "", answer, partial(shown_by, index))
 
     settings = chat.settings
     seed = settings.seed if settings.seed is not None else new_seed()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gemma_lora.cli import UserError
 from gemma_lora.schema_reading import Link, read_database
 from gemma_lora.table_reading import quoted
 
@@ -78,6 +80,18 @@ class Schema(NamedTuple):
         return found
 
 
+def read_schema(path: Path) -> Schema:
+    """The schema of a SQLite file; an empty one, by which nothing is mended, where reading fails.
+
+    A view on a table that is gone ends the reading of a file of which all else can be asked.
+    """
+    try:
+        reading = read_database(path)
+    except (sqlite3.Error, UserError):
+        return Schema({}, ())
+    return Schema({t.name: t.held for t in reading.tables}, tuple(reading.links))
+
+
 class Mender:
     """Mends queries on one SQLite file; `run` returns a query's rows, none where it fails.
 
@@ -90,11 +104,9 @@ class Mender:
         self._texts: dict[tuple[str, str], list[str]] = {}
 
     def __call__(self, sql: str) -> Mended | None:
-        """The query put right, None where nothing can be said; never raises for what it says."""
+        """The query put right; None where nothing can be said, or the file cannot be read whole."""
         if self._schema is None:
-            reading = read_database(self.path)
-            tables = {t.name: t.held for t in reading.tables}
-            self._schema = Schema(tables, tuple(reading.links))
+            self._schema = read_schema(self.path)
         return mended(sql, self._schema, self.texts)
 
     def texts(self, table: str, column: str) -> list[str]:

@@ -123,6 +123,17 @@ def test_the_rest_is_left_alone(sql: str, shop: Path) -> None:
     assert answer(shop, sql) == (None, [])
 
 
+def test_a_file_that_cannot_be_read_whole_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "broken.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE a (name TEXT); INSERT INTO a VALUES ('x'); CREATE TABLE b (n);"
+            "CREATE VIEW v AS SELECT * FROM b; DROP TABLE b;"
+        )
+    assert Mender(path, lambda sql: [])("SELECT nmae FROM a") is None
+    assert Mender(tmp_path / "gone.sqlite", lambda sql: [])("SELECT nmae FROM a") is None
+
+
 def test_a_table_that_no_key_leads_to_is_not_joined() -> None:
     schema = Schema({"a": ("id", "x"), "b": ("id", "y")}, ())
     assert mended("SELECT x FROM a WHERE b.y = 1", schema, lambda table, column: ()) is None
