@@ -407,7 +407,7 @@ def measure_quality(
             with evaluation.row_worker(settings) as worker:
                 answers[with_candidates(name, config.candidates)] = choose_for_rows(
                     model, tuned.tokenizer, rows, prompts, made, worker,
-                    settings.sql_timeout, drawing,
+                    settings.sql_timeout, drawing, evaluation.row_menders(settings, worker),
                 )  # fmt: skip
     summary = summarize(evaluation.make_samples(rows, answers, settings))
     shown = (BASE, TUNED, with_candidates(BASE, config.candidates))

@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, cast
@@ -91,6 +92,7 @@ from gemma_lora.schema_prompt import as_trained, in_form
 from gemma_lora.selection import with_candidates
 from gemma_lora.splits import Row, prepared_form, read_split
 from gemma_lora.suite_cache import suite_folder
+from gemma_lora.table_links import schema_of_file, schema_of_text
 from gemma_lora.text_scores import score_text
 from gemma_lora.verdicts import SqlVerdict, prepare_gold, preview, score_sql
 
@@ -347,7 +349,7 @@ def run_models(
                 with row_worker(config) as worker:
                     chosen = choose_for_rows(
                         model, tuned.tokenizer, rows, prompts, answers, worker,
-                        config.sql_timeout, drawing, row_mender(config, worker),
+                        config.sql_timeout, drawing, row_menders(config, worker),
                     )  # fmt: skip
                 found[with_candidates(name, config.candidates)] = [*chosen]
     return found, speed
@@ -358,11 +360,21 @@ def row_worker(config: EvaluationConfig) -> SqlWorker:
     return FileWorker(config.db) if config.db else SqlWorker(still=True)
 
 
-def row_mender(config: EvaluationConfig, worker: SqlWorker) -> Mender | None:
-    """What puts a query on the file of --db right; rows with a context of their own have none."""
+def row_menders(config: EvaluationConfig, worker: SqlWorker) -> Callable[[Row], Mender | None]:
+    """What puts a row's query right: on the file of --db, or on the row's own context."""
+
+    def run(sql: str, context: str = "") -> Sequence[Sequence[Any]]:
+        return worker.run(context, sql, config.sql_timeout).rows
+
+    def of_context(row: Row) -> Mender | None:
+        if not (context := row["context"]):
+            return None
+        return Mender(partial(schema_of_text, context), partial(run, context=context))
+
     if config.db is None:
-        return None
-    return Mender(config.db, lambda sql: worker.run("", sql, config.sql_timeout).rows)
+        return of_context
+    mender = Mender(partial(schema_of_file, config.db), run)
+    return lambda row: mender
 
 
 def make_samples(

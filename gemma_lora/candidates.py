@@ -1,8 +1,8 @@
 """The first answer that runs and shows something: others are drawn only where the first does not.
 
 Execution-guided selection, as in "Query and Conquer" (arXiv 2503.24364), without a vote: of the
-answers in the order in which they were drawn the first that returns a value is taken; of a file of
-the user's, where none does, the first answer as `mending` puts it right. It is chosen by what the
+answers in the order in which they were drawn the first that returns a value is taken; where none
+does, the first answer as `mending` puts it right. It is chosen by what the
 database returns, never by a reference. A statement that would write is final: it is
 neither run here nor drawn again.
 """
@@ -173,12 +173,12 @@ def choose_for_rows(
     worker: SqlWorker,
     timeout_sec: float,
     drawing: Drawing,
-    mender: Mender | None = None,
+    mender_of: Callable[[Row], Mender | None] = lambda row: None,
 ) -> list[Chosen]:
     """The answers to rows, each tried on the row's own context: what its user's database would be.
 
-    A row without a context has nothing to run on, and keeps its first answer. With a `mender` of
-    the file that all are about, a first answer is mended where no other shows rows.
+    A row without a context has nothing to run on, and keeps its first answer. `mender_of` gives
+    what puts queries on a row's database right.
     """
 
     def shown_by(index: int, said: Generation) -> Showing:
@@ -190,7 +190,7 @@ def choose_for_rows(
 
     def mend(index: int, said: Generation) -> MendedAnswer | None:
         sql = extract_sql(said.text, rows[index]["context"] or "")
-        return mended_answer(mender, sql, said, partial(shown_by, index))
+        return mended_answer(mender_of(rows[index]), sql, said, partial(shown_by, index))
 
     asked = [
         Asked(number, prompts[number], said, shown_by(number, said))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gemma_lora.cli import UserError
@@ -28,6 +29,7 @@ from gemma_lora.mending import KEPT_VALUES, Mender
 from gemma_lora.result_table import csv_lines, result_text
 from gemma_lora.schema_prompt import RenderedQuestion, declaration, prompt_form, schema_text
 from gemma_lora.schema_reading import hash_of_schema
+from gemma_lora.table_links import schema_of_file, schema_of_text
 
 MAX_SCHEMA_BYTES = 1_000_000
 MAX_CANDIDATES = 64
@@ -257,9 +259,11 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
         chat.database.close()
     chat.database, chat.relations = database, relations
     chat.known = known_names(database)
-    chat.mender = None
     if isinstance(database, DatabaseFile):
-        chat.mender = Mender(database.path, lambda sql: database.run(sql, KEPT_VALUES).rows)
+        read = partial(schema_of_file, database.path)
+    else:
+        read = partial(schema_of_text, "\n".join(f"{r.sql};" for r in relations))
+    chat.mender = Mender(read, lambda sql: database.run(sql, KEPT_VALUES).rows)
     chat.answered = chat.has_rows = None
     chat.history.clear()
     count = f"{len(relations)} table{'s' * (len(relations) != 1)}"
@@ -365,6 +369,8 @@ def start_chat(chat: Chat, database: Path | None, schema: Path | None) -> None:
             use_db(chat, str(database))
         if schema:
             use_schema(chat, str(schema))
+        if chat.confidence and chat.confidence["threshold"] is None:
+            chat.say("this adapter cannot tell when it is right: be as careful with each answer")
         converse(chat, typing)
     finally:
         if isinstance(chat.database, DatabaseFile):

@@ -42,7 +42,8 @@ class Confidence(TypedDict):
 
     format: int
     adapter_sha256: str  # of the weights it was found with
-    threshold: float  # least log-probability, in nats, of a sure answer's least likely token
+    # Least log-probability, in nats, of a sure answer's least likely token; None: it is never sure.
+    threshold: float | None
     rows: int  # validation rows that were read
     right: int  # of these, answered word for word
     sure: int  # answers at or above the threshold
@@ -105,17 +106,14 @@ def threshold_of(reads: Sequence[Read]) -> float | None:
     return None
 
 
-def measure_confidence(
-    model: nn.Module, examples: Sequence[Example], weights: Path
-) -> Confidence | None:
-    """The threshold of the model whose adapter is in `weights`; None where there is none."""
+def measure_confidence(model: nn.Module, examples: Sequence[Example], weights: Path) -> Confidence:
+    """From when on the model is sure whose adapter is in `weights`."""
     rows = Random(0).sample(list(examples), min(CONFIDENCE_ROWS, len(examples)))
     model.eval()
     reads = read_rows(model, rows)
     threshold = threshold_of(reads)
-    if threshold is None:
-        return None
-    sure = [one for one in reads if one.lowest_logprob >= threshold]
+    least = 1.0 if threshold is None else threshold  # no log-probability is above 0
+    sure = [one for one in reads if one.lowest_logprob >= least]
     return {
         "format": 1,
         "adapter_sha256": sha256_of(weights),
@@ -133,11 +131,12 @@ def write_confidence(folder: Path, found: Confidence) -> None:
 
 
 def read_confidence(folder: Path) -> Confidence | None:
-    """The threshold of the adapter in a folder; None where there is none for these weights."""
+    """From when on the adapter in a folder is sure; None where nothing tells of these weights."""
     try:
         found = json.loads((folder / CONFIDENCE_FILE).read_text(encoding="utf-8"))
         known = found["adapter_sha256"] == sha256_of(folder / "adapters.safetensors")
-        fits = isinstance(found["threshold"], float) and -100 < found["threshold"] <= 0
+        least = found["threshold"]
+        fits = least is None or (isinstance(least, float) and -100 < least <= 0)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if known and fits else None
@@ -151,14 +150,17 @@ def keep_confidence(model: nn.Module, examples: Sequence[Example], folder: Path)
     weights = folder / "adapters.safetensors"
     model.load_weights(list(load_tensors(weights)[0].items()), strict=False)
     found = measure_confidence(model, examples, weights)
-    if found is None:
-        return "too few validation rows are answered word for word to say when it is sure"
     write_confidence(folder, found)
     return confidence_sentence(found)
 
 
 def confidence_sentence(found: Confidence) -> str:
     """What training says of it."""
+    if found["threshold"] is None:
+        return (
+            f"never sure: {found['right']} of {found['rows']} validation rows are answered word "
+            "for word, and from no probability on two in three"
+        )
     return (
         f"sure from {math.exp(found['threshold']):.0%} at an answer's least certain place: "
         f"{found['sure']} of {found['rows']} validation rows, {found['sure_right']} of them "

@@ -89,7 +89,7 @@ class Chat:
     database: Database | None = None  # what is asked
     relations: list[Relation] = field(default_factory=list)  # its tables and views
     known: list[Named] = field(default_factory=list)  # what questions can name of it
-    mender: Mender | None = None  # puts queries on it right, where it is a file
+    mender: Mender | None = None  # puts queries on it right
     answered: Query | None = None  # the last answer that held SQL
     has_rows: Query | None = None  # the last that ran, for /csv
     history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)

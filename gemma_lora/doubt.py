@@ -96,16 +96,20 @@ def doubts(
     confidence: Confidence | None,
     known: Sequence[Named],
 ) -> list[str]:
-    """Why an answer is not sure, in words; `lowest_logprob` is that of its least likely token."""
+    """Why an answer is not sure, in words; `lowest_logprob` is that of its least likely token.
+
+    An adapter that is never sure doubts no single answer for that: it is said once, not each time.
+    """
     reasons = []
+    least = confidence["threshold"] if confidence else None
     if CHANGING.match(question) and statement_kind(sql) not in WRITING_KINDS:
         reasons.append("nothing is changed here, the query only reads")
     if left_out := omissions(question, sql, known):
         reasons.append(f"the query says nothing of {listed(left_out)}")
-    if confidence and lowest_logprob is not None and lowest_logprob < confidence["threshold"]:
-        least, enough = math.exp(lowest_logprob), math.exp(confidence["threshold"])
+    if least is not None and lowest_logprob is not None and lowest_logprob < least:
         reasons.append(
-            f"{least:.0%} at its least certain place, where {enough:.0%} would be enough"
+            f"{math.exp(lowest_logprob):.0%} at its least certain place, where "
+            f"{math.exp(least):.0%} would be enough"
         )
     return reasons
 
@@ -124,4 +128,5 @@ def mark_sure(samples: Iterable[Sample], confidence: Confidence, known: Sequence
             likely = out["lowest_logprob"]
             why = doubts(sample["question"], out["sql"], likely, confidence, known)
             chosen = out.get("candidate") or out.get("mended")
-            out["sure"] = shows and not why and not chosen
+            ever = confidence["threshold"] is not None
+            out["sure"] = ever and shows and not why and not chosen

@@ -6,19 +6,17 @@ Each row gets its greedy answer and, at each temperature, `--draws` sampled ones
 sees the row's own database, never its reference; what it chose is judged by execution and by the
 suite of altered databases. Prints a table, with Wilson's 95% intervals, and last one JSON line.
 
-The ways: the greedy answer; the first that runs and returns a value (as `--candidates` does), of 2,
-4 or all draws; of those that run and return a value the likeliest by the model's own probability;
-the result that most of them agree on; where the greedy answer fails, the one that the model writes
-when it is shown the error; and names that the database does not have replaced by those of its
-schema that look most alike. "any" is what a perfect choice would reach.
+The ways: the greedy answer; the same, mended by the schema and the values where it shows nothing;
+the first that runs and returns a value, of 2, 4 or all draws, and after these the greedy one mended
+(as `--candidates` does); of those that run and return a value the likeliest by the model's own
+probability; the result that most of them agree on; where the greedy answer fails, the one that the
+model writes when it is shown the error. "any" is what a perfect choice would reach.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -38,7 +36,6 @@ from gemma_lora.sandbox import SqlWorker  # noqa: E402
 from gemma_lora.statistics import wilson  # noqa: E402
 
 TIMEOUT_SEC = 2.0
-MISSING = re.compile(r"no such (?:column|table): \"?(?:\w+\.)?(\w+)")
 
 
 class Tried(NamedTuple):
@@ -84,26 +81,6 @@ def agreed(greedy: Tried, drawn: Sequence[tuple[Any, Tried]]) -> Tried:
     return next(t for t in running if t.result == best)
 
 
-def with_names_of(sql: str, context: str, message: str) -> str | None:
-    """A query with the name that is missing replaced by the schema's most alike; None for none."""
-    found = MISSING.search(message)
-    if not found:
-        return None
-    names = sorted(set(re.findall(r"\w+", context.split("INSERT", 1)[0])))
-    alike = difflib.get_close_matches(found[1], names, 1, 0.6)
-    return re.sub(rf"\b{re.escape(found[1])}\b", alike[0], sql) if alike else None
-
-
-def repaired(sql: str, context: str, judged: Callable[[str], Tried]) -> Tried:
-    """What a query does when up to three of its missing names are replaced."""
-    tried = judged(sql)
-    for _ in range(3):
-        if tried.shows != "fails" or not (better := with_names_of(sql, context, tried.message)):
-            break
-        sql, tried = better, judged(better)
-    return tried
-
-
 def share(found: Sequence[bool | None]) -> str:
     """'25.0% [18-33]' of those that can be judged."""
     known = [x for x in found if x is not None]
@@ -129,6 +106,7 @@ def measure(args: argparse.Namespace) -> dict[str, list[Tried]]:
     }
     chosen: dict[str, list[Tried]] = {}
     with SqlWorker() as worker:
+        mender_of = evaluation.row_menders(config, worker)
         for number, row in enumerate(rows):
             gold = verdicts.prepare_gold(row, worker, 42, TIMEOUT_SEC)
             if gold.excluded or (gold.empty and not args.all):
@@ -153,9 +131,13 @@ def measure(args: argparse.Namespace) -> dict[str, list[Tried]]:
 
             first = tried(greedy[number].text)
             ways: dict[str, Tried] = {"greedy": first}
-            context = row["context"] or ""
-            sql = extract_sql(greedy[number].text, context)
-            ways["names of the schema"] = repaired(sql, context, judged) if sql else first
+            sql, mender = extract_sql(greedy[number].text, row["context"]), mender_of(row)
+            put_right = (
+                mender(sql) if mender and sql and first.shows in ("fails", "nothing") else None
+            )
+            better = judged(put_right.sql) if put_right else first
+            mended = better if better.shows == "rows" else first
+            ways["mended"] = mended
             ways["shown its error"] = first
             if first.shows == "fails":
                 turns = [
@@ -170,11 +152,15 @@ def measure(args: argparse.Namespace) -> dict[str, list[Tried]]:
             for temp, answers in drawn.items():
                 pairs = [(said, tried(said.text)) for said in answers[number]]
                 for name, choose in choices(args.draws).items():
-                    ways[f"{name}, temperature {temp:g}"] = choose(first, pairs)
+                    taken = choose(first, pairs)
+                    ways[f"{name}, temperature {temp:g}"] = taken
+                    if name.startswith("first"):
+                        then = mended if taken is first else taken
+                        ways[f"{name}, then mended, temperature {temp:g}"] = then
                 known = [first, *(t for _, t in pairs)]
                 ways[f"any, temperature {temp:g}"] = max(known, key=lambda t: t.right)
-            for name, taken in ways.items():
-                chosen.setdefault(name, []).append(taken)
+            for name, chose in ways.items():
+                chosen.setdefault(name, []).append(chose)
     return chosen
 
 
@@ -201,7 +187,7 @@ def main() -> None:
     found = measure(args := parser.parse_args())
     for name, taken in found.items():
         print(
-            f"{name:40} execution {share([t.right for t in taken]):18} "
+            f"{name:54} execution {share([t.right for t in taken]):18} "
             f"suite {share([t.suite for t in taken])}"
         )
     print(

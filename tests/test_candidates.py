@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ from gemma_lora.selection import (
     with_candidates,
     without_candidates,
 )
+from gemma_lora.table_links import schema_of_file
 
 PETS = """CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT, age INTEGER);
 INSERT INTO pets VALUES (1, 'Tom', 3), (2, 'Rex', 11), (3, 'Odd', NULL);"""
@@ -148,10 +150,10 @@ def test_where_none_shows_rows_the_first_is_mended(
     firsts = ["SELECT nmae FROM pets", "SELECT name FROM pets", "SELECT zzz FROM pets"]
     rows = [cast(Any, {"context": PETS, "completion": "SELECT name FROM pets"})] * 3
     with FileWorker(path) as worker:
-        mender = Mender(path, lambda sql: worker.run("", sql, 5.0).rows)
+        mender = Mender(partial(schema_of_file, path), lambda sql: worker.run("", sql, 5.0).rows)
         found = choose_for_rows(
             cast(Any, None), cast(Any, None), rows, ["p"] * 3, [said(text) for text in firsts],
-            worker, 5.0, DRAWING, mender,
+            worker, 5.0, DRAWING, lambda row: mender,
         )  # fmt: skip
     assert [one.said.text for one in found] == ["SELECT name FROM pets", *firsts[1:]]
     assert [one.mended for one in found] == [("name for nmae",), (), ()]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import dataset
 from gemma_lora import adapters, candidates, conversation, generation, sandbox
-from gemma_lora.chat import commands, take_line, use_db
+from gemma_lora.chat import commands, start_chat, take_line, use_db
 from gemma_lora.conversation import Chat, ChatSettings, Reply
 from gemma_lora.database import DatabaseFile, QueryResult, Relation
 from gemma_lora.database_scoring import question_rows
@@ -323,6 +323,20 @@ def test_an_unlikely_answer_is_doubted(chat: Chat, pets_file: Path, reply: Any) 
         doubts = [text for text in chat.transcript if text.startswith("I am not sure")]
         assert bool(doubts) == doubted, line
     assert doubts == ["I am not sure: 50% at its least certain place, where 80% would be enough"]
+
+
+def test_an_adapter_that_is_never_sure_says_so_once(
+    chat: Chat, pets_file: Path, reply: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat.confidence = {
+        "format": 1, "adapter_sha256": "", "threshold": None, "rows": 9, "right": 1, "sure": 0,
+        "sure_right": 0,
+    }  # fmt: skip
+    reply("SELECT name FROM pets", math.log(0.01))
+    monkeypatch.setattr("sys.stdin", io.StringIO("Who?\nWho?\n"))
+    start_chat(chat, pets_file, None)
+    assert sum("cannot tell when it is right" in text for text in chat.transcript) == 1
+    assert not any("not sure" in text for text in chat.transcript)
 
 
 def test_a_wish_to_change_data_is_not_taken_for_done(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gemma_lora import adapters, confidence, generation
 from gemma_lora.batches import tokenize
-from gemma_lora.confidence import Read, measure_confidence, read_confidence, threshold_of
+from gemma_lora.confidence import Read, read_confidence, threshold_of
 from gemma_lora.database import DatabaseFile
 from gemma_lora.doubt import Named, categories, known_names, mark_sure, omissions
 from gemma_lora.figures import TUNED, Sample, summarize
@@ -112,7 +112,10 @@ def test_a_threshold_is_bound_to_its_weights(
     assert read_confidence(adapter_copy) is None
     examples = tokenize([row_of("Hi", "yes")] * 3, tuned.tokenizer, 2000)
     model = tuned.use("finetuned")
-    assert measure_confidence(model, examples, weights) is None  # too few are right
+    said = confidence.keep_confidence(model, examples, adapter_copy)  # too few are right
+    assert said.startswith("never sure: 0 of 3 validation rows")
+    found = read_confidence(adapter_copy)
+    assert found and found["threshold"] is None and found["sure"] == 0
     monkeypatch.setattr(confidence, "read_rows", lambda _, rows: [Read(True, -0.5)] * 40)
     said = confidence.keep_confidence(model, examples, adapter_copy)
     assert "61%" in said and "40 of 40" in said
@@ -215,6 +218,8 @@ def test_sure_answers_are_counted_apart() -> None:
     assert figures["coverage"]["value"] == 2 / 8
     assert (figures["sure_accuracy"]["value"], figures["sure_accuracy"]["n"]) == (0.5, 2)
     assert "coverage" not in summarize(samples)["models"]["base"]
+    mark_sure(samples, {**KNOWN, "threshold": None}, named("price"))
+    assert not any(s["outputs"][TUNED]["sure"] for s in samples)
 
 
 def test_a_run_with_a_threshold_says_how_sure_it_was(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemma_lora.mending import LONGEST, Mended, Mender, Schema, mended
+from gemma_lora.mending import LONGEST, Mended, Mender, mended
 from gemma_lora.schema_reading import Link
+from gemma_lora.table_links import LONGEST_TEXT, Schema, schema_of_file, schema_of_text
 
 SHOP = """
 CREATE TABLE groups (group_id INTEGER PRIMARY KEY, name TEXT);
@@ -41,7 +43,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answer(shop: Path, sql: str) -> tuple[Mended | None, list[tuple[object, ...]]]:
     """(the query put right, what it then returns)."""
     with closing(sqlite3.connect(shop)) as connection:
-        found = Mender(shop, lambda query: connection.execute(query).fetchall())(sql)
+        mender = Mender(
+            partial(schema_of_file, shop), lambda query: connection.execute(query).fetchall()
+        )
+        found = mender(sql)
         return found, connection.execute(found.sql).fetchall() if found else []
 
 
@@ -86,6 +91,13 @@ def answer(shop: Path, sql: str) -> tuple[Mended | None, list[tuple[object, ...]
             [("Iron Pan 26 cm",)],
             "price for prize",
         ),
+        ("SELECT T1.nme FROM things AS T1 WHERE T1.price < 18", [("Hose 20 m",)], "name for nme"),
+        (
+            "SELECT p.name FROM people p JOIN things t ON p.person_id = t.person_id "
+            "WHERE t.name = 'spade'",
+            [("Bo Lind",)],
+            "sales and lines joined",
+        ),
         (
             "SELECT name FROM people WHERE person_id NOT IN "
             "(SELECT person_id FROM sales WHERE sales.person_id = people.person_id)",
@@ -109,7 +121,7 @@ def test_what_the_file_tells_apart_is_mended(
     "sql",
     [
         "SELECT name FROM things",
-        "SELECT t.nme FROM things AS t",  # under an alias
+        "SELECT a.nme FROM things AS a JOIN things AS b USING (group_id)",  # named twice
         "SELECT nme FROM (SELECT name FROM things)",
         "DELETE FROM thing",
         "SELECT name FROM nowhere",
@@ -130,8 +142,9 @@ def test_a_file_that_cannot_be_read_whole_is_left_alone(tmp_path: Path) -> None:
             "CREATE TABLE a (name TEXT); INSERT INTO a VALUES ('x'); CREATE TABLE b (n);"
             "CREATE VIEW v AS SELECT * FROM b; DROP TABLE b;"
         )
-    assert Mender(path, lambda sql: [])("SELECT nmae FROM a") is None
-    assert Mender(tmp_path / "gone.sqlite", lambda sql: [])("SELECT nmae FROM a") is None
+    for one in (path, tmp_path / "gone.sqlite"):
+        assert schema_of_file(one) == Schema({}, ())
+        assert Mender(partial(schema_of_file, one), lambda sql: [])("SELECT nmae FROM a") is None
 
 
 def test_a_table_that_no_key_leads_to_is_not_joined() -> None:
@@ -168,3 +181,50 @@ def test_what_is_mended_runs_and_needs_no_more(
     if found is not None:
         again = mended(found.sql, schema, texts)
         assert again is None or again.sql == found.sql, (sql, found, again)
+
+
+CONTEXT = """
+CREATE TABLE stores (store_id INT, name TEXT);
+CREATE TABLE "wine sales" (id INT PRIMARY KEY, store_id INT, customer INT REFERENCES people(id));
+CREATE TABLE people (id INT, full_name TEXT, city_id INT);
+CREATE TABLE cities (id INT, name TEXT);
+CREATE TABLE visits (visit_id INT, person_id INT, day TEXT);
+CREATE TABLE weather (day TEXT, name TEXT);
+INSERT INTO stores VALUES (1, 'North');
+"""
+
+
+def test_keys_of_a_text_are_its_declarations_and_its_names() -> None:
+    schema = schema_of_text(CONTEXT)
+    assert schema.columns["wine sales"] == ("id", "store_id", "customer")
+    assert set(schema.links) == {
+        Link("wine sales", "customer", "people", "id"),
+        Link("wine sales", "store_id", "stores", "store_id"),
+        Link("people", "city_id", "cities", "id"),
+        Link("visits", "person_id", "people", "id"),
+        Link("visits", "day", "weather", "day"),
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "stores(store_id, name)", "CREATE TABLE", "CREATE TABLE a AS SELECT 1 x", "x" * 10,
+     "CREATE TABLE a (b INT);" * (LONGEST_TEXT // 20), "CREATE TABLE (((" + "(" * 3000],
+)  # fmt: skip
+def test_a_text_without_tables_mends_nothing(text: str) -> None:
+    assert Mender(partial(schema_of_text, text), lambda sql: [])("SELECT nmae FROM a") is None
+
+
+def test_a_row_is_mended_by_its_own_context() -> None:
+    texts = {("people", "full_name"): ["Ana Ruiz"], ("stores", "name"): ["North"]}
+    found = mended(
+        'SELECT T2.full_name FROM "wine sales" AS T1 JOIN people AS T2 ON T1.person = T2.id '
+        "JOIN stores AS T3 ON T1.store = T3.id WHERE T3.name = 'north'",
+        schema_of_text(CONTEXT),
+        lambda table, column: texts.get((table, column), ()),
+    )
+    assert found and found.sql == (
+        'SELECT people.full_name FROM "wine sales" JOIN people '
+        'ON "wine sales".customer = people.id JOIN stores '
+        "ON \"wine sales\".store_id = stores.store_id WHERE stores.name = 'North'"
+    )
