@@ -109,7 +109,8 @@ def test_a_threshold_is_bound_to_its_weights(
     tuned: Any, adapter_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = adapter_copy / "adapters.safetensors"
-    assert read_confidence(adapter_copy) is None
+    made = read_confidence(adapter_copy)  # by train.py
+    assert made and made["threshold"] is None
     examples = tokenize([row_of("Hi", "yes")] * 3, tuned.tokenizer, 2000)
     model = tuned.use("finetuned")
     said = confidence.keep_confidence(model, examples, adapter_copy)  # too few are right
