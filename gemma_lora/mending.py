@@ -139,7 +139,7 @@ def tables_in(select: Any) -> list[Any]:
 
 
 def read_block(select: Any, schema: Schema) -> Block | None:
-    """A SELECT and its tables; None where they are no plain tables, or one is like none."""
+    """A SELECT and its tables; None where one is like none, or its columns unknown."""
     exp = importlib.import_module("sqlglot").exp
     named = tables_in(select)
     if not named or not all(isinstance(t, exp.Table) and t.alias in ("", t.name) for t in named):
@@ -148,10 +148,14 @@ def read_block(select: Any, schema: Schema) -> Block | None:
     for node in named:
         table = schema.table(node.name)
         if table is None:
-            table = most_alike(node.name, list(schema.columns), OTHER_LIKENESS)
+            table = most_alike(
+                node.name, [t for t, held in schema.columns.items() if held], OTHER_LIKENESS
+            )
             if table is None:
                 return None
             block.changes.append(f"{table} for {node.name}")
+        if not schema.columns[table]:
+            return None
         if table not in block.needed:
             block.needed.append(table)
     around = select.parent_select

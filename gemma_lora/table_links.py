@@ -17,18 +17,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gemma_lora.cli import UserError
+from gemma_lora.database import declared_relations
 from gemma_lora.name_reading import name_words, singular
-from gemma_lora.schema_reading import Link, read_database
+from gemma_lora.schema_reading import Link, read_database, read_only, user_tables
 from gemma_lora.sql_text import PARSER_TRIPS
 from gemma_lora.tables import declared_references, declared_tables, definitions, is_named_id
 
+LARGEST_READ = 100_000_000  # bytes: read in two or three seconds
 LONGEST_TEXT = 100_000  # characters of CREATE statements: sqlglot reads them in a second
 
 
 class Schema(NamedTuple):
     """The tables of a database with their columns, as they are stored, and the keys between."""
 
-    columns: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, tuple[str, ...]]  # none of what is empty, or made in another way
     links: tuple[Link, ...]
 
     def table(self, name: str) -> str | None:
@@ -64,13 +66,20 @@ class Schema(NamedTuple):
 def schema_of_file(path: Path) -> Schema:
     """The schema of a SQLite file; an empty one, by which nothing is mended, where reading fails.
 
-    A view on a table that is gone ends the reading of a file of which all else can be asked.
+    A file of over LARGEST_READ is known by its CREATE statements: all values of 1 GB take half a
+    minute, for which nobody waits in a chat. A view on a table that is gone ends the reading of a
+    file of which all else can be asked.
     """
     try:
+        with read_only(path) as connection:
+            created = user_tables(connection)
+        if path.stat().st_size > LARGEST_READ:
+            return schema_of_text("".join(f"{sql};\n" for sql in created.values()))
         reading = read_database(path)
-    except (sqlite3.Error, UserError):
+    except (OSError, sqlite3.Error, UserError):
         return Schema({}, ())
-    return Schema({t.name: t.held for t in reading.tables}, tuple(reading.links))
+    unread: dict[str, tuple[str, ...]] = dict.fromkeys(created, ())
+    return Schema(unread | {t.name: t.held for t in reading.tables}, tuple(reading.links))
 
 
 def schema_of_text(sql: str) -> Schema:
@@ -78,8 +87,10 @@ def schema_of_text(sql: str) -> Schema:
     created = definitions(sql)
     if len(created) > LONGEST_TEXT:
         return Schema({}, ())
+    unread: dict[str, tuple[str, ...]] = {r.name: () for r in declared_relations(created)}
     try:
-        return declared_schema(declared_tables(created))
+        known = declared_schema(declared_tables(created))
+        return Schema(unread | known.columns, known.links)
     except (LookupError, *PARSER_TRIPS):  # of a tree unlike any that it makes of whole statements
         return Schema({}, ())
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma_lora import table_links
 from gemma_lora.mending import LONGEST, Mended, Mender, mended
 from gemma_lora.schema_reading import Link
 from gemma_lora.table_links import LONGEST_TEXT, Schema, schema_of_file, schema_of_text
@@ -143,8 +144,35 @@ def test_a_file_that_cannot_be_read_whole_is_left_alone(tmp_path: Path) -> None:
             "CREATE VIEW v AS SELECT * FROM b; DROP TABLE b;"
         )
     for one in (path, tmp_path / "gone.sqlite"):
-        assert schema_of_file(one) == Schema({}, ())
         assert Mender(partial(schema_of_file, one), lambda sql: [])("SELECT nmae FROM a") is None
+
+
+@pytest.mark.parametrize("largest", [100, 10**8])
+def test_a_table_without_rows_and_a_view_of_none_are_taken_for_no_other(
+    largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_links, "LARGEST_READ", largest)
+    path = tmp_path / "years.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE sales_2023 (name TEXT, price REAL);"
+            "INSERT INTO sales_2023 VALUES ('a', 1);"
+            "CREATE VIRTUAL TABLE sales_2024 USING fts5(name);"
+            "CREATE VIEW sales_2022 AS SELECT name FROM sales_2023 WHERE price > 9;"
+        )
+    mender = Mender(partial(schema_of_file, path), lambda sql: [])
+    for year in (2022, 2024):
+        assert mender(f"SELECT name FROM sales_{year} WHERE prize = 1") is None
+    assert mender("SELECT name FROM sales_2023 WHERE prize = 1")
+
+
+def test_a_large_file_is_known_by_its_declarations(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = schema_of_file(shop)
+    monkeypatch.setattr(table_links, "LARGEST_READ", 100)
+    assert schema_of_file(shop).columns == whole.columns
+    assert set(schema_of_file(shop).links) == set(whole.links)
 
 
 def test_a_table_that_no_key_leads_to_is_not_joined() -> None:
