@@ -90,7 +90,7 @@ def schema_of_text(sql: str) -> Schema:
     unread: dict[str, tuple[str, ...]] = {r.name: () for r in declared_relations(created)}
     try:
         known = declared_schema(declared_tables(created))
-        return Schema(unread | known.columns, known.links)
+        return Schema({**unread, **known.columns}, known.links)
     except (LookupError, *PARSER_TRIPS):  # of a tree unlike any that it makes of whole statements
         return Schema({}, ())
 
