@@ -10,6 +10,10 @@ from gemma_lora.batches import Example, epoch_shapes, padded_tokens
 from gemma_lora.device import on_gpu
 
 FEW_EPOCHS = 0.1  # a run that sees less of its data is told how to see more
+# 663 rows of gretel's set: the loss on rows held apart is lowest after 2 to 3 epochs and a third
+# higher after 4.8; of 175 of these rows 42 are right after 2 epochs, 46 after 3.
+MANY_EPOCHS = 6  # a run that sees its data more often learns them by heart
+ENOUGH_EPOCHS = 3
 
 
 class Workload(NamedTuple):
@@ -55,7 +59,13 @@ class Workload(NamedTuple):
         return [f"shapes    {count} in an epoch, each compiled when it first comes"]
 
     def notes_on_epochs(self) -> list[str]:
-        """What to do about a run that would see less than a tenth of what was prepared."""
+        """What to do about a run that would see a tenth of what was prepared, or all many times."""
+        if self.epochs > MANY_EPOCHS:
+            steps = steps_of(ENOUGH_EPOCHS, len(self.rows), self.batch_size)
+            return [
+                f"note      the run sees each row {self.epochs:.0f} times and may learn the rows "
+                f"by heart: --epochs {ENOUGH_EPOCHS} would take {steps:,} steps"
+            ]
         if self.epochs >= FEW_EPOCHS:
             return []
         once = steps_of(1, len(self.rows), self.batch_size)

@@ -26,10 +26,10 @@ from test_training import adapted_model, arrays, metrics, resume_record, some_ex
 
 import train
 from gemma_lora import device, models, ranks
-from gemma_lora.batches import EMPTY, balanced_shares, batch_iterator, rank_share
+from gemma_lora.batches import EMPTY, Example, balanced_shares, batch_iterator, rank_share
 from gemma_lora.loss import supervised_loss
 from gemma_lora.splits import read_split
-from gemma_lora.workload import steps_of
+from gemma_lora.workload import MANY_EPOCHS, Workload, steps_of
 
 
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=6), count=st.integers(1, 3))
@@ -300,6 +300,14 @@ def test_every_row_is_in_one_share(tiny_model: Path, tiny_data: Path) -> None:
         assert trained[0] == trained[1]
 
 
+@pytest.mark.parametrize("times", [0.05, 1, MANY_EPOCHS, MANY_EPOCHS + 1])
+def test_a_run_that_sees_its_rows_too_rarely_or_too_often_says_so(times: float) -> None:
+    rows = [Example(np.arange(9), 4)] * 40
+    notes = " ".join(Workload(rows, round(times * 10), 4, 0).notes_on_epochs())
+    assert ("less than a tenth" in notes) == (times < 0.1)
+    assert ("by heart: --epochs 3 would take 30 steps" in notes) == (times > MANY_EPOCHS)
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 6), (2, 12), (0.5, 3), (0.01, 1), (1.01, 7)])
 def test_epochs_become_steps(epochs: float, steps: int) -> None:
     assert steps_of(epochs, 23, 4) == steps
@@ -318,6 +326,7 @@ def test_a_run_says_how_much_of_the_rows_it_sees(
     said = capsys.readouterr().out
     assert f"1 steps of batch 1: 1 of {rows} rows, {1 / rows:.2f} epochs" in said
     assert f"less than a tenth of the rows: --epochs 1 would take {rows} steps" in said
+    assert "by heart" not in said
     command = [sys.executable, str(ROOT / "train.py"), "--iters", "3", "--epochs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
