@@ -97,8 +97,9 @@ def test_a_run_killed_while_it_moves_an_earlier_one(stage: Stage) -> None:
     """The next run completes the move: the earlier run is not torn over two folders."""
     start = stage.with_adapter()
     scene = stage.scene(Training, "moving", "train.py", stage.training(), start)
-    assert kill_once_at(stage, scene, {"die_at": 9}) == "earlier run being moved"
-    assert kill_once_at(stage, scene, {"die_at": 11}) == "earlier adapter loads"
+    # Changes: a lock, a folder, seven files of the run with confidence.json, then its adapter.
+    assert kill_once_at(stage, scene, {"die_at": 10}) == "earlier run being moved"
+    assert kill_once_at(stage, scene, {"die_at": 12}) == "earlier adapter loads"
 
 
 # --- A full disk --------------------------------------------------------------------------------
