@@ -160,7 +160,7 @@ class EvaluationConfig:
         default=None,
         metadata={
             "help": "answers drawn where the first fails or returns nothing; the first that "
-            "returns rows is taken, on --db else the first mended (4 in the chat, else 0)"
+            "returns rows is taken, else the first is mended (4 in the chat, else 0)"
         },
     )
     shots: int = field(

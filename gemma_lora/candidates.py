@@ -2,9 +2,8 @@
 
 Execution-guided selection, as in "Query and Conquer" (arXiv 2503.24364), without a vote: of the
 answers in the order in which they were drawn the first that returns a value is taken; where none
-does, the first answer as `mending` puts it right. It is chosen by what the
-database returns, never by a reference. A statement that would write is final: it is
-neither run here nor drawn again.
+does, the first answer as `mending` puts it right. It is chosen by what the database returns, never
+by a reference. A statement that would write is final: it is neither run here nor drawn again.
 """
 
 from __future__ import annotations

@@ -370,7 +370,7 @@ def start_chat(chat: Chat, database: Path | None, schema: Path | None) -> None:
         if schema:
             use_schema(chat, str(schema))
         if chat.confidence and chat.confidence["threshold"] is None:
-            chat.say("this adapter cannot tell when it is right: be as careful with each answer")
+            chat.say("this adapter cannot tell when it is right: check each answer")
         converse(chat, typing)
     finally:
         if isinstance(chat.database, DatabaseFile):

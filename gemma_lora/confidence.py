@@ -94,16 +94,20 @@ def threshold_of(reads: Sequence[Read]) -> float | None:
     share of the right answers instead promises nothing of the wrong ones: of a geography's 270
     people's questions 43% were sure then, 74% of them right, with this one 24%, 86% of them right.
     """
-    for enough in (SURE_RIGHT, FAIRLY_RIGHT):
-        ranked, found, right = sorted(reads, key=lambda one: -one.lowest_logprob), None, 0
-        for count, one in enumerate(ranked, 1):
-            right += one.right
-            last = count == len(ranked) or ranked[count].lowest_logprob < one.lowest_logprob
-            if last and count >= LEAST_SURE and right >= enough * count:
-                found = one.lowest_logprob
-        if found is not None:
-            return found
-    return None
+    found = (least_logprob(reads, share) for share in (SURE_RIGHT, FAIRLY_RIGHT))
+    return next((one for one in found if one is not None), None)
+
+
+def least_logprob(reads: Sequence[Read], share: float) -> float | None:
+    """The least log-probability from which so many of the answers are right; None for none."""
+    ranked = sorted(reads, key=lambda one: -one.lowest_logprob)
+    found, right = None, 0
+    for count, one in enumerate(ranked, 1):
+        right += one.right
+        last = count == len(ranked) or ranked[count].lowest_logprob < one.lowest_logprob
+        if last and count >= LEAST_SURE and right >= share * count:
+            found = one.lowest_logprob
+    return found
 
 
 def measure_confidence(model: nn.Module, examples: Sequence[Example], weights: Path) -> Confidence:
@@ -159,7 +163,7 @@ def confidence_sentence(found: Confidence) -> str:
     if found["threshold"] is None:
         return (
             f"never sure: {found['right']} of {found['rows']} validation rows are answered word "
-            "for word, and from no probability on two in three"
+            "for word, and not two in three of the likeliest answers"
         )
     return (
         f"sure from {math.exp(found['threshold']):.0%} at an answer's least certain place: "

@@ -18,11 +18,12 @@ import difflib
 import importlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from gemma_lora.cli import optional
 from gemma_lora.schema_reading import Link
+from gemma_lora.sql_text import sql_trees
 from gemma_lora.table_links import Schema
 from gemma_lora.table_reading import quoted
 
@@ -33,6 +34,7 @@ KEPT_VALUES = 5_000  # distinct texts of a column that are looked through
 ROWS_READ = 1_000_000  # of a table, for them: a second or less
 LEAST_PART = 3  # characters of a text that is looked for inside others
 LONGEST = 2_000  # characters of a query that is read
+MENDING = "mending of queries"  # what is missed without the libraries for it
 
 
 class Mended(NamedTuple):
@@ -56,7 +58,9 @@ class Mender:
         self._texts: dict[tuple[str, str], list[str]] = {}
 
     def __call__(self, sql: str) -> Mended | None:
-        """The query put right; None where nothing can be said, or the schema not be read."""
+        """The query put right; None where nothing can be said, or a library for it is missing."""
+        if not all(optional(name, name, MENDING) for name in ("sqlglot", "inflect")):
+            return None
         if self._schema is None:
             self._schema = self.read()
         return mended(sql, self._schema, self.texts)
@@ -78,27 +82,23 @@ Texts = Callable[[str, str], Sequence[str]]
 def mended(sql: str, schema: Schema, texts: Texts) -> Mended | None:
     """A query with what its schema and values put right; None where they change nothing.
 
-    `texts` gives the distinct texts of a table's column. Without sqlglot nothing is mended.
+    `texts` gives the distinct texts of a table's column.
     """
-    with suppress(ImportError):
-        sqlglot = importlib.import_module("sqlglot")
-        try:
-            tree = sqlglot.parse_one(sql[: LONGEST + 1], read="sqlite")
-        except (sqlglot.errors.SqlglotError, RecursionError):
-            return None
-        if not isinstance(tree, sqlglot.exp.Select) or len(sql) > LONGEST:
-            return None
-        drop_aliases(tree)
-        changes: list[str] = []
-        for select in list(tree.find_all(sqlglot.exp.Select)):
-            if (block := read_block(select, schema)) is not None:
-                place_columns(block)
-                place_texts(block, texts)
-                if not join_tables(block):
-                    return None  # half a change would be none
-                changes += block.changes
-        return Mended(tree.sql("sqlite"), tuple(dict.fromkeys(changes))) if changes else None
-    return None
+    exp = importlib.import_module("sqlglot").exp
+    trees = sql_trees(sql, MENDING) if len(sql) <= LONGEST else []
+    if len(trees) != 1 or not isinstance(trees[0], exp.Select):
+        return None
+    [tree] = trees
+    drop_aliases(tree)
+    changes: list[str] = []
+    for select in list(tree.find_all(exp.Select)):
+        if (block := read_block(select, schema)) is not None:
+            place_columns(block)
+            place_texts(block, texts)
+            if not join_tables(block):
+                return None  # half a change would be none
+            changes += block.changes
+    return Mended(tree.sql("sqlite"), tuple(dict.fromkeys(changes))) if changes else None
 
 
 def drop_aliases(tree: Any) -> None:

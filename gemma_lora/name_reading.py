@@ -88,8 +88,9 @@ def singular(words: Sequence[str]) -> str:
     import inflect
 
     *head, last = words
-    # inflect answers False for what is singular already, and takes 'address' for a plural.
-    known = last.endswith("ss") or last in ("status", "series", "news", "bus")
+    # inflect answers False for what is singular already, takes 'address' for a plural, and fails on
+    # spaces, as which SQLite allows a table to be named.
+    known = not last.strip() or last.endswith("ss") or last in ("status", "series", "news", "bus")
     return " ".join([*head, last if known else inflect.engine().singular_noun(last) or last])
 
 

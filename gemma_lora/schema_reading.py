@@ -132,7 +132,7 @@ def undeclared_links(tables: Sequence[TableReading], known: Sequence[Link]) -> l
                     continue
                 if (child.name, column.name, parent.name) in backwards:
                     continue  # each row there has one here: a key one way is enough
-                if names_key(column.name, key.name, parent) and holds(column, key):
+                if names_key(column.name, key.name, parent.words[0]) and holds(column, key):
                     links.append(Link(child.name, column.name, parent.name, key.name))
                     taken.add((child.name, column.name))
                     backwards.add((parent.name, key.name, child.name))
@@ -196,15 +196,15 @@ def same_names(tables: Sequence[TableReading], known: Sequence[Link]) -> list[Li
     return links
 
 
-def names_key(column: str, key: str, parent: TableReading) -> bool:
-    """Whether a column's name says that it holds `key` of `parent`."""
+def names_key(column: str, key: str, row_word: str) -> bool:
+    """Whether a column's name says that it holds `key` of the table whose rows are so called."""
     theirs, ours = name_words(key), name_words(column)
     if column.lower() == key.lower():
         return theirs != ["id"] and theirs != ["name"]
     if theirs[-1] not in NUMBERING:
         return False
     what = without_numbering(ours)  # 'PickBrNo' -> ['pick', 'branch'], which ends with the owner
-    owners = (parent.words[0].split(), without_numbering(theirs))
+    owners = (row_word.split(), without_numbering(theirs))
     return any(owner and what[-len(owner) :] == owner for owner in owners)
 
 

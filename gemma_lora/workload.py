@@ -59,7 +59,7 @@ class Workload(NamedTuple):
         return [f"shapes    {count} in an epoch, each compiled when it first comes"]
 
     def notes_on_epochs(self) -> list[str]:
-        """What to do about a run that would see a tenth of what was prepared, or all many times."""
+        """What to do about a run that sees less than a tenth of the rows, or all many times."""
         if self.epochs > MANY_EPOCHS:
             steps = steps_of(ENOUGH_EPOCHS, len(self.rows), self.batch_size)
             return [
