@@ -42,7 +42,7 @@ class Confidence(TypedDict):
 
     format: int
     adapter_sha256: str  # of the weights it was found with
-    # Least log-probability, in nats, of a sure answer's least likely token; None: it is never sure.
+    # Least log-probability, in nats, of a sure answer's least likely token; None: it cannot tell.
     threshold: float | None
     rows: int  # validation rows that were read
     right: int  # of these, answered word for word
@@ -162,8 +162,8 @@ def confidence_sentence(found: Confidence) -> str:
     """What training says of it."""
     if found["threshold"] is None:
         return (
-            f"never sure: {found['right']} of {found['rows']} validation rows are answered word "
-            "for word, and not two in three of the likeliest answers"
+            f"it cannot tell when it is right: {found['right']} of {found['rows']} validation rows "
+            "are answered word for word, and not two in three even of the likeliest answers"
         )
     return (
         f"sure from {math.exp(found['threshold']):.0%} at an answer's least certain place: "

@@ -98,7 +98,7 @@ def doubts(
 ) -> list[str]:
     """Why an answer is not sure, in words; `lowest_logprob` is that of its least likely token.
 
-    An adapter that is never sure doubts no single answer for that: it is said once, not each time.
+    An adapter that cannot tell doubts no single answer for that: it is said once, not each time.
     """
     reasons = []
     least = confidence["threshold"] if confidence else None
@@ -117,8 +117,11 @@ def doubts(
 def mark_sure(samples: Iterable[Sample], confidence: Confidence, known: Sequence[Named]) -> None:
     """Note in the fine-tuned model's answers whether it is sure of them.
 
-    It never is of one that shows nothing, that was mended, or had to be drawn after another.
+    It never is of one that shows nothing, that was mended, or had to be drawn after another. Of an
+    adapter that cannot tell, nothing is noted: "not sure" beside every answer tells nothing.
     """
+    if confidence["threshold"] is None:
+        return
     for sample in samples:
         for name, out in sample["outputs"].items():
             if TUNED not in (name, without_candidates(name)):
@@ -128,5 +131,4 @@ def mark_sure(samples: Iterable[Sample], confidence: Confidence, known: Sequence
             likely = out["lowest_logprob"]
             why = doubts(sample["question"], out["sql"], likely, confidence, known)
             chosen = out.get("candidate") or out.get("mended")
-            ever = confidence["threshold"] is not None
-            out["sure"] = ever and shows and not why and not chosen
+            out["sure"] = shows and not why and not chosen

@@ -325,7 +325,7 @@ def test_an_unlikely_answer_is_doubted(chat: Chat, pets_file: Path, reply: Any) 
     assert doubts == ["I am not sure: 50% at its least certain place, where 80% would be enough"]
 
 
-def test_an_adapter_that_is_never_sure_says_so_once(
+def test_an_adapter_that_cannot_tell_says_so_once(
     chat: Chat, pets_file: Path, reply: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat.confidence = {

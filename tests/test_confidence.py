@@ -114,7 +114,7 @@ def test_a_threshold_is_bound_to_its_weights(
     examples = tokenize([row_of("Hi", "yes")] * 3, tuned.tokenizer, 2000)
     model = tuned.use("finetuned")
     said = confidence.keep_confidence(model, examples, adapter_copy)  # too few are right
-    assert said.startswith("never sure: 0 of 3 validation rows")
+    assert said.startswith("it cannot tell when it is right: 0 of 3 validation rows")
     found = read_confidence(adapter_copy)
     assert found and found["threshold"] is None and found["sure"] == 0
     monkeypatch.setattr(confidence, "read_rows", lambda _, rows: [Read(True, -0.5)] * 40)
@@ -219,8 +219,10 @@ def test_sure_answers_are_counted_apart() -> None:
     assert figures["coverage"]["value"] == 2 / 8
     assert (figures["sure_accuracy"]["value"], figures["sure_accuracy"]["n"]) == (0.5, 2)
     assert "coverage" not in summarize(samples)["models"]["base"]
-    mark_sure(samples, {**KNOWN, "threshold": None}, named("price"))
-    assert not any(s["outputs"][TUNED]["sure"] for s in samples)
+    untold = sample(0.9, True, [[1]], price)
+    mark_sure([untold], {**KNOWN, "threshold": None}, named("price"))
+    assert "sure" not in untold["outputs"][TUNED]
+    assert "coverage" not in summarize([untold])["models"][TUNED]
 
 
 def test_a_run_with_a_threshold_says_how_sure_it_was(
