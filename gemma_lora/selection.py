@@ -87,9 +87,14 @@ def candidate_sentence(name: str, counts: CandidateCounts) -> str:
     """What a reader of the table must know of a model's candidates."""
     mended = f" ({counts['mended']} by the first, mended)" if counts["mended"] else ""
     return (
-        f"{name}: drawn for {counts['drawn_for']} rows, {counts['replaced']} answers "
-        f"replaced{mended}, {counts['gained']} of them now right; of right first answers "
-        f"{counts['right_replaced']} were replaced, {counts['lost']} by wrong ones "
-        f"({counts['lost_empty']} where the gold shows nothing); {counts['tokens']:,} tokens and "
-        f"{counts['seconds']:.1f} s more."
+        f"{name}: drawn for {number_of(counts['drawn_for'], 'row')}, "
+        f"{number_of(counts['replaced'], 'answer')} replaced{mended}, of these now right: "
+        f"{counts['gained']}; of right first answers {counts['right_replaced']} replaced, "
+        f"{counts['lost']} by wrong ones ({counts['lost_empty']} where the gold shows nothing); "
+        f"{number_of(counts['tokens'], 'token')} and {counts['seconds']:.1f} s more."
     )
+
+
+def number_of(count: int, noun: str) -> str:
+    """'1 row', '1,200 rows'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

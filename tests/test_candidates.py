@@ -26,6 +26,7 @@ from gemma_lora.prompts import render_prompt
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.selection import (
     Replacement,
+    candidate_sentence,
     compared_models,
     count_candidates,
     with_candidates,
@@ -212,3 +213,12 @@ def test_a_scored_run_shows_candidates_beside_first_answers(
     for sample in samples:
         first, taken = sample["outputs"][TUNED], sample["outputs"][f"{TUNED}, 2 candidates"]
         assert taken["candidate"] or taken["text"] == first["text"]
+
+
+def test_the_sentence_on_candidates_says_one_answer_and_two_answers() -> None:
+    row = Replacement(1, 1, 0.5, False, False, True, True, True)
+    one = candidate_sentence("m", count_candidates([row]))
+    two = candidate_sentence("m", count_candidates([row, row]))
+    assert "drawn for 1 row, 1 answer replaced, of these now right: 1; " in one
+    assert "drawn for 2 rows, 2 answers replaced, of these now right: 2; " in two
+    assert "; 1 token and" in one and "; 2 tokens and" in two
