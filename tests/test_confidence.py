@@ -88,7 +88,7 @@ def test_what_first_choices_say_of_an_answer() -> None:
 
 
 READS = st.lists(
-    st.builds(Read, st.sampled_from((True, True, False)), st.integers(-9, 0).map(float)),
+    st.builds(Read, st.sampled_from((True, True, False)), st.integers(-9, 0).map(lambda n: n / 16)),
     max_size=80,
 )
 
@@ -100,9 +100,20 @@ def test_a_threshold_is_the_least_that_is_right_often_enough(reads: list[Read]) 
         return sum(sure) / len(sure) if len(sure) >= confidence.LEAST_SURE else -1.0
 
     shares = {one.lowest_logprob: share(one.lowest_logprob) for one in reads}
-    enough = [at for at, held in shares.items() if held >= confidence.SURE_RIGHT]
-    fair = [at for at, held in shares.items() if held >= confidence.FAIRLY_RIGHT]
+
+    def right_and_likely(wanted: float) -> list[float]:
+        likely = math.log(wanted)
+        return [at for at, held in shares.items() if held >= wanted and at >= likely]
+
+    enough = right_and_likely(confidence.SURE_RIGHT)
+    fair = right_and_likely(confidence.FAIRLY_RIGHT)
     assert threshold_of(reads) == min(enough or fair, default=None)
+
+
+def test_answers_to_easy_rows_are_not_sure_at_any_probability() -> None:
+    easy = [Read(True, math.log(0.3))] * 90 + [Read(True, math.log(0.9))] * 30
+    assert threshold_of(easy) == math.log(0.9)
+    assert threshold_of(easy[:90]) is None
 
 
 def test_a_threshold_is_bound_to_its_weights(
@@ -117,11 +128,11 @@ def test_a_threshold_is_bound_to_its_weights(
     assert said.startswith("it cannot tell when it is right: 0 of 3 validation rows")
     found = read_confidence(adapter_copy)
     assert found and found["threshold"] is None and found["sure"] == 0
-    monkeypatch.setattr(confidence, "read_rows", lambda _, rows: [Read(True, -0.5)] * 40)
+    monkeypatch.setattr(confidence, "read_rows", lambda _, rows: [Read(True, -0.2)] * 40)
     said = confidence.keep_confidence(model, examples, adapter_copy)
-    assert "61%" in said and "40 of 40" in said
+    assert "82%" in said and "40 of 40" in said
     found = read_confidence(adapter_copy)
-    assert found and found["threshold"] == -0.5
+    assert found and found["threshold"] == -0.2
     path = adapter_copy / "confidence.json"
     for damaged in ("{", "[]", json.dumps({**found, "threshold": 1.0}), json.dumps({})):
         path.write_text(damaged)
