@@ -47,3 +47,8 @@ def normalized(text: str) -> str:
     Signs stay, for 2 + 2 is not 2 - 2 and C++ is not C.
     """
     return " ".join(unicodedata.normalize("NFC", text).lower().translate(PUNCTUATION).split())
+
+
+def number_of(count: int, noun: str) -> str:
+    """'1 row', '1,200 rows'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from gemma_lora.cleaning import visible
+from gemma_lora.cleaning import number_of, visible
 from gemma_lora.figures import (
     LUCKY,
     TUNED,
@@ -120,7 +120,8 @@ def counted_apart(summary: Summary) -> list[str]:
             by = ", ".join(f"{name} {c['matches']}" for name, c in counts.items() if c)
             why = summary.get("no_suite") if key == "without_suite" else None
             reasons = f" ({', '.join(f'{k}: {v}' for k, v in why.items())})" if why else ""
-            lines.append(f"{what} {n} rows{reasons}, counted apart; matched: {by}.")
+            rows = number_of(n, "row")
+            lines.append(f"{what} {rows}{reasons}, counted apart; matched: {by}.")
     return lines
 
 

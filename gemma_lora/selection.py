@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypedDict
 
+from gemma_lora.cleaning import number_of
+
 TUNED = "fine-tuned"
 WITH_CANDIDATES = re.compile(r"(.+), \d+ candidates", re.S)
 
@@ -93,8 +95,3 @@ def candidate_sentence(name: str, counts: CandidateCounts) -> str:
         f"{counts['lost']} by wrong ones ({counts['lost_empty']} where the gold shows nothing); "
         f"{number_of(counts['tokens'], 'token')} and {counts['seconds']:.1f} s more."
     )
-
-
-def number_of(count: int, noun: str) -> str:
-    """'1 row', '1,200 rows'."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
