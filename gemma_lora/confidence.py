@@ -102,8 +102,8 @@ def least_logprob(reads: Sequence[Read], share: float) -> float | None:
     """The least log-probability from which so many of the answers are right; None for none.
 
     Never below the share itself: people's questions are harder than made ones, of which a model
-    may answer so many at any probability. A geography's had 80% of 190 validation rows from 53%
-    on, and 76% of people's questions; from 80% on 81% of these.
+    may answer so many at any probability. A geography's was right on 80% of its sure validation
+    rows from 53% on, and on 76% of people's; from 80% on it is right on 89% of people's.
     """
     able = [one for one in reads if one.lowest_logprob >= math.log(share)]
     ranked = sorted(able, key=lambda one: -one.lowest_logprob)
