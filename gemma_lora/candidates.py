@@ -84,10 +84,14 @@ Mend = Callable[[int, Generation], MendedAnswer | None]
 
 
 def mended_answer(
-    mender: Mender | None, sql: str, said: Generation, shown_by: Callable[[Generation], Showing]
+    mender: Mender | None,
+    question: str,
+    sql: str,
+    said: Generation,
+    shown_by: Callable[[Generation], Showing],
 ) -> MendedAnswer | None:
     """An answer with its query put right; None where that cannot be or then shows no rows."""
-    found = mender(sql) if mender and sql else None
+    found = mender(sql, question) if mender and sql else None
     if found is None:
         return None
     better = replace(said, text=found.sql)
@@ -189,7 +193,8 @@ def choose_for_rows(
 
     def mend(index: int, said: Generation) -> MendedAnswer | None:
         sql = extract_sql(said.text, rows[index]["context"] or "")
-        return mended_answer(mender_of(rows[index]), sql, said, partial(shown_by, index))
+        row = rows[index]
+        return mended_answer(mender_of(row), row["question"], sql, said, partial(shown_by, index))
 
     asked = [
         Asked(number, prompts[number], said, shown_by(number, said))

@@ -259,7 +259,8 @@ def try_others(
     def mend(index: int, answer: Generation) -> MendedAnswer | None:
         query = turn.query(answer.text)
         mender = chat.mender if turn.database is chat.database else None
-        return mended_answer(mender, query.sql if query else "", answer, partial(shown_by, index))
+        sql = query.sql if query else ""
+        return mended_answer(mender, turn.question, sql, answer, partial(shown_by, index))
 
     settings = chat.settings
     seed = settings.seed if settings.seed is not None else new_seed()

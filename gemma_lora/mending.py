@@ -3,8 +3,10 @@
 A small model that knows a schema by heart forgets a join, asks the wrong table for a column, or
 writes a value as people say it. What the schema and the values tell apart is mended: a column goes
 to the table that has it, with the joins that lead there; a name that is nowhere becomes the one
-most like it; a text that its column does not hold becomes the stored text that it is part of, or
-goes to the one column that holds it. Tables are joined along the keys of `table_links`.
+most like it; a text that its column does not hold becomes the stored text that it is part of, goes
+to the one column that holds it, or becomes the stored text that the question names; where none of
+this applies, a query of one table goes to the one other table that has all its columns. Tables are
+joined along the keys of `table_links`.
 
 Promises: each change is named in words, and what is ambiguous is left alone. Not covered: a table
 named twice, subqueries in FROM. It is for queries that failed or showed nothing: of 270 people's
@@ -14,27 +16,33 @@ on a rental's file with 40 questions 2 and 2.
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections import Counter
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gemma_lora.cli import optional
+from gemma_lora.query_blocks import (
+    OTHER_LIKENESS,
+    Block,
+    drop_aliases,
+    most_alike,
+    nearest,
+    read_block,
+)
 from gemma_lora.schema_reading import Link
 from gemma_lora.sql_text import sql_trees
 from gemma_lora.table_links import Schema
 from gemma_lora.table_reading import quoted
 
 NAME_LIKENESS = 0.6  # of a column to one of the tables that the query names (difflib's ratio)
-OTHER_LIKENESS = 0.75  # of a table, or of a column of any table
 VALUE_LIKENESS = 0.8
 KEPT_VALUES = 5_000  # distinct texts of a column that are looked through
 ROWS_READ = 1_000_000  # of a table, for them: a second or less
 LEAST_PART = 3  # characters of a text that is looked for inside others
 LONGEST = 2_000  # characters of a query that is read
 MENDING = "mending of queries"  # what is missed without the libraries for it
+_WORD = re.compile(r"\w+")
 
 
 class Mended(NamedTuple):
@@ -57,13 +65,13 @@ class Mender:
         self._schema: Schema | None = None
         self._texts: dict[tuple[str, str], list[str]] = {}
 
-    def __call__(self, sql: str) -> Mended | None:
+    def __call__(self, sql: str, question: str = "") -> Mended | None:
         """The query put right; None where nothing can be said, or a library for it is missing."""
         if not all(optional(name, name, MENDING) for name in ("sqlglot", "inflect")):
             return None
         if self._schema is None:
             self._schema = self.read()
-        return mended(sql, self._schema, self.texts)
+        return mended(sql, self._schema, self.texts, question)
 
     def texts(self, table: str, column: str) -> list[str]:
         """The distinct texts of a column, KEPT_VALUES at most."""
@@ -79,10 +87,10 @@ class Mender:
 Texts = Callable[[str, str], Sequence[str]]
 
 
-def mended(sql: str, schema: Schema, texts: Texts) -> Mended | None:
+def mended(sql: str, schema: Schema, texts: Texts, question: str = "") -> Mended | None:
     """A query with what its schema and values put right; None where they change nothing.
 
-    `texts` gives the distinct texts of a table's column.
+    `texts` gives the distinct texts of a table's column; `question` is what the query is to answer.
     """
     exp = importlib.import_module("sqlglot").exp
     trees = sql_trees(sql, MENDING) if len(sql) <= LONGEST else []
@@ -94,91 +102,36 @@ def mended(sql: str, schema: Schema, texts: Texts) -> Mended | None:
     for select in list(tree.find_all(exp.Select)):
         if (block := read_block(select, schema)) is not None:
             place_columns(block)
-            place_texts(block, texts)
+            place_texts(block, texts, question)
             if not join_tables(block):
                 return None  # half a change would be none
-            changes += block.changes
+            changes += block.changes or move_table(block)
     return Mended(tree.sql("sqlite"), tuple(dict.fromkeys(changes))) if changes else None
 
 
-def drop_aliases(tree: Any) -> None:
-    """Call each table by its name that a query names once: `T1.city` becomes `people.city`."""
+def move_table(block: Block) -> list[str]:
+    """Ask the one other table that has all columns of a SELECT from a single table; what changed.
+
+    For people that two tables hold: whoever is no customer may be an employee.
+    """
     exp = importlib.import_module("sqlglot").exp
-    tables = list(tree.find_all(exp.Table))
-    times = Counter(table.name.lower() for table in tables)
-    aliases = Counter(table.alias_or_name.lower() for table in tables)
-    for table in tables:
-        alias = table.alias.lower()
-        free = times[table.name.lower()] == 1 and aliases[alias] == 1
-        if not alias or not free or times[alias]:
-            continue
-        for column in tree.find_all(exp.Column):
-            if column.table.lower() == alias:
-                column.set("table", exp.to_identifier(table.name))
-        table.set("alias", None)
-
-
-@dataclass
-class Block:
-    """One SELECT that is being mended."""
-
-    select: Any
-    schema: Schema
-    named: list[Any]  # its tables, as sqlglot's nodes
-    needed: list[str]  # the tables that it needs, as they are stored; first that of FROM
-    outer: list[str]  # those of the SELECTs around it
-    changes: list[str] = field(default_factory=list)
-    owners: dict[int, str] = field(default_factory=dict)  # id of a column's node -> its table
-
-
-def tables_in(select: Any) -> list[Any]:
-    """The nodes in FROM and JOIN."""
-    source = select.args.get("from_") or select.args.get("from")
-    joins = select.args.get("joins") or []
-    return [source.this, *(join.this for join in joins)] if source is not None else []
-
-
-def read_block(select: Any, schema: Schema) -> Block | None:
-    """A SELECT and its tables; None where one is like none, or its columns unknown."""
-    exp = importlib.import_module("sqlglot").exp
-    named = tables_in(select)
-    if not named or not all(isinstance(t, exp.Table) and t.alias in ("", t.name) for t in named):
-        return None
-    block = Block(select, schema, named, [], [])
-    for node in named:
-        table = schema.table(node.name)
-        if table is None:
-            table = most_alike(
-                node.name, [t for t, held in schema.columns.items() if held], OTHER_LIKENESS
-            )
-            if table is None:
-                return None
-            block.changes.append(f"{table} for {node.name}")
-        if not schema.columns[table]:
-            return None
-        if table not in block.needed:
-            block.needed.append(table)
-    around = select.parent_select
-    while around is not None:
-        names = (schema.table(t.name) for t in tables_in(around) if isinstance(t, exp.Table))
-        block.outer += [name for name in names if name]
-        around = around.parent_select
-    return block
-
-
-def most_alike(name: str, names: Sequence[str], likeness: float) -> str | None:
-    """The one of some names that looks most like another."""
-    lower = {n.lower(): n for n in reversed(names)}
-    found = difflib.get_close_matches(name.lower(), list(lower), 1, likeness)
-    return lower[found[0]] if found else None
-
-
-def nearest(block: Block, tables: Sequence[str]) -> str | None:
-    """The one of some tables that the fewest keys lead to; None where two are as near, or none."""
-    ways = [(len(way), t) for t in tables if (way := block.schema.way(block.needed, t)) is not None]
-    ways.sort()
-    alone = len(ways) == 1 or (len(ways) > 1 and ways[0][0] < ways[1][0])
-    return ways[0][1] if alone else None
+    columns = list(block.select.find_all(exp.Column))
+    names = {node.name for node in columns}
+    if len(block.needed) > 1 or block.outer or not names or block.select.find(exp.Subquery):
+        return []
+    [asked] = block.needed
+    others = [
+        table
+        for table in block.schema.columns
+        if table != asked and all(block.schema.column(table, name) for name in names)
+    ]
+    if len(others) != 1:
+        return []
+    block.named[0].set("this", exp.to_identifier(others[0]))
+    for node in columns:
+        if node.table:
+            node.set("table", exp.to_identifier(others[0]))
+    return [f"{others[0]} for {asked}"]
 
 
 def place_columns(block: Block) -> None:
@@ -241,7 +194,7 @@ def place_column(block: Block, node: Any) -> str | None:
     return owner
 
 
-def place_texts(block: Block, texts: Texts) -> None:
+def place_texts(block: Block, texts: Texts, question: str) -> None:
     """Replace texts that their columns do not hold, where it is plain what is meant."""
     exp = importlib.import_module("sqlglot").exp
     for equal in list(block.select.find_all(exp.EQ)):
@@ -263,7 +216,7 @@ def place_texts(block: Block, texts: Texts) -> None:
             block.owners[id(node)] = owner
             if owner not in block.needed:
                 block.needed.append(owner)
-        stored = stored or most_alike(said, held, VALUE_LIKENESS)
+        stored = stored or asked_text(question, held) or most_alike(said, held, VALUE_LIKENESS)
         if stored is not None and stored != said:
             block.changes.append(f"'{stored}' for '{said}'")
             equal.set("expression", exp.Literal.string(stored))
@@ -275,6 +228,26 @@ def same_text(said: str, held: Sequence[str]) -> str | None:
     if len(same) != 1 and len(said) >= LEAST_PART:
         same = [text for text in held if said.lower() in text.lower()]
     return same[0] if len(same) == 1 else None
+
+
+def asked_text(question: str, held: Sequence[str]) -> str | None:
+    """The one stored text that a question names word by word; the longest, None of two as long.
+
+    A model of this size writes a name that it knows half as a blend of others ("Ladder Shelf Book"
+    for the ladder bookshelf); the question has it right.
+    """
+    asked = spoken(question)
+    named = {
+        text: len(words) for text in held if (words := spoken(text)).strip() and words in asked
+    }
+    longest = [text for text, size in named.items() if size == max(named.values())]
+    return longest[0] if len(longest) == 1 else None
+
+
+def spoken(text: str) -> str:
+    """A text's words in small letters, without a plural's s, each between blanks."""
+    words = (word.lower().rstrip("s") for word in _WORD.findall(text))
+    return f" {' '.join(words)} "
 
 
 def other_column(block: Block, said: str, texts: Texts) -> tuple[str, str, str] | None:

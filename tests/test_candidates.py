@@ -149,7 +149,8 @@ def test_where_none_shows_rows_the_first_is_mended(
         candidates, "generate_several", lambda *rest: [list(drawn) for _ in rest[2]]
     )
     firsts = ["SELECT nmae FROM pets", "SELECT name FROM pets", "SELECT zzz FROM pets"]
-    rows = [cast(Any, {"context": PETS, "completion": "SELECT name FROM pets"})] * 3
+    row = {"context": PETS, "completion": "SELECT name FROM pets", "question": "Which pets?"}
+    rows = [cast(Any, row)] * 3
     with FileWorker(path) as worker:
         mender = Mender(partial(schema_of_file, path), lambda sql: worker.run("", sql, 5.0).rows)
         found = choose_for_rows(
