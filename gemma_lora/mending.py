@@ -4,8 +4,7 @@ A small model that knows a schema by heart forgets a join, asks the wrong table 
 writes a value as people say it. What the schema and the values tell apart is mended: a column goes
 to the table that has it, with the joins that lead there; a name that is nowhere becomes the one
 most like it; a text that its column does not hold becomes the stored text that it is part of, goes
-to the one column that holds it, or becomes the stored text that the question names; where none of
-this applies, a query of one table goes to the one other table that has all its columns. Tables are
+to the one column that holds it, or becomes the stored text that the question names. Tables are
 joined along the keys of `table_links`.
 
 Promises: each change is named in words, and what is ambiguous is left alone. Not covered: a table
@@ -105,33 +104,8 @@ def mended(sql: str, schema: Schema, texts: Texts, question: str = "") -> Mended
             place_texts(block, texts, question)
             if not join_tables(block):
                 return None  # half a change would be none
-            changes += block.changes or move_table(block)
+            changes += block.changes
     return Mended(tree.sql("sqlite"), tuple(dict.fromkeys(changes))) if changes else None
-
-
-def move_table(block: Block) -> list[str]:
-    """Ask the one other table that has all columns of a SELECT from a single table; what changed.
-
-    For people that two tables hold: whoever is no customer may be an employee.
-    """
-    exp = importlib.import_module("sqlglot").exp
-    columns = list(block.select.find_all(exp.Column))
-    names = {node.name for node in columns}
-    if len(block.needed) > 1 or block.outer or not names or block.select.find(exp.Subquery):
-        return []
-    [asked] = block.needed
-    others = [
-        table
-        for table in block.schema.columns
-        if table != asked and all(block.schema.column(table, name) for name in names)
-    ]
-    if len(others) != 1:
-        return []
-    block.named[0].set("this", exp.to_identifier(others[0]))
-    for node in columns:
-        if node.table:
-            node.set("table", exp.to_identifier(others[0]))
-    return [f"{others[0]} for {asked}"]
 
 
 def place_columns(block: Block) -> None:

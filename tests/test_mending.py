@@ -196,38 +196,6 @@ def test_a_large_file_is_known_by_its_declarations(
     assert set(schema_of_file(shop).links) == set(whole.links)
 
 
-OF_ALL = ("id", "first", "last", "email")
-PEOPLE = Schema({"customers": OF_ALL, "staff": (*OF_ALL, "pay")}, ())
-
-
-@pytest.mark.parametrize(
-    ("sql", "moved"),
-    [
-        (
-            "SELECT email FROM customers WHERE first = 'Clara' AND last = 'Winslow'",
-            "SELECT email FROM staff WHERE first = 'Clara' AND last = 'Winslow'",
-        ),
-        (
-            "SELECT customers.email FROM customers WHERE last = 'Winslow'",
-            "SELECT staff.email FROM staff WHERE last = 'Winslow'",
-        ),
-        ("SELECT pay FROM staff WHERE last = 'Winslow'", None),  # customers have none
-        ("SELECT * FROM customers", None),
-        ("SELECT id FROM customers WHERE id IN (SELECT id FROM staff)", None),
-    ],
-)
-def test_whoever_is_not_in_one_table_may_be_in_the_one_like_it(sql: str, moved: str | None) -> None:
-    names = {"first": ["Clara", "Bo"], "last": ["Winslow", "Lind"]}  # of both tables
-    found = mended(sql, PEOPLE, lambda table, column: names.get(column, []))
-    assert (found and found.sql) == moved
-    assert found is None or found.changes == ("staff for customers",)
-
-
-def test_with_two_tables_like_it_none_is_taken() -> None:
-    three = Schema(dict.fromkeys(("a", "b", "c"), ("name",)), ())
-    assert mended("SELECT name FROM a WHERE name = 'x'", three, lambda *_: []) is None
-
-
 def test_a_table_that_no_key_leads_to_is_not_joined() -> None:
     schema = Schema({"a": ("id", "x"), "b": ("id", "y")}, ())
     assert mended("SELECT x FROM a WHERE b.y = 1", schema, lambda table, column: ()) is None
@@ -241,7 +209,6 @@ def test_of_two_tables_as_near_none_is_chosen() -> None:
     assert found and found.sql == "SELECT y FROM a JOIN b ON b.a_id = a.id"
 
 
-BOTH_WAYS = (("things for people",), ("people for things",))
 WORDS = st.sampled_from(["name", "prize", "city", "things", "people", "groups", "'Spade'", "nope"])
 
 
@@ -249,7 +216,7 @@ WORDS = st.sampled_from(["name", "prize", "city", "things", "people", "groups", 
 def test_what_is_mended_runs_and_needs_no_more(
     one: str, table: str, left: str, right: str, last: str
 ) -> None:
-    """A law: a mended query has nothing left to mend, but for its table where two would do."""
+    """A law: a mended query has nothing left to mend."""
     schema = Schema(
         {"things": ("name", "price"), "people": ("name", "city", "thing")},
         (Link("people", "thing", "things", "name"),),
@@ -262,8 +229,7 @@ def test_what_is_mended_runs_and_needs_no_more(
     found = mended(sql, schema, texts)
     if found is not None:
         again = mended(found.sql, schema, texts)
-        same = again is None or again.sql == found.sql
-        assert same or again.changes in BOTH_WAYS, (sql, found, again)
+        assert again is None or again.sql == found.sql, (sql, found, again)
 
 
 CONTEXT = """
