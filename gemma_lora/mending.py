@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from gemma_lora.cli import optional
@@ -171,6 +171,7 @@ def place_column(block: Block, node: Any) -> str | None:
 def place_texts(block: Block, texts: Texts, question: str) -> None:
     """Replace texts that their columns do not hold, where it is plain what is meant."""
     exp = importlib.import_module("sqlglot").exp
+    written = {literal.this for literal in block.select.find_all(exp.Literal)}
     for equal in list(block.select.find_all(exp.EQ)):
         node, literal = equal.this, equal.expression
         known = id(node) in block.owners and isinstance(literal, exp.Literal)
@@ -190,7 +191,8 @@ def place_texts(block: Block, texts: Texts, question: str) -> None:
             block.owners[id(node)] = owner
             if owner not in block.needed:
                 block.needed.append(owner)
-        stored = stored or asked_text(question, held) or most_alike(said, held, VALUE_LIKENESS)
+        stored = stored or asked_text(question, held, written)
+        stored = stored or most_alike(said, held, VALUE_LIKENESS)
         if stored is not None and stored != said:
             block.changes.append(f"'{stored}' for '{said}'")
             equal.set("expression", exp.Literal.string(stored))
@@ -204,18 +206,17 @@ def same_text(said: str, held: Sequence[str]) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
-def asked_text(question: str, held: Sequence[str]) -> str | None:
-    """The one stored text that a question names word by word; the longest, None of two as long.
+def asked_text(question: str, held: Sequence[str], written: Collection[str]) -> str | None:
+    """The one stored text that a question names word by word and its query does not write yet.
 
     A model of this size writes a name that it knows half as a blend of others ("Ladder Shelf Book"
-    for the ladder bookshelf); the question has it right.
+    for the ladder bookshelf); the question has it right. A text inside a longer one that is named
+    does not count.
     """
     asked = spoken(question)
-    named = {
-        text: len(words) for text in held if (words := spoken(text)).strip() and words in asked
-    }
-    longest = [text for text, size in named.items() if size == max(named.values())]
-    return longest[0] if len(longest) == 1 else None
+    named = {words: text for text in held if (words := spoken(text)).strip() and words in asked}
+    whole = [t for w, t in named.items() if not any(w in other for other in named if other != w)]
+    return whole[0] if len(whole) == 1 and whole[0] not in written else None
 
 
 def spoken(text: str) -> str:

@@ -139,6 +139,11 @@ def test_a_text_that_no_column_holds_becomes_the_one_that_the_question_names(
     assert (found is None) if change is None else (found and change in found.changes), found
 
 
+def test_a_name_that_the_query_has_already_is_not_written_twice(shop: Path) -> None:
+    sql = "SELECT price FROM things WHERE name = 'Spade' OR name = 'Wheelbarrow'"
+    assert answer(shop, sql, "what do the spade and the wheelbarrow cost")[0] is None
+
+
 @pytest.mark.parametrize(
     "sql",
     [
