@@ -31,7 +31,8 @@ SCHEMA_TOKENS = 2048  # a longer schema takes a small model's attention, and its
 ROWS_TIMEOUT_SEC = 2.0
 NAMES_SAID = 8
 # From either size on a database is not learnt by heart: its questions are shown the tables that
-# their words point at. Not measured; databases of 11 tables and 64 columns were learnt.
+# their words point at. Databases of 11 tables and 64 columns were learnt; five in one file, 38
+# tables and 256 columns, were not in 15 minutes (20% of 260 questions). Pointing was not compared.
 BY_HEART_TABLES, BY_HEART_COLUMNS = 30, 300
 POINTED_CHARACTERS = 1200  # of CREATE statements; characters, so that every side counts alike
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
