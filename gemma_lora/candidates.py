@@ -192,8 +192,8 @@ def choose_for_rows(
         return showing(sql, lambda query: worker.run(context, query, timeout_sec))
 
     def mend(index: int, said: Generation) -> MendedAnswer | None:
-        sql = extract_sql(said.text, rows[index]["context"] or "")
         row = rows[index]
+        sql = extract_sql(said.text, row["context"] or "")
         return mended_answer(mender_of(row), row["question"], sql, said, partial(shown_by, index))
 
     asked = [
