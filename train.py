@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dataset import MAX_SEQ_LENGTH
 from gemma_lora.adapters import LORA_KEYS, AdapterConfig, add_adapter, check_base, export_peft
-from gemma_lora.batches import Example, batch_iterator, tokenize
+from gemma_lora.batches import Example, StepHead, batch_iterator, head_interval, step_head, tokenize
 from gemma_lora.checkpoints import (
     NUMBERED,
     RUN_FILES,
@@ -46,13 +46,7 @@ from gemma_lora.cli import UserError, check, flags_of, optional, parse_config, r
 from gemma_lora.confidence import CONFIDENCE_ROWS, keep_confidence
 from gemma_lora.device import CACHE_LIMIT_BYTES, compute_dtype, library_versions, prepare_process
 from gemma_lora.files import jsonable, locked, remove_leftovers
-from gemma_lora.forecast import (
-    Memory,
-    Schedule,
-    duration_text,
-    measured_cost,
-    peak_memory_gb,
-)
+from gemma_lora.forecast import Memory, Schedule, duration_text, measured_cost, peak_memory_gb
 from gemma_lora.gguf_export import export_gguf
 from gemma_lora.interruption import StopRequest
 from gemma_lora.lengths import DEFAULT_MODEL
@@ -63,7 +57,7 @@ from gemma_lora.ranks import plan_processes, share_blas, side_by_side
 from gemma_lora.run_log import RunLog, TrainLine, ValLine, make_reporter, plot_losses
 from gemma_lora.splits import Row, edited_files, read_manifest, read_training_data, trained_on
 from gemma_lora.validation import MAX_VALID_ROWS, Validator, sample_answer, validation_subset
-from gemma_lora.workload import Workload, steps_of
+from gemma_lora.workload import Workload, notes_on_head, steps_of
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -80,8 +74,9 @@ CONSERVATIVE = {
 # Flags that count something of which there is at least one.
 COUNTS = (
     "iters", "batch_size", "rank", "grad_accumulation_steps", "processes", "steps_per_report",
-    "steps_per_eval", "save_every", "early_stopping_patience",
+    "steps_per_eval", "save_every", "early_stopping_patience", "whole_head_every",
 )  # fmt: skip
+NEWER = ("processes", "whole_head_every")  # 1 in runs of before there were these flags
 
 
 @dataclass(frozen=True)
@@ -144,6 +139,9 @@ class TrainingConfig:
     )
     processes: int | None = field(
         default=None, metadata={"help": "CPU: processes that share a batch; by default one a core"}
+    )
+    whole_head_every: int | None = field(
+        default=None, metadata={"help": "one step in so many sees all ids (CPU: 6 of --db, else 1)"}
     )
     quantize: Literal[4, 8] | None = field(
         default=None, metadata={"help": "quantize the base to this many bits first (QLoRA)"}
@@ -260,6 +258,7 @@ class Run:
     model: nn.Module
     tokenizer: TokenizerWrapper
     examples: dict[str, list[Example]]  # "train" and "valid"
+    head: StepHead | None  # what training steps see of the vocabulary, where it is not all
     sample_row: Row  # answered at each validation with --sample-every-eval
     optimizer: Any
     log: RunLog
@@ -396,6 +395,7 @@ def header_lines(run: Run, left_out: int) -> list[str]:
         f"memory    about {memory:.1f} GB at the peak"
         + (f" in each of {ranks} processes, which share every batch" if ranks > 1 else ""),
         *work.notes_on_shapes(),
+        *notes_on_head(run.head),
         *work.notes_on_epochs(),
     ]
 
@@ -451,27 +451,26 @@ def assemble(parts: Parts) -> Run:
     config, model, tokenizer, examples, record, sample_row, _ = parts
     world = mx.distributed.init()
     folder, is_main = config.adapter_path, world.rank() == 0
-    subset = validation_subset(
-        examples["valid"], config.val_batches, config.batch_size, config.seed
-    )
+    valid = examples["valid"]
+    subset = validation_subset(valid, config.val_batches, config.batch_size, config.seed)
     # The best and the last weights are measured on all rows, where the subset is not all.
-    at_end = len(examples["valid"]) * (1 + (config.keep == "best"))
-    at_end = 0 if len(subset) == len(examples["valid"]) else at_end
+    at_end = len(valid) * (1 + (config.keep == "best"))
+    at_end = 0 if len(subset) == len(valid) else at_end
     if record.adapter_config["dataset_type"] == "sql" and not config.quick_test:
-        at_end += min(CONFIDENCE_ROWS, len(examples["valid"]))  # by rank 0, with all cores
+        at_end += min(CONFIDENCE_ROWS, len(valid))  # by rank 0, with all cores
     schedule = Schedule(config.total_iters, config.steps_per_eval, len(subset), at_end)
     log = RunLog(folder, schedule, config.steps_per_report, config.grad_accumulation_steps, is_main)
     validator = Validator(
-        model, examples["valid"], subset, config.batch_size, config.max_seq_length,
-        config.min_delta,
-    )  # fmt: skip
+        model, valid, subset, config.batch_size, config.max_seq_length, config.min_delta
+    )
     optimizer = optimizer_for(config, model)
     checkpointer = Checkpointer(
         folder, model, optimizer, record, config.keep, config.save_total_limit
     )
+    head = step_head(examples["train"], model.args.vocab_size, config.whole_head_every or 1)
     return Run(
-        config, model, tokenizer, examples, sample_row, optimizer, log, validator, checkpointer,
-        StopRequest(world, log.show), is_main,
+        config, model, tokenizer, examples, head, sample_row, optimizer, log, validator,
+        checkpointer, StopRequest(world, log.show), is_main,
     )  # fmt: skip
 
 
@@ -500,7 +499,7 @@ def take_place(run: Run) -> None:
 def expected_seconds(run: Run) -> float:
     """About how long the run takes from here, by one batch that is measured."""
     config, world = run.config, run.stop.world
-    batches = batch_iterator(config.seed)(
+    batches = batch_iterator(config.seed, head=run.head)(
         run.examples["train"], config.batch_size, config.max_seq_length, True, world
     )
     with recomputed_layers(run.model, config.grad_checkpoint):
@@ -515,7 +514,7 @@ def fit(run: Run) -> str | None:
     from mlx_lm.tuner.trainer import TrainingArgs
     from mlx_lm.tuner.trainer import train as mlx_train
 
-    config, done = run.config, run.progress.step
+    config, done, window = run.config, run.progress.step, run.config.grad_accumulation_steps
     mx.reset_peak_memory()
     with recomputed_layers(run.model, config.grad_checkpoint):
         args = TrainingArgs(
@@ -524,7 +523,7 @@ def fit(run: Run) -> str | None:
             steps_per_report=1,  # the report is our hook after every step
             steps_per_save=config.total_iters + 1,  # none of its files are wanted
             max_seq_length=config.max_seq_length,
-            grad_accumulation_steps=config.grad_accumulation_steps,
+            grad_accumulation_steps=window,
             clear_cache_threshold=CACHE_LIMIT_BYTES,
         )
         try:
@@ -535,7 +534,7 @@ def fit(run: Run) -> str | None:
                 val_dataset=None,
                 args=args,
                 loss=supervised_loss,
-                iterate_batches=batch_iterator(config.seed, config.grad_accumulation_steps, done),
+                iterate_batches=batch_iterator(config.seed, window, done, run.head),
                 training_callback=AfterStep(run),  # type: ignore[arg-type]  # has its two methods
             )
         except StopTraining as stop:
@@ -622,7 +621,9 @@ def load_parts(config: TrainingConfig) -> Parts:
     add_adapter(model, record.adapter_config)
     model.train()
     peak = peak_memory_gb(model, widest_batch(config, examples["train"], 1))
-    config = replace(config, processes=plan_processes(config.batch_size, peak, config.processes))
+    processes = plan_processes(config.batch_size, peak, config.processes)
+    every = head_interval(config.whole_head_every, record.adapter_config.get("prompt_context"))
+    config = replace(config, processes=processes, whole_head_every=every)
     record = replace(record, settings=jsonable(asdict(config)))
     left_out = len(rows["train"]) - len(examples["train"])
     return Parts(config, model, tokenizer, examples, record, rows["valid"][0], left_out)
@@ -664,12 +665,11 @@ def preset(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a mode, or the run to resume, fills in for flags that were not given."""
     check((not {"iters", "epochs"} <= given.keys(), "give one of --iters, --epochs"))
     if given.get("resume"):
-        saved = saved_settings(
-            given.get("adapter_path", TrainingConfig.adapter_path), TrainingConfig
-        )
+        folder = given.get("adapter_path", TrainingConfig.adapter_path)
+        saved = saved_settings(folder, TrainingConfig)
         if "iters" in given:  # they say the same in two ways: the newer word counts
             saved.pop("epochs", None)
-        saved["processes"] = saved.get("processes") or 1  # a run of before there were several
+        saved |= {flag: saved.get(flag) or 1 for flag in NEWER}
         return saved | {"adapter_path": TrainingConfig.adapter_path, "overwrite": False}
     if given.get("quick_test"):
         return QUICK_TEST

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemma_lora.device import on_gpu
@@ -89,22 +88,26 @@ def measured_cost(
 ) -> Cost:
     """Compute loss and gradient of a middling one of the batches; no weight changes.
 
-    A batch is what the loss takes: three arrays a share, of which the first is its tokens [B, W],
-    and the weight. On a GPU, which compiles its kernels then, the first try does not count.
+    A batch is what the loss takes, first its tokens [B, W]. Where the batches' softmax is over
+    different ids, it is one of each kind. On a GPU, which compiles its kernels then, the first try
+    does not count.
     """
     import mlx.core as mx
     import mlx.nn as nn
 
-    def size(batch: tuple[mx.array, ...]) -> int:
-        return sum(tokens.size for tokens in batch[:-1:3])
-
-    batch = sorted(batches, key=size)[len(batches) // 2]
     step = nn.value_and_grad(model, loss)
-    for _ in range(2 if on_gpu() else 1):
-        begun = time.perf_counter()
-        mx.eval(step(model, *batch))
-    token_sec = (time.perf_counter() - begun) / size(batch)
-    return Cost(token_sec * fmean(map(size, batches)), token_sec)
+
+    def token_sec(batches: Sequence[tuple[mx.array, ...]]) -> float:
+        batch = sorted(batches, key=lambda batch: batch[0].size)[len(batches) // 2]
+        for _ in range(2 if on_gpu() else 1):
+            begun = time.perf_counter()
+            mx.eval(step(model, *batch))
+        return (time.perf_counter() - begun) / batch[0].size
+
+    kinds = [[b for b in batches if bool(len(b) > 4 and b[4].size) == some] for some in (0, 1)]
+    costs = [token_sec(kind) if kind else 0.0 for kind in kinds]
+    seconds = sum(cost * b[0].size for cost, kind in zip(costs, kinds, strict=True) for b in kind)
+    return Cost(seconds / len(batches), costs[0])
 
 
 @dataclass

@@ -60,7 +60,7 @@ def block_width(rows: int) -> int:
     return GPU_BLOCK if on_gpu() else min(max(CACHED // rows // 64 * 64, 2048), 32768)
 
 
-def embedding_block(embedding: nn.Module, part: slice) -> nn.Module:
+def embedding_block(embedding: nn.Module, part: slice | mx.array) -> nn.Module:
     """The embedding of some ids only: each of its arrays, quantized or not, has a row for an id."""
     block = copy.copy(embedding)
     for name, array in embedding.items():
@@ -69,9 +69,15 @@ def embedding_block(embedding: nn.Module, part: slice) -> nn.Module:
 
 
 def head_pass(
-    model: nn.Module, states: mx.array, targets: mx.array, with_gradient: bool
+    model: nn.Module,
+    states: mx.array,
+    targets: mx.array,
+    with_gradient: bool,
+    ids: mx.array | None = None,
 ) -> tuple[mx.array, mx.array]:
     """Summed float32 cross-entropy of states [S, D] against targets [S]; gradient by the states.
+
+    With `ids` [K], ascending and holding all targets, the softmax is over these ids alone.
 
     Targets < 0 do not count. The gradient by the logits is softmax minus one-hot: the softmax's
     sums divide after the product with the head, and the one-hot picks rows of the embedding, which
@@ -83,6 +89,9 @@ def head_pass(
 
     embedding, width = model.model.embed_tokens, block_width(len(states))
     safe = mx.maximum(targets, 0)[:, None]
+    if ids is not None and ids.size:
+        embedding = embedding_block(embedding, ids)
+        safe = (ids[None] < safe).sum(1, keepdims=True)  # their places among the ids
     highest = mx.full(safe.shape, -math.inf)
     sums = aims = mx.zeros(safe.shape)
     product = mx.zeros(states.shape)
@@ -105,7 +114,9 @@ def head_pass(
     return loss, (gradient * live * with_gradient).astype(states.dtype)
 
 
-def head_loss(model: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array:
+def head_loss(
+    model: nn.Module, hidden: mx.array, targets: mx.array, ids: mx.array | None = None
+) -> mx.array:
     """Summed cross-entropy of hidden [S, D] against targets [S], never with [S, vocab] in memory.
 
     The gradient by the hidden states is computed together with the loss, and is all that is kept
@@ -120,7 +131,7 @@ def head_loss(model: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array
 
     @mx.custom_function
     def loss_and_gradient(hidden: mx.array) -> tuple[mx.array, mx.array]:
-        return head_pass(model, hidden, targets, with_gradient=True)
+        return head_pass(model, hidden, targets, True, ids)
 
     @loss_and_gradient.vjp
     def loss_and_gradient_vjp(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
@@ -130,12 +141,18 @@ def head_loss(model: nn.Module, hidden: mx.array, targets: mx.array) -> mx.array
 
 
 def supervised_loss(
-    model: nn.Module, tokens: mx.array, places: mx.array, targets: mx.array, weight: mx.array
+    model: nn.Module,
+    tokens: mx.array,
+    places: mx.array,
+    targets: mx.array,
+    weight: mx.array,
+    ids: mx.array | None = None,
 ) -> tuple[mx.array, mx.array]:
     """The loss that mlx-lm differentiates: (weighted sum of token losses, trained tokens).
 
     tokens [B, W], places [S] and targets [S], int32, as `pack` lays them out; weight is float32.
+    ids [K], int32: what the softmax of a training step is over (`step_head`); none: all.
     """
     states = model.model(tokens)
     states = states.reshape(-1, states.shape[-1])[places]
-    return head_loss(model, states, targets) * weight, (targets >= 0).sum()
+    return head_loss(model, states, targets, ids) * weight, (targets >= 0).sum()

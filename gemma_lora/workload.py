@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gemma_lora.batches import Example, epoch_shapes, padded_tokens
+from gemma_lora.batches import Example, StepHead, epoch_shapes, padded_tokens
 from gemma_lora.device import on_gpu
 
 FEW_EPOCHS = 0.1  # a run that sees less of its data is told how to see more
@@ -78,3 +78,13 @@ class Workload(NamedTuple):
 def steps_of(epochs: float, rows: int, batch_size: int) -> int:
     """The batches of so many epochs; an epoch's last batch may be smaller than the others."""
     return max(1, math.ceil(round(epochs * math.ceil(rows / batch_size), 6)))
+
+
+def notes_on_head(head: StepHead | None) -> list[str]:
+    """Over which ids the loss of most steps is, where it is not over all."""
+    if head is None:
+        return []
+    return [
+        f"head      {len(head.ids):,} ids in most steps, the whole vocabulary in every "
+        f"{head.whole_every}th and in validations"
+    ]
