@@ -4,8 +4,9 @@ A small model that knows a schema by heart forgets a join, asks the wrong table 
 writes a value as people say it. What the schema and the values tell apart is mended: a column goes
 to the table that has it, with the joins that lead there; a name that is nowhere becomes the one
 most like it; a text that its column does not hold becomes the stored text that it is part of, goes
-to the one column that holds it, or becomes the stored text that the question names. Tables are
-joined along the keys of `table_links`.
+to the one column that holds it, or becomes the stored text that the question names; what one table
+has no row of is asked of the only other that has. Tables are joined along the keys of
+`table_links`.
 
 Promises: each change is named in words, and what is ambiguous is left alone. Not covered: a table
 named twice, subqueries in FROM. It is for queries that failed or showed nothing: of 270 people's
@@ -70,7 +71,8 @@ class Mender:
             return None
         if self._schema is None:
             self._schema = self.read()
-        return mended(sql, self._schema, self.texts, question)
+        elsewhere = in_another_table(sql, self._schema, self.run)
+        return elsewhere or mended(sql, self._schema, self.texts, question)
 
     def texts(self, table: str, column: str) -> list[str]:
         """The distinct texts of a column, KEPT_VALUES at most."""
@@ -84,6 +86,43 @@ class Mender:
 
 
 Texts = Callable[[str, str], Sequence[str]]
+
+
+def in_another_table(
+    sql: str, schema: Schema, run: Callable[[str], Sequence[Sequence[Any]]]
+) -> Mended | None:
+    """A query about one table asked of the one other that has all its columns and such a row.
+
+    Clara, who is not among the customers, is looked for among the employees. Not where nothing but
+    her name is asked for: a thing may well be called like its group.
+    """
+    exp = importlib.import_module("sqlglot").exp
+    trees = sql_trees(sql, MENDING) if len(sql) <= LONGEST else []
+    if len(trees) != 1 or not isinstance(trees[0], exp.Select):
+        return None
+    [tree] = trees
+    drop_aliases(tree)
+    tables, columns = list(tree.find_all(exp.Table)), list(tree.find_all(exp.Column))
+    said = {e.this.name for e in tree.find_all(exp.EQ) if e.expression.is_string}
+    asked_for = {c.name for one in tree.expressions for c in one.find_all(exp.Column)} - said
+    if len(tables) != 1 or tables[0].alias or not said or not asked_for or shows(run(sql)):
+        return None
+    first = schema.table(tables[0].name)
+    others = [t for t in schema.columns if all(schema.column(t, c.name) for c in columns)]
+    for column in columns:
+        column.set("table", None)
+    found: list[Mended] = []
+    for other in others:
+        tables[0].set("this", exp.to_identifier(other))
+        asked = tree.sql("sqlite")
+        if other != first and shows(run(asked)):
+            found.append(Mended(asked, (f"{other} for {first}",)))
+    return found[0] if len(found) == 1 else None
+
+
+def shows(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether an answer has something in it: a count of none has not."""
+    return bool(rows) and [tuple(row) for row in rows] not in ([(0,)], [(None,)])
 
 
 def mended(sql: str, schema: Schema, texts: Texts, question: str = "") -> Mended | None:
