@@ -17,8 +17,10 @@ from gemma_lora.wording import (
     is_called,
     marked,
     number_said,
+    participle,
     plural,
     said_value,
+    unmarked,
 )
 
 MOST_KINDS = 0.5  # of a table's rows: what has more different values sorts nothing into kinds
@@ -98,6 +100,9 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
         )
         return Condition(filled(g.draw, forms[home], said), sql, column=about)
     adjective = is_called(g.phrasings, "adjectives", column.words)
+    person = is_called(g.phrasings, "people", table.words)
+    if person and is_called(g.phrasings, "roles", column.words) and chance < 0.5:
+        return Condition(said["value"], sql, True, column=about, noun=unmarked(said["value"]))
     if not (place or adjective) and len(column.values) > MOST_KINDS * table.rows:
         return Condition(filled(g.draw, with_column(g), said), sql, column=about)
     if not place and chance < (0.4 if states else 0.6 if adjective else 0.4):
@@ -210,7 +215,8 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
     said = {"attr": called(g.draw, g.phrasings, column)}
     left = number_of(column, table.name)
     about = (table.name, column.name)
-    kinds, shares = ("more", "less", "least", "utmost", "between", "number"), (5, 4, 2, 1, 2, 1)
+    kinds = ("more", "less", "least", "utmost", "between", "number")
+    shares = (5, 4, 2, 1, 2, 5 if concept and concept.equal else 1)  # stars are given one by one
     if concept and concept.none and 0 in column.values and g.draw.random() < 0.2:
         return Condition(g.draw.choice(concept.none), f"{left} = 0", column=about)
     kind = g.draw.choices(kinds, shares)[0]
@@ -220,6 +226,9 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
     elif kind == "number":
         exact = g.draw.choice(column.values)
         said["n"] = marked(number_said(g.draw, exact))
+        if concept and concept.lead and g.draw.random() < 0.5:
+            sql = f"{ref(table.name, column.name)} = {written(exact)}"
+            return Condition(filled(g.draw, concept.lead, said), sql, True, column=about)
         sql = f"{ref(table.name, column.name)} = {written(exact)}"
     else:
         sign = {"more": ">", "less": "<", "least": ">=", "utmost": "<="}[kind]
@@ -261,7 +270,7 @@ def lacks(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     attr = called(g.draw, g.phrasings, column)
     attr = attr.removesuffix(" id")  # 'without a manager'
     name = ref(table.name, column.name)
-    done = next((w for w in column.words if w.split()[0].endswith("ed") and " " not in w), None)
+    done = participle(column)
     empty = g.draw.random() < 0.75
     form = {
         (True, True): "condition_undone",
@@ -287,7 +296,7 @@ def says(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     return Condition(word, sql, True, column=about)
 
 
-def comparable(table: TableReading) -> list[tuple[ColumnReading, ColumnReading]]:
+def comparable(g: Grammar, table: TableReading) -> list[tuple[ColumnReading, ColumnReading]]:
     """Columns whose values can be set against each other: two dates, two amounts of one thing."""
     dates = [c for c in table.columns if c.role == "date" and "birth" not in c.words[0]]
     pairs = [(a, b) for a in dates for b in dates if a is not b and a.form == b.form]
@@ -295,9 +304,18 @@ def comparable(table: TableReading) -> list[tuple[ColumnReading, ColumnReading]]
     for one in numbers:
         for other in numbers:
             shared = set(one.name.lower().split("_")[:1]) & set(other.name.lower().split("_")[:1])
-            if one is not other and (shared or concept_less(one) == concept_less(other) != ""):
+            alike = shared or concept_less(one) == concept_less(other) != ""
+            if one is not other and (alike or are_rivals(g, one, other)):
                 pairs.append((one, other))
     return pairs
+
+
+def are_rivals(g: Grammar, one: ColumnReading, other: ColumnReading) -> bool:
+    """Whether two numbers are set against each other, as stock and reorder level are."""
+    ours, theirs = " ".join(one.words), " ".join(other.words)
+    return any(
+        (a in ours and b in theirs) or (b in ours and a in theirs) for a, b in g.phrasings.rivals
+    )
 
 
 def concept_less(column: ColumnReading) -> str:
@@ -307,10 +325,10 @@ def concept_less(column: ColumnReading) -> str:
 
 def differs(g: Grammar, table: TableReading) -> Condition:
     """One column is greater than another: 'loans returned after the due date'."""
-    one, other = g.draw.choice(comparable(table))
+    one, other = g.draw.choice(comparable(g, table))
     attr, attr2 = called(g.draw, g.phrasings, one), called(g.draw, g.phrasings, other)
     said = {"attr": attr, "attr2": attr2}
-    done = next((w for w in one.words if w.endswith("ed") and " " not in w), None)
+    done = participle(one)
     if one.role == "date":
         up = g.draw.random() < 0.75
         kind = "condition_later" if up else "condition_sooner"
@@ -331,7 +349,7 @@ def own_conditions(g: Grammar, table: TableReading) -> list[tuple[float, Maker]]
     for column in table.columns:
         if column.values:
             makers += column_conditions(g, table, column)
-    if comparable(table):
+    if comparable(g, table):
         makers.append((0.5, lambda: differs(g, table)))
     return makers
 
@@ -351,7 +369,7 @@ def column_conditions(
     elif column.role == "category" and many:
         makers.append((2.0 if len(column.values) < 300 else 1.0, equals))
     elif column.role == "flag" and many:
-        makers.append((1.0, flagged))
+        makers.append((2.0, flagged))
     elif column.role == "code":
         makers.append((0.12, has_code))
         if text and "street" in " ".join(column.words):

@@ -13,6 +13,7 @@ from gemma_lora.conditions import own_condition, some_label
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.group_questions import most_tied
+from gemma_lora.joined_conditions import STAFF
 from gemma_lora.queries import Draft, Query, label_of, worth_of, written_query
 from gemma_lora.schema_reading import Link
 from gemma_lora.table_reading import TableReading
@@ -73,7 +74,7 @@ def is_person(g: Grammar, table: TableReading) -> bool:
 
 def is_actor(g: Grammar, links: tuple[Link, ...]) -> bool:
     """Whether the person is not the staff that only took the order."""
-    return not {"employee", "staff", "worker"} & set(g.reading.table(links[-1].parent).words)
+    return not STAFF & set(g.reading.table(links[-1].parent).words)
 
 
 def events(g: Grammar, table: TableReading) -> Draft | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gemma_lora.column_sql import UNSORTED, in_order, ref
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Condition, Grammar, asked
-from gemma_lora.joined_conditions import agent_of, extends
+from gemma_lora.joined_conditions import agent_of, agent_said, extends
 from gemma_lora.queries import (
     Draft,
     Query,
@@ -21,7 +21,7 @@ from gemma_lora.queries import (
 )
 from gemma_lora.schema_reading import Link
 from gemma_lora.table_reading import ColumnReading, TableReading
-from gemma_lora.wording import called, filled, is_called, marked, plural
+from gemma_lora.wording import called, filled, is_called, marked, participle, plural
 
 
 def extreme(g: Grammar, table: TableReading) -> Draft | None:
@@ -71,7 +71,7 @@ def extreme_date(g: Grammar, table: TableReading) -> Draft | None:
     said["last"] = g.draw.choice(
         ("last", "latest", "most recent") if last else ("first", "earliest")
     )
-    done = next((w for w in column.words if w.endswith("ed") and " " not in w), None)
+    done = participle(column)
     said |= {"done": done} if done else {}
     forms = g.phrasings.forms["extreme_date"]
     if column is not main_date(table):
@@ -131,7 +131,7 @@ def extreme_parent(g: Grammar, table: TableReading) -> Draft | None:
     said["parent"] = called(g.draw, g.phrasings, parent)
     agent, form, select = agent_of(g, parent), "parent_of_extreme", label_of(parent)
     if agent and g.draw.random() < 0.6:
-        said |= {"past": agent[1], "done": agent[2]}
+        said |= agent_said(agent)
         form = "maker_of_extreme"
     elif askable(parent) and g.draw.random() < 0.3:
         other = g.draw.choice(askable(parent))
@@ -170,13 +170,11 @@ def top(g: Grammar, table: TableReading) -> Draft | None:
     query = Query(table.name, select, found, (), f"ORDER BY {by} {way} LIMIT {n}")
     if way == "ASC" and column.missing:
         query = query._replace(where=f"{by} IS NOT NULL")
-    return Draft(
-        filled(g.draw, forms, said),
-        written_query(query),
-        table.name,
-        extremes_tied(query, by, way, n),
-        n,
-    )
+    question = filled(g.draw, forms, said)
+    if adjective and g.draw.random() < 0.1:
+        question += f", {adjective} first"
+    tied = extremes_tied(query, by, way, n)
+    return Draft(question, written_query(query), table.name, tied, n)
 
 
 def extreme_each(g: Grammar, table: TableReading) -> Draft | None:

@@ -8,7 +8,7 @@ from gemma_lora.column_sql import number_of, ref
 from gemma_lora.conditions import own_condition
 from gemma_lora.grammar import Condition, Grammar, asked
 from gemma_lora.group_questions import most_tied
-from gemma_lora.joined_conditions import extends, verb_of
+from gemma_lora.joined_conditions import STAFF, extends, verb_of
 from gemma_lora.queries import (
     Draft,
     Query,
@@ -45,8 +45,8 @@ def some_family(g: Grammar, table: TableReading, conditions: float = 0.15) -> Fa
     child = seen = g.reading.table(link.child)
     ups = [k for k in g.reading.parents(child.name) if k.parent != table.name]
     verb = verb_of(g, [link])
-    if (child.is_link or (verb and g.draw.random() < 0.4)) and ups:
-        things = [k for k in ups if not is_called(g.phrasings, "people", target(g, k).words)]
+    things = [k for k in ups if not is_called(g.phrasings, "people", target(g, k).words)]
+    if (child.is_link and ups) or (verb and things and g.draw.random() < 0.4):
         seen = target(g, g.draw.choice(things or ups))
     word, other = called(g.draw, g.phrasings, table), called(g.draw, g.phrasings, seen)
     found: tuple[Condition, ...] = ()
@@ -56,7 +56,7 @@ def some_family(g: Grammar, table: TableReading, conditions: float = 0.15) -> Fa
         for slot in ("thing", "things"):
             said[slot] = f"{one.said} {said[slot]}" if one.before else f"{said[slot]} {one.said}"
         said["conditions"] = "said"
-    if verb and is_called(g.phrasings, "people", table.words):
+    if verb and is_called(g.phrasings, "people", table.words) and not STAFF & set(table.words):
         said |= {"base": verb[0], "past": verb[1], "done": verb[2]}
     return Family(link, child, seen, found, said)
 

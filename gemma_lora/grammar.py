@@ -39,6 +39,7 @@ class Condition(NamedTuple):
     repeats: bool = False  # following them can give a row more than once
     column: tuple[str, str] = ("", "")  # what it is about, so that it is not said twice
     state: str = ""  # where it is said alone: 'cancelled' of 'how many orders were cancelled'
+    noun: str = ""  # where it takes the noun's place: 'sales manager' of 'which sales managers'
 
 
 def dealt(g: Grammar, deck: Hashable, cards: Sequence[T]) -> T:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gemma_lora.column_sql import month_of, number_of, ref, year_of
-from gemma_lora.conditions import rounded
-from gemma_lora.date_conditions import main_date
-from gemma_lora.grammar import Grammar, asked
+from gemma_lora.conditions import comparable, rounded
+from gemma_lora.date_conditions import date_condition, main_date
+from gemma_lora.grammar import Condition, Grammar, asked, dealt
 from gemma_lora.queries import (
     Draft,
     Query,
@@ -30,7 +30,9 @@ FEWER = ("less than", "fewer than", "under", "below")
 
 
 def aggregate(g: Grammar, table: TableReading) -> Draft | None:
-    """An average, a sum, the highest or the lowest of a measure."""
+    """An average, a sum, the highest or the lowest of a measure; the time between two dates."""
+    if g.draw.random() < 0.15 and (draft := days_between(g, table)):
+        return draft
     if worth_of(table) and g.draw.random() < 0.4:
         return revenue(g, table)
     if worth_of(table, stored=True) and g.draw.random() < 0.15:
@@ -57,6 +59,28 @@ def aggregate(g: Grammar, table: TableReading) -> Draft | None:
         kind = "sum_worth"
     query = Query(table.name, f"{function}({number_of(column, table.name)})", found)
     return Draft(asked(g, kind, **said), written_query(query), table.name)
+
+
+def days_between(g: Grammar, table: TableReading) -> Draft | None:
+    """How many days lie on average between two dates of a row."""
+    pairs = [p for p in comparable(g, table) if p[0].role == "date" and p[0].form == "iso"]
+    if not pairs:
+        return None
+    later, sooner = g.draw.choice(pairs)
+    days = " - ".join(f"julianday({ref(table.name, c.name)})" for c in (later, sooner))
+    average = written_query(Query(table.name, f"AVG({days}) AS n"))
+    if not g.holds(f"SELECT 1 FROM ({average}) WHERE n > 0"):
+        return None
+    found = conditions_on(g, table, (5, 1))
+    if any(c.repeats for c in found):
+        return None
+    said = noun_slots(g, table, found)
+    said |= {
+        "attr": called(g.draw, g.phrasings, later),
+        "attr2": called(g.draw, g.phrasings, sooner),
+    }
+    query = Query(table.name, f"AVG({days})", found)
+    return Draft(asked(g, "days_between", **said), written_query(query), table.name)
 
 
 def revenue(g: Grammar, table: TableReading, stored: bool = False) -> Draft | None:
@@ -177,6 +201,8 @@ def grouped(g: Grammar, table: TableReading) -> Draft | None:
         return None
     group = g.draw.choice(groups)
     found = conditions_on(g, table, (5, 2))
+    if group.word == "month" and g.draw.random() < 0.5:
+        found = (one_year(g, table),)
     if any(c.repeats or ref(*c.column) == group.by for c in found):
         return None
     kind, what, *_ = of = measured(g, table)
@@ -189,6 +215,15 @@ def grouped(g: Grammar, table: TableReading) -> Draft | None:
         query = query._replace(rest=f"{query.rest} ORDER BY {what} DESC")
         question += f", {asked(g, 'order_groups')}"
     return Draft(question, written_query(query), table.name)
+
+
+def one_year(g: Grammar, table: TableReading) -> Condition:
+    """The months of one year."""
+    column = main_date(table)
+    assert column is not None  # months are groups of its dates
+    value = dealt(g, (table.name, column.name), column.values)
+    said, sql = date_condition(g, table, column, "year", value)
+    return Condition(f"in {said['n']}", sql, column=(table.name, column.name))
 
 
 def chosen_groups(g: Grammar, table: TableReading) -> Draft | None:

@@ -10,8 +10,9 @@ from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import DatabaseReading, Link
 from gemma_lora.table_reading import TableReading
-from gemma_lora.wording import called, filled, is_called, plural
+from gemma_lora.wording import called, filled, is_called, plural, third_person
 
+STAFF = {"employee", "staff", "worker"}
 KEY_WORDS = {"id", "key", "number", "no", "code", "name", "guid", "uuid"}
 
 
@@ -48,7 +49,7 @@ def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condi
     if links and links[0] not in g.reading.parents(table.name):
         form = "condition_other_parent"
     elif agent and len(links) < 2 and g.draw.random() < 0.5:
-        said |= {"past": agent[1], "done": agent[2]}
+        said |= agent_said(agent)
         form = "condition_made_by"
     elif is_called(g.phrasings, "places", words) and g.draw.random() < 0.8:
         form = "condition_place"
@@ -65,6 +66,12 @@ def agent_of(g: Grammar, table: TableReading) -> tuple[str, ...] | None:
     """What such a person does to what belongs to them: (write, wrote, written)."""
     found = [g.phrasings.agents[w] for w in table.words if w in g.phrasings.agents]
     return g.draw.choice(found[0]) if found else None
+
+
+def agent_said(agent: tuple[str, ...]) -> dict[str, str]:
+    """The slots of what such a person does."""
+    base, past, done = agent
+    return {"base": base, "past": past, "done": done, "does": third_person(base)}
 
 
 def verb_of(g: Grammar, links: Sequence[Link]) -> tuple[str, ...] | None:
@@ -123,6 +130,8 @@ def of_others(g: Grammar, table: TableReading) -> Condition | None:
     else:
         return None
     form, verb = "condition_child", verb_of(g, [k for k in way if k.child != other.name])
+    if verb and STAFF & {*table.words, *other.words}:
+        return None  # who took an order neither ordered nor was bought
     if verb and g.draw.random() < 0.85:
         said |= {"past": verb[1], "done": verb[2]}
         if is_called(g.phrasings, "people", table.words):
@@ -179,24 +188,24 @@ def some_condition(g: Grammar, table: TableReading) -> Condition | None:
     parents = g.reading.all_parents(table.name)
     choices: list[tuple[float, Callable[[], Condition | None]]] = []
     if own := own_conditions(g, table):
-        weight = min(7.0, 2 * sum(w for w, _ in own))
+        weight = min(8.0, 2 * sum(w for w, _ in own))
         choices.append((weight, lambda: own_condition(g, table)))
     named = [k for k in parents if g.reading.is_said(k)]
     if named:
         choices.append((3.5, lambda: of_parent(g, table, (g.draw.choice(named),))))
     if parents:
-        choices.append((2, lambda: own_of(g, table, (g.draw.choice(parents),))))
+        choices.append((1.4, lambda: own_of(g, table, (g.draw.choice(parents),))))
         second = [(a, b) for a in parents for b in g.reading.parents(a.parent)]
         if second:
-            choices.append((1.2, lambda: of_parent(g, table, g.draw.choice(second))))
-            choices.append((0.5, lambda: own_of(g, table, g.draw.choice(second))))
+            choices.append((0.9, lambda: of_parent(g, table, g.draw.choice(second))))
+            choices.append((0.3, lambda: own_of(g, table, g.draw.choice(second))))
     one_to_one = [k for k in g.reading.children(table.name) if extends(g.reading, k)]
     if one_to_one:
         choices.append((4, lambda: from_extension(g, g.draw.choice(one_to_one))))
     if through(g, table):
-        choices.append((1.2, lambda: of_others(g, table)))
+        choices.append((1.0, lambda: of_others(g, table)))
     if g.reading.children(table.name):
-        choices.append((0.8, lambda: with_children(g, table)))
+        choices.append((0.6, lambda: with_children(g, table)))
     if not choices:
         return None
     return g.draw.choices([make for _, make in choices], [weight for weight, _ in choices])[0]()

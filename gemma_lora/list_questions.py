@@ -90,7 +90,10 @@ def list_columns(g: Grammar, table: TableReading) -> Draft | None:
         select, kind = f"{label_of(table)}, {select}", "list_with_attribute"
         if g.draw.random() < 0.3:  # names and prices of the ... ; title, genre and price of the ...
             kind = "list_attribute"
-            names = [called_label(g, table), *names]
+            names = [*called_label(g, table).split(" and "), *names]
+    elif not (table.label or table.shown) and (key := key_of(table)) and g.draw.random() < 0.35:
+        select, kind = f"{ref(table.name, key)}, {select}", "list_number"
+        said["number"] = g.draw.choice(("number", "id", f"{table.words[0]} number"))
     said |= {"attr": listed(names), "attrs": listed([*map(plural, names)])}
     links = tuple(k for c in chosen for k in c[2])
     order = ""
@@ -110,8 +113,14 @@ def list_columns(g: Grammar, table: TableReading) -> Draft | None:
 def called_label(g: Grammar, table: TableReading) -> str:
     """What the name of a row is called: 'title'."""
     if len(table.label) > 1:
-        return "name"
+        parts = [table.column(c).words[0] for c in table.label]
+        return "name" if len(parts) > 2 else g.draw.choice(("name", "name", " and ".join(parts)))
     return called(g.draw, g.phrasings, table.column(table.label[0]))
+
+
+def key_of(table: TableReading) -> str | None:
+    """The column that numbers a table's rows."""
+    return next((c.name for c in table.columns if c.role == "key"), None)
 
 
 def listed(names: list[str]) -> str:
@@ -170,7 +179,7 @@ def count(g: Grammar, table: TableReading) -> Draft | None:
 
 def counted(table: TableReading, found: tuple[Condition, ...]) -> str:
     """The SQL that counts a table's rows once each."""
-    key = next((c.name for c in table.columns if c.role == "key"), None)
+    key = key_of(table)
     if key and any(c.repeats for c in found):
         return f"COUNT(DISTINCT {ref(table.name, key)})"
     return "COUNT(*)"

@@ -12,12 +12,13 @@ from gemma_lora.grammar import Condition, Grammar, put_back
 from gemma_lora.joined_conditions import some_condition
 from gemma_lora.schema_reading import Link
 from gemma_lora.table_reading import ColumnReading, TableReading, quoted
-from gemma_lora.wording import called, concept_of, is_called, plural
+from gemma_lora.wording import called, concept_of, is_called, marked, plural
 
 CONDITIONS_TRIED = 12  # beside others, before the question has to do without one more
 RELATIVE = re.compile("(?:that|which|who|whose|where|we) |\x02")  # no 'are' before a clause
+NEGATIVE = re.compile("(?:not|without|that (?:are|were) not|that aren't|with no|outside) ")
 IN_STOCK = {"stock", "hand", "inventory", "reorder"}
-NO_SUM = {"rating", "score", "age", "stars", "rank", "grade", "percent", "density", "latitude"}
+NO_SUM = set("rating score age stars rank grade percent density latitude level lead".split())
 
 
 class Draft(NamedTuple):
@@ -119,17 +120,20 @@ def noun_slots(g: Grammar, table: TableReading, found: Sequence[Condition]) -> d
 
     {state} is what can stand behind 'are': 'from 1998', 'paid' for 'that are paid'.
     """
-    word = called(g.draw, g.phrasings, table)
-    before = " ".join(c.said for c in found if c.before)
+    word, many = called(g.draw, g.phrasings, table), ""
+    if noun := next((c.noun for c in found if c.noun), ""):
+        word, many = marked(noun), marked(plural(noun))
+    before = " ".join(c.said for c in found if c.before and not (noun and c.noun == noun))
     following = [c.said for c in found if not c.before]
     after = following[0] if following else ""
     for one in following[1:]:
-        after += f"{g.draw.choice((' ', ' ', ' and '))}{one}"
+        joins = (" ", " ", " and ", " but ") if NEGATIVE.match(one) else (" ", " ", " and ")
+        after += f"{g.draw.choice(joins)}{one}"
     kinds = is_called(g.phrasings, "nouns", table.words)
     if before and after and kinds and g.draw.random() < 0.12:
         heads = head = before  # 'the best french in san francisco'
     else:
-        heads, head = f"{before} {plural(word)}".strip(), f"{before} {word}".strip()
+        heads, head = f"{before} {many or plural(word)}".strip(), f"{before} {word}".strip()
     said = {"things": f"{heads} {after}".strip(), "thing": f"{head} {after}".strip()}
     said |= {"conditions": "said"} if found else {}
     if not after:

@@ -28,7 +28,7 @@ from gemma_lora.extreme_questions import (
     top,
 )
 from gemma_lora.family_questions import by_children, with_or_without
-from gemma_lora.grammar import Grammar, put_back
+from gemma_lora.grammar import Grammar, asked, put_back
 from gemma_lora.group_questions import aggregate, chosen_groups, grouped, most_of_groups
 from gemma_lora.joined_conditions import extends
 from gemma_lora.list_questions import (
@@ -38,19 +38,23 @@ from gemma_lora.list_questions import (
     list_columns,
     list_ordered,
     list_rows,
+    listed,
 )
 from gemma_lora.own_key_questions import is_relation, own_key, relation
 from gemma_lora.queries import Draft, askable
-from gemma_lora.row_questions import look_up, look_up_children, look_up_parent, where_is
+from gemma_lora.row_questions import contents, look_up, look_up_children, look_up_parent, where_is
 from gemma_lora.schema_reading import DatabaseReading
 from gemma_lora.short_sql import shortened
 from gemma_lora.table_reading import TableReading
-from gemma_lora.wording import UnsayableError, load_phrasings, marked, roughened
+from gemma_lora.wording import UnsayableError, called, load_phrasings, loosened, marked, roughened
 
 QUERY_SECONDS = 2.0  # a gold query that takes longer is dropped
 TRIES = 40  # attempts for each question wanted, before what there is has to do
 TABLES_TRIED = 8  # for a question of one kind, before another kind is drawn
 MOST_ROWS = 20_000  # a longer answer is no answer
+
+
+SELECTED = re.compile(r"SELECT (?:DISTINCT )?([^()]+?(?:, COUNT\(\*\))?) FROM ")
 
 
 class Question(NamedTuple):
@@ -88,6 +92,7 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "own key": (own_key, 0.01),
     "relation": (relation, 0.01),
     "where": (where_is, 0.02),
+    "contents": (contents, 0.012),
 }
 OF_A_COUNTRY = {"list", "count", "extreme", "top", "aggregate", "by children", "with or without"}
 WITH_ARTICLE = re.compile("(?i)usa?|uk|united .*|netherlands|philippines")
@@ -165,6 +170,33 @@ def in_the_country(g: Grammar, kind: str, draft: Draft) -> str:
     return f"{draft.question} in {marked(the + said)}"
 
 
+def with_names(g: Grammar, question: str, sql: str) -> str:
+    """The question, now and then with the columns that are wanted: '..., first and last name'.
+
+    Oftener where a thing's name is in two columns.
+    """
+    select = SELECTED.match(sql)
+    columns = select[1].split(", ") if select else []
+    said = [one for column in columns if (one := column_called(g, sql, column))]
+    if not said or len(said) < len(columns) or "?" in question:
+        return question
+    names = {column.split(".")[-1] for column in columns}
+    parted = any(len(t.label) == 2 and names >= set(t.label) for t in g.reading.tables)
+    if g.draw.random() > (0.25 if parted else 0.08 if len(said) > 1 else 0.03):
+        return question
+    return asked(g, "asked_names", asked=question, names=listed(said))
+
+
+def column_called(g: Grammar, sql: str, selected: str) -> str | None:
+    """What a selected column is called, or the number of rows; None for other expressions."""
+    if selected == "COUNT(*)":
+        return g.draw.choice(("the number", "number", "how many"))
+    *table, name = selected.replace('"', "").split(".")
+    owners = [t for t in g.reading.tables if any(c.name == name for c in t.columns)]
+    named = [t for t in owners if t.name in (table or re.findall(r"\w+", sql))]
+    return called(g.draw, g.phrasings, named[0].column(name)) if named else None
+
+
 def make_questions(
     connection: sqlite3.Connection, reading: DatabaseReading, wanted: int, seed: int
 ) -> Iterator[Question]:
@@ -187,7 +219,8 @@ def make_questions(
             draft = draft._replace(sql=shortened(reading, draft.sql))
             if asked_so_far[draft.sql] > max(4, wanted // 150):
                 continue
-            question = roughened(g.draw, in_the_country(g, name, draft))
+            question = with_names(g, in_the_country(g, name, draft), draft.sql)
+            question = roughened(g.draw, loosened(g.draw, g.phrasings, question))
             if question.lower() in seen:
                 continue
             if draft.sql not in runs:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gemma_lora.column_sql import number_of, ref
 from gemma_lora.conditions import describes, some_label
+from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Grammar, asked
-from gemma_lora.joined_conditions import agent_of, extends, role_word
+from gemma_lora.joined_conditions import agent_of, agent_said, extends, role_word
 from gemma_lora.queries import (
     Draft,
     Query,
@@ -18,7 +19,17 @@ from gemma_lora.queries import (
 )
 from gemma_lora.schema_reading import Link
 from gemma_lora.table_reading import ColumnReading, TableReading
-from gemma_lora.wording import called, concept_of, filled, is_called, plural
+from gemma_lora.wording import (
+    Concept,
+    called,
+    concept_of,
+    filled,
+    is_called,
+    marked,
+    participle,
+    plural,
+    unmarked,
+)
 
 UNNAMED = 0.7  # of the lists of rows without names, which only show keys, so many are not asked
 SPENT = {"total", "amount", "price", "cost", "fee", "fine", "payment", "total amount"}
@@ -49,7 +60,7 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
         return Draft(asked(g, form, **said), written_query(query), table.name)
     column, link = g.draw.choice(columns)
     concept = concept_of(g.phrasings, column)
-    said = {
+    said = in_plural(value) | {
         "attr": called(g.draw, g.phrasings, column),
         "value": value,
         "thing": called(g.draw, g.phrasings, table),
@@ -62,7 +73,9 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
         said["attr2"] = called(g.draw, g.phrasings, other)
         select += f", {ref(table.name, other.name)}"
         question = asked(g, "look_up_two", **said)
-    elif concept and concept.ask and g.draw.random() < 0.6:
+    elif column.role == "date" and (done := participle(column)) and g.draw.random() < 0.4:
+        question = asked(g, "look_up_done", **said, done=done)
+    elif concept and concept.ask and is_meant(table, column, concept) and g.draw.random() < 0.6:
         question = filled(g.draw, concept.ask, said)
     elif place and not table.shown and g.draw.random() < 0.4:
         person = is_called(g.phrasings, "people", table.words)
@@ -72,6 +85,18 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
     links = (link,) if link else ()
     query = Query(table.name, select, links=links, where=where)
     return Draft(question, written_query(query), table.name)
+
+
+def is_meant(table: TableReading, column: ColumnReading, concept: Concept) -> bool:
+    """Whether 'when was it' asks for this date: not where a row has another that comes first."""
+    return "date" not in concept.match or column is main_date(table)
+
+
+def in_plural(value: str) -> dict[str, str]:
+    """The slot {values} for a name that has a plural: 'yoga mats'."""
+    name = unmarked(value)
+    last = name.split()[-1] if name.split() else ""
+    return {"values": marked(plural(name))} if len(last) > 2 and last.isalpha() else {}
 
 
 def look_up_parent(g: Grammar, table: TableReading) -> Draft | None:
@@ -94,7 +119,7 @@ def look_up_parent(g: Grammar, table: TableReading) -> Draft | None:
     else:
         agent, form = agent_of(g, parent), "look_up_parent"
         if agent and g.draw.random() < 0.6:
-            said |= {"past": agent[1], "done": agent[2]}
+            said |= agent_said(agent)
             form = "look_up_maker"
         elif is_called(g.phrasings, "people", parent.words) and g.draw.random() < 0.4:
             form = "look_up_person"
@@ -147,10 +172,39 @@ def look_up_children(g: Grammar, table: TableReading) -> Draft | None:
         return None
     form, agent = "look_up_children", agent_of(g, table)
     if agent and g.draw.random() < 0.5:
-        said |= {"base": agent[0], "past": agent[1], "done": agent[2]}
+        said |= agent_said(agent)
         form = "look_up_made"
     query = Query(child.name, label_of(child), links=links, where=where)
     return Draft(asked(g, form, **said), written_query(query), child.name)
+
+
+def contents(g: Grammar, table: TableReading) -> Draft | None:
+    """What a row that is named holds, over rows without a name: the products in order 17."""
+    downs = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
+    ways = [
+        (down, up)
+        for down in downs
+        if not g.reading.table(down.child).label
+        for up in g.reading.parents(down.child)
+        if up.parent != table.name and g.reading.table(up.parent).label
+    ]
+    if not ways or is_called(g.phrasings, "people", table.words):
+        return None
+    down, up = g.draw.choice(ways)
+    child, thing = g.reading.table(down.child), g.reading.table(up.parent)
+    if is_called(g.phrasings, "people", thing.words) or (chosen := some_label(g, table)) is None:
+        return None
+    value, where = chosen
+    word = called(g.draw, g.phrasings, thing)
+    said = {"value": value, "thing": word, "things": plural(word)}
+    select, form = label_of(thing), "contents"
+    if (columns := askable(child)) and g.draw.random() < 0.4:
+        column = g.draw.choice(columns)
+        attr = called(g.draw, g.phrasings, column)
+        said |= {"attr": attr, "attrs": plural(attr)}
+        select, form = f"{select}, {ref(child.name, column.name)}", "contents_with"
+    query = Query(child.name, select, links=(down, up), where=where)
+    return Draft(asked(g, form, **said), written_query(query), table.name)
 
 
 def where_is(g: Grammar, table: TableReading) -> Draft | None:

@@ -23,6 +23,8 @@ QUALIFIED = {"shipping", "late", "delivery", "service", "handling", "tax", "inte
 AREAS = {"area", "acreage", "surface"}
 SIZE = re.compile(r"\b(?:big|large|small)")
 VALUE = re.compile("\x02(.*?)\x03", re.DOTALL)  # a value inside a question that is being made
+ORDERS = re.compile("(?i)(?:list|show|give|find|tell|name|count|get|display|print) ")
+ASKS = re.compile("(?i)(?:wh|how|is|are|do|in wh|by wh|on wh|for wh)")  # the rest is mere things
 MONTHS = (
     "january february march april may june july august september october november december"
 ).split()
@@ -41,6 +43,7 @@ class Concept(NamedTuple):
     more: tuple[str, ...] = ()
     less: tuple[str, ...] = ()
     equal: tuple[str, ...] = ()
+    lead: tuple[str, ...] = ()  # the same before a noun: '5 star'
     none: tuple[str, ...] = ()  # where it is 0: 'out of stock'
     ask: tuple[str, ...] = ()
     year: tuple[str, ...] = ()
@@ -57,9 +60,12 @@ class Phrasings(NamedTuple):
     agents: dict[str, tuple[tuple[str, ...], ...]]  # what such people do to what is theirs
     demonyms: dict[str, str]  # a country, or its code, in small letters -> 'German'
     countries: dict[str, tuple[str, ...]]  # the same -> all that it is called
-    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns'
+    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns', 'roles'
     high: tuple[str, ...]
     low: tuple[str, ...]
+    rivals: tuple[tuple[str, ...], ...]  # words of two measures that are set against each other
+    opened: dict[str, tuple[str, ...]]  # what is said before an order, a question, mere things
+    reworded: dict[str, tuple[str, ...]]  # words of a question -> others that mean the same
 
 
 @functools.cache
@@ -82,9 +88,14 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
     for country, (people, *codes) in held.pop("countries").items():
         demonyms |= {name.lower(): people for name in (country, *codes)}
         countries |= {name.lower(): (country, *codes) for name in (country, *codes)}
-    lists = ("places", "people", "adjectives", "nouns")
+    lists = ("places", "people", "adjectives", "nouns", "roles")
     words = {name: frozenset(held.pop(name)) for name in lists}
     highest = held.pop("highest_words")
+    rivals = tuple(map(tuple, held.pop("rivals")))
+    opened, reworded = (
+        {word: tuple(others) for word, others in held.pop(name).items()}
+        for name in ("opened", "reworded")
+    )
     forms = {name: tuple(templates) for name, templates in held.items()}
     return Phrasings(
         forms,
@@ -97,6 +108,9 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         words,
         tuple(highest["most"]),
         tuple(highest["least"]),
+        rivals,
+        opened,
+        reworded,
     )
 
 
@@ -115,6 +129,17 @@ def plural(words: str) -> str:
     if not last.endswith("ss") and inflector().singular_noun(last):  # type: ignore[arg-type]
         return words  # 'pages' is a column's word as it is
     return f"{head} {inflector().plural_noun(last)}".strip()  # type: ignore[arg-type]
+
+
+def third_person(verb: str) -> str:
+    """'supplies' for 'supply', 'takes care of' for 'take care of'."""
+    first, *rest = verb.split()
+    return " ".join((inflector().plural_noun(first), *rest))  # type: ignore[arg-type]
+
+
+def participle(thing: ColumnReading) -> str | None:
+    """'shipped', where a column is called so: what had been done on its date."""
+    return next((w for w in thing.words if w.endswith("ed") and " " not in w), None)
 
 
 def number_said(draw: random.Random, number: int | float | str) -> str:
@@ -171,6 +196,11 @@ def marked(value: object) -> str:
     return f"\x02{value}\x03"
 
 
+def unmarked(text: str) -> str:
+    """A text without the marks of the values in it."""
+    return VALUE.sub(r"\1", text)
+
+
 def filled(draw: random.Random, forms: tuple[str, ...], slots: Mapping[str, str]) -> str:
     """One of the forms whose slots are all there, filled in; raises UnsayableError."""
     usable = [f for f in forms if set(re.findall(r"{(\w+)}", f)) <= slots.keys()]
@@ -188,6 +218,37 @@ def said_value(draw: random.Random, value: str | int | float) -> str:
     """A value as a person may type it: as stored, or in small letters."""
     text = f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
     return marked(text.lower() if draw.random() < 0.4 else text)
+
+
+def loosened(draw: random.Random, phrasings: Phrasings, question: str) -> str:
+    """The question with words that mean the same, one that is not needed gone, a please round it.
+
+    Whoever asks does not know the phrasings; what is said beside the matter must not matter.
+    """
+    pieces = re.split("(\x02.*?\x03)", question, flags=re.DOTALL)
+    chance = draw.random()
+    if chance < 0.25:
+        said = {one: rf"\b{re.escape(one)}\b" for one in phrasings.reworded}
+        there = [(i, one) for i in range(0, len(pieces), 2) for one, pattern in said.items()
+                 if re.search(pattern, pieces[i])]  # fmt: skip
+        if there:
+            index, one = draw.choice(there)
+            other = draw.choice(phrasings.reworded[one])
+            pieces[index] = re.sub(said[one], other, pieces[index], count=1)
+    elif chance < 0.32:
+        droppable = "|".join(phrasings.forms["dropped"])
+        index = draw.randrange(0, len(pieces), 2)
+        places = list(re.finditer(rf"\b(?:{droppable}) ", pieces[index]))
+        if places:
+            gone = draw.choice(places)
+            pieces[index] = pieces[index][: gone.start()] + pieces[index][gone.end() :]
+    text, chance = "".join(pieces), draw.random()
+    if chance < 0.1:
+        kind = "order" if ORDERS.match(text) else "question" if ASKS.match(text) else "things"
+        return draw.choice(phrasings.opened[kind]).format(asked=text)
+    if chance < 0.15 and text[-1] != "?":
+        return draw.choice(phrasings.forms["closed"]).format(asked=text)
+    return text
 
 
 def mistyped(draw: random.Random, word: str) -> str:

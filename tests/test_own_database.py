@@ -255,7 +255,7 @@ def test_a_measure_that_the_group_has_too_is_told_apart(tmp_path: Path) -> None:
 def test_dates_with_the_month_first_are_asked_for_and_sorted_as_dates(tmp_path: Path) -> None:
     reading = made(tmp_path / "rentals.sqlite", RENTALS)
     with read_only(tmp_path / "rentals.sqlite") as connection:
-        found = list(make_questions(connection, reading, 1500, 3))
+        found = list(make_questions(connection, reading, 3000, 3))
     asked = [
         (one.question.lower(), month)
         for one in found
@@ -273,9 +273,10 @@ def test_of_two_keys_to_one_table_only_the_first_goes_without_its_word(tmp_path:
     with read_only(tmp_path / "rentals.sqlite") as connection:
         found = list(make_questions(connection, reading, 1500, 3))
     others = [q for q in found if re.search(r"ON RetBr = BrNo|RetBr IS", q.sql)]
-    mistyped = [sorted("return"), sorted("returns")]
+    letters = set("return")  # a slip leaves one out or exchanges two
     for one in others:
-        assert any(sorted(word) in mistyped for word in one.question.lower().split()), one
+        words = one.question.lower().split()
+        assert any(len(word) > 4 and set(word) <= letters | {"s"} for word in words), one
     assert len(others) > 10
     assert any("PickBr" in q.sql and "pick" not in q.question.lower() for q in found)
     flags = [q.sql for q in found if "cInsur" in q.sql]
@@ -341,7 +342,7 @@ def test_the_same_seed_asks_the_same(library: Path, asked: list[Question]) -> No
 
 def test_kinds_come_in_their_shares_and_none_dominates(asked: list[Question]) -> None:
     kinds = Counter(one.kind for one in asked)
-    alone = {"own key", "relation", "count named"}  # of tables that the library has not
+    alone = {"own key", "relation", "count named", "contents"}  # of tables that the library has not
     assert set(kinds) == set(KINDS) - alone
     assert all(kinds[kind] <= 2 * share * len(asked) + 10 for kind, (_, share) in KINDS.items())
     tables = Counter(one.table for one in asked)
