@@ -13,13 +13,11 @@ from gemma_lora.queries import (
     conditions_on,
     label_of,
     noun_slots,
-    ordered,
-    repeats,
     shown_links,
-    superlative,
     written_query,
 )
 from gemma_lora.schema_reading import Link
+from gemma_lora.superlatives import ordered, repeats, superlative
 from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import called, filled, is_called, marked, participle, plural
 

@@ -9,20 +9,25 @@ from gemma_lora.conditions import own_condition
 from gemma_lora.grammar import Condition, Grammar, asked
 from gemma_lora.group_questions import most_tied
 from gemma_lora.joined_conditions import STAFF, extends, verb_of
+from gemma_lora.nested_conditions import relations
 from gemma_lora.queries import (
     Draft,
     Query,
     adds_up,
+    askable,
     conditions_on,
     label_of,
-    measures,
     noun_slots,
     written_query,
 )
 from gemma_lora.schema_reading import Link
+from gemma_lora.superlatives import measures
 from gemma_lora.table_reading import TableReading
 from gemma_lora.wording import called, is_called, marked, number_said, plural
 
+BY_CHILDREN = (
+    "most", "most", "most", "least", "having", "having", "having", "sum", "each", "column"
+)  # fmt: skip
 NUMBERS = (1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 10, 12, 20)
 
 
@@ -39,6 +44,8 @@ class Family(NamedTuple):
 def some_family(g: Grammar, table: TableReading, conditions: float = 0.15) -> Family | None:
     """A table whose rows belong to this one's, None when there is none or rows have no names."""
     children = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
+    joins = {one.child for one, _ in relations(g, table.name)}
+    children = [k for k in children if k.child not in joins]
     if not children or not table.label:
         return None
     link = g.draw.choice(children)
@@ -75,7 +82,9 @@ def by_children(g: Grammar, table: TableReading) -> Draft | None:
     key = ref(child.name, link.child_column) if direct else ref(table.name, link.parent_column)
     select, links = (key, ()) if direct else (label_of(table), (link,))
     grouped_by = Query(child.name, select, found, links, f"GROUP BY {key}")
-    kind = g.draw.choice(("most", "most", "least", "having", "having", "sum", "each"))
+    kind = g.draw.choice(BY_CHILDREN)
+    if kind == "column":
+        return column_of_most(g, table, grouped_by._replace(links=(link,)), said)
     if kind == "having":
         return having_children(g, table, grouped_by, said)
     if kind == "each":
@@ -109,6 +118,23 @@ def by_children(g: Grammar, table: TableReading) -> Draft | None:
         question = asked(g, "and_how_many", asked=question)
     query = grouped_by._replace(rest=f"{grouped_by.rest} ORDER BY {measured} {way} LIMIT {n}")
     return Draft(question, written_query(query), table.name, tied, n)
+
+
+def column_of_most(
+    g: Grammar, table: TableReading, grouped_by: Query, said: dict[str, str]
+) -> Draft | None:
+    """A column of the row to which the most belong: 'the capital of the state with most rivers'."""
+    if not (columns := askable(table)):
+        return None
+    column = g.draw.choice(columns)
+    said["attr"] = called(g.draw, g.phrasings, column)
+    tied = most_tied(grouped_by, "COUNT(*)", "MAX")
+    query = grouped_by._replace(
+        select=ref(table.name, column.name),
+        rest=f"{grouped_by.rest} ORDER BY COUNT(*) DESC LIMIT 1",
+    )
+    question = asked(g, "group_most_attribute", **said)
+    return Draft(question, written_query(query), table.name, tied)
 
 
 def having_children(

@@ -14,13 +14,12 @@ from gemma_lora.queries import (
     adds_up,
     conditions_on,
     label_of,
-    measures,
     noun_slots,
-    superlative,
     worth_of,
     written_query,
 )
 from gemma_lora.schema_reading import Link
+from gemma_lora.superlatives import measures, superlative
 from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import called, concept_of, marked, plural
 

@@ -183,34 +183,6 @@ def own_of(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Conditio
     return one._replace(said=f"{lead} {said}", links=(*links, *one.links), before=False)
 
 
-def some_condition(g: Grammar, table: TableReading) -> Condition | None:
-    """A condition on the rows of a table, of any kind that it allows."""
-    parents = g.reading.all_parents(table.name)
-    choices: list[tuple[float, Callable[[], Condition | None]]] = []
-    if own := own_conditions(g, table):
-        weight = min(8.0, 2 * sum(w for w, _ in own))
-        choices.append((weight, lambda: own_condition(g, table)))
-    named = [k for k in parents if g.reading.is_said(k)]
-    if named:
-        choices.append((3.5, lambda: of_parent(g, table, (g.draw.choice(named),))))
-    if parents:
-        choices.append((1.4, lambda: own_of(g, table, (g.draw.choice(parents),))))
-        second = [(a, b) for a in parents for b in g.reading.parents(a.parent)]
-        if second:
-            choices.append((0.9, lambda: of_parent(g, table, g.draw.choice(second))))
-            choices.append((0.3, lambda: own_of(g, table, g.draw.choice(second))))
-    one_to_one = [k for k in g.reading.children(table.name) if extends(g.reading, k)]
-    if one_to_one:
-        choices.append((4, lambda: from_extension(g, g.draw.choice(one_to_one))))
-    if through(g, table):
-        choices.append((1.0, lambda: of_others(g, table)))
-    if g.reading.children(table.name):
-        choices.append((0.6, lambda: with_children(g, table)))
-    if not choices:
-        return None
-    return g.draw.choices([make for _, make in choices], [weight for weight, _ in choices])[0]()
-
-
 def extends(reading: DatabaseReading, link: Link) -> bool:
     """Whether a child only says more about its parent's row (one row each, no name of its own)."""
     child = reading.table(link.child)

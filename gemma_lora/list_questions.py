@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gemma_lora.column_sql import in_order, label_equals, ref
 from gemma_lora.conditions import said_of
 from gemma_lora.date_conditions import main_date
@@ -14,11 +16,11 @@ from gemma_lora.queries import (
     joinable,
     label_of,
     noun_slots,
-    ordered,
     shown_links,
     written_query,
 )
 from gemma_lora.schema_reading import Link
+from gemma_lora.superlatives import ordered
 from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import called, concept_of, is_called, plural
 
@@ -29,6 +31,8 @@ UNNAMED = 0.7  # of the lists of rows without names, which only show keys, so ma
 def list_rows(g: Grammar, table: TableReading) -> Draft | None:
     """The names of all rows that meet some conditions."""
     found = conditions_on(g, table)
+    if is_relation_alone(found, table):
+        return None
     if not found and (table.rows > MOST_LISTED or g.draw.random() < 0.5):
         return None
     if not (table.label or table.shown) and g.draw.random() < UNNAMED:
@@ -53,6 +57,13 @@ def list_rows(g: Grammar, table: TableReading) -> Draft | None:
     else:
         kind = "list"
     return Draft(asked(g, kind, **said), written_query(query), table.name)
+
+
+def is_relation_alone(found: Sequence[Condition], table: TableReading) -> bool:
+    """Whether all that is said is what a row is related to, which has questions of its own."""
+    if len(found) != 1 or len(table.label) != 1:
+        return False
+    return found[0].where.startswith(f"{ref(table.name, table.label[0])} IN (SELECT")
 
 
 def columns_of(g: Grammar, table: TableReading) -> list[tuple[str, str, tuple[Link, ...]]]:
@@ -168,6 +179,8 @@ def list_ordered(g: Grammar, table: TableReading) -> Draft | None:
 def count(g: Grammar, table: TableReading) -> Draft | None:
     """How many rows meet some conditions."""
     found = conditions_on(g, table, (1, 5, 4.5, 1))
+    if is_relation_alone(found, table):
+        return None
     if any(c.repeats for c in found) and not any(c.role == "key" for c in table.columns):
         return None
     said = noun_slots(g, table, found)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from gemma_lora.column_sql import written
-from gemma_lora.conditions import some_label
+from gemma_lora.conditions import said_of, some_label
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.joined_conditions import KEY_WORDS
 from gemma_lora.name_reading import name_words
+from gemma_lora.nested_conditions import extreme_row
 from gemma_lora.queries import Draft, Query, label_of, written_query
 from gemma_lora.schema_reading import Link
+from gemma_lora.superlatives import ordered
 from gemma_lora.table_reading import TableReading, quoted
-from gemma_lora.wording import called, plural
+from gemma_lora.wording import called, inflector, plural, third_person
 
 BOSS = {"reports", "manager", "boss", "supervisor", "mgr", "superior", "lead", "leader"}
 
@@ -76,13 +78,31 @@ def relation(g: Grammar, table: TableReading) -> Draft | None:
     name = g.draw.choice(parent.names)
     verb = next(iter(name_words(other.child_column)))
     word = called(g.draw, g.phrasings, parent)
-    said = {"thing": word, "things": plural(word), "base": verb}
-    from gemma_lora.conditions import said_of
-
+    said = {"thing": word, "things": plural(word), "base": verb, "does": third_person(verb)}
+    said["ing"] = inflector().present_participle(verb)  # type: ignore[arg-type]
+    chance = g.draw.random()
+    if chance < 0.12:
+        return most_related(g, table, one, said)
     said["value"] = said_of(g, parent.column(parent.label[0]), name[0])
     where = f"{quoted(one.child_column)} = {written(name[0])}"
+    found = extreme_row(g, parent, one.parent_column) if chance < 0.35 and ordered(parent) else None
+    if found:
+        said["value"], where = f"the {found[0]}", f"{quoted(one.child_column)} = ({found[1]})"
     if g.draw.random() < 0.25:
         sql = f"SELECT COUNT(*) FROM {quoted(table.name)} WHERE {where}"
         return Draft(asked(g, "relation_count", **said), sql, table.name)
     sql = f"SELECT {quoted(other.child_column)} FROM {quoted(table.name)} WHERE {where}"
     return Draft(asked(g, "relation", **said), sql, table.name)
+
+
+def most_related(g: Grammar, table: TableReading, one: Link, said: dict[str, str]) -> Draft:
+    """The row that is joined to the most others, or to the fewest."""
+    most = g.draw.random() < 0.7
+    form, way = ("relation_most", "DESC") if most else ("relation_least", "ASC")
+    key = quoted(one.child_column)
+    groups = f"FROM {quoted(table.name)} GROUP BY {key}"
+    ranked = f"SELECT COUNT(*) AS n {groups}"
+    best = f"SELECT {'MAX' if most else 'MIN'}(n) FROM ({ranked})"
+    tied = f"SELECT 1 FROM ({ranked}) WHERE n = ({best})"
+    sql = f"SELECT {key} {groups} ORDER BY COUNT(*) {way} LIMIT 1"
+    return Draft(asked(g, form, **said), sql, table.name, tied)

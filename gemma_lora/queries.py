@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gemma_lora.column_sql import number_of, plain, ref
-from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Condition, Grammar, put_back
-from gemma_lora.joined_conditions import some_condition
+from gemma_lora.nested_conditions import some_condition
 from gemma_lora.schema_reading import Link
 from gemma_lora.table_reading import ColumnReading, TableReading, quoted
-from gemma_lora.wording import called, concept_of, is_called, marked, plural
+from gemma_lora.wording import called, is_called, marked, plural
 
 CONDITIONS_TRIED = 12  # beside others, before the question has to do without one more
 RELATIVE = re.compile("(?:that|which|who|whose|where|we) |\x02")  # no 'are' before a clause
@@ -176,41 +175,9 @@ def askable(table: TableReading) -> list[ColumnReading]:
     return [c for c in told if c.name not in table.label]
 
 
-def measures(table: TableReading) -> list[ColumnReading]:
-    """Columns that can be added up."""
-    return [c for c in table.columns if c.role == "measure" and len(c.values) > 2]
-
-
-def ordered(table: TableReading) -> list[ColumnReading]:
-    """Columns by which a row can be the first or the last."""
-    return measures(table) + [
-        c for c in table.columns if c.role in ("date", "year") and len(c.values) > 2
-    ]
-
-
-def superlative(g: Grammar, table: TableReading, column: ColumnReading) -> tuple[str, str, str]:
-    """(said as an adjective or '', said of the column, 'DESC' or 'ASC')."""
-    up = g.draw.random() < 0.65
-    concept = concept_of(g.phrasings, column)
-    own = (concept.most if up else concept.least) if concept else ()
-    if concept and "date" in concept.match and column is not main_date(table):
-        own = ()  # 'the latest order' is not the one that is due last
-    high = g.draw.choice(g.phrasings.high if up else g.phrasings.low)
-    if plural(column.words[0]) == column.words[0]:
-        high = "most" if up else "fewest"  # seats, pages
-    if column.role in ("date", "year"):
-        high = "latest" if up else "earliest"
-    return (g.draw.choice(own) if own else ""), high, "DESC" if up else "ASC"
-
-
 def adds_up(g: Grammar, column: ColumnReading) -> bool:
     """Whether a sum of the column means something: ratings and ages have none."""
     return not NO_SUM & set(" ".join(column.words).split())
-
-
-def repeats(table: TableReading, column: ColumnReading) -> bool:
-    """Whether a column has ties enough that its extreme must be written with MAX or MIN."""
-    return len(column.values) < 0.5 * min(table.rows, 5_000)
 
 
 def worth_of(table: TableReading, stored: bool = False) -> str:

@@ -90,7 +90,7 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "with or without": (with_or_without, 0.03),
     "events": (events, 0.04),
     "own key": (own_key, 0.01),
-    "relation": (relation, 0.01),
+    "relation": (relation, 0.02),
     "where": (where_is, 0.02),
     "contents": (contents, 0.012),
 }
@@ -148,6 +148,8 @@ def weight(g: Grammar, table: TableReading) -> float:
 def drafted(g: Grammar, kind: Kind, tables: Sequence[TableReading]) -> Draft | None:
     """A question of a kind about the first of some tables that has one."""
     for table in tables:
+        if kind is not relation and is_relation(g, table):
+            continue  # nobody asks for borders, but for states by what they border
         with suppress(UnsayableError):  # the words that this needs are not there
             if (draft := kind(g, table)) is not None:
                 return draft

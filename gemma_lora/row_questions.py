@@ -13,11 +13,11 @@ from gemma_lora.queries import (
     adds_up,
     askable,
     label_of,
-    measures,
     shown_links,
     written_query,
 )
 from gemma_lora.schema_reading import Link
+from gemma_lora.superlatives import measures
 from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import (
     Concept,

@@ -24,7 +24,9 @@ AREAS = {"area", "acreage", "surface"}
 SIZE = re.compile(r"\b(?:big|large|small)")
 VALUE = re.compile("\x02(.*?)\x03", re.DOTALL)  # a value inside a question that is being made
 ORDERS = re.compile("(?i)(?:list|show|give|find|tell|name|count|get|display|print) ")
-ASKS = re.compile("(?i)(?:wh|how|is|are|do|in wh|by wh|on wh|for wh)")  # the rest is mere things
+ASKS = re.compile(  # the rest is mere things
+    "(?i)(?:(?:in |by |on |for |to )?wh|how|is|are|do|did|was|were|ha[sv]e?|can|exist)"
+)
 MONTHS = (
     "january february march april may june july august september october november december"
 ).split()
@@ -228,7 +230,7 @@ def loosened(draw: random.Random, phrasings: Phrasings, question: str) -> str:
     pieces = re.split("(\x02.*?\x03)", question, flags=re.DOTALL)
     chance = draw.random()
     if chance < 0.25:
-        said = {one: rf"\b{re.escape(one)}\b" for one in phrasings.reworded}
+        said = {one: rf"\b{re.escape(one)}\b(?! (?:me|of)\b)" for one in phrasings.reworded}
         there = [(i, one) for i in range(0, len(pieces), 2) for one, pattern in said.items()
                  if re.search(pattern, pieces[i])]  # fmt: skip
         if there:

@@ -174,6 +174,8 @@ def test_texts_that_name_another_table_s_rows_are_keys(tmp_path: Path) -> None:
     states = [f"('State {i}', {1000 * i})" for i in range(1, 31)]
     rivers = [f"('River {i}', {20 * i}, 'State {i % 28 + 1}')" for i in range(1, 61)]
     borders = [f"('State {i}', 'State {i + n}')" for i in range(1, 29) for n in (1, 2)]
+    borders.append("('State 5', 'State 9')")
+    rivers += ["('River 61', 70, 'State 5')", "('River 62', 75, 'State 5')"]
     reading = database(
         tmp_path / "map.sqlite",
         "CREATE TABLE state (state_name TEXT PRIMARY KEY, area INTEGER);"
@@ -185,8 +187,29 @@ def test_texts_that_name_another_table_s_rows_are_keys(tmp_path: Path) -> None:
     assert ("river", "runs_through", "state") in keys
     assert {("border", "state_name", "state"), ("border", "border", "state")} <= keys
     with read_only(tmp_path / "map.sqlite") as connection:
-        kinds = {q.kind for q in make_questions(connection, reading, 1_200, 2)}
-    assert "relation" in kinds
+        found = list(make_questions(connection, reading, 3_000, 2))
+    smallest = r"\(SELECT state_name FROM state ORDER BY area ASC LIMIT 1\)"
+    related = r"IN \(SELECT border FROM border WHERE state_name = "
+    nested = {
+        r"bordering|that border": rf"^SELECT area FROM state WHERE state_name {related}'",
+        r"states (?:that|which) border": rf"^SELECT river_name FROM river WHERE \w+ {related}'",
+        r"smallest state": rf"^SELECT river_name FROM river WHERE runs_through = {smallest}",
+        r"(?:bordering|border) the smallest state": rf"state_name {related}{smallest}",
+        r"not border|n't border|not next|not bordering": rf"NOT {related}'",
+        r"the most (?:other )?states": r"GROUP BY state_name ORDER BY COUNT\(\*\) DESC LIM",
+        r"with the most rivers|has the most rivers": "SELECT area FROM river JOIN state",
+    }
+    for said, query in nested.items():
+        assert any(re.search(said, q.question) and re.search(query, q.sql) for q in found), said
+    # What is joined is asked for, not the borders; and one question has one query.
+    assert not any(re.search(r"\bborders? (?:with|of|that)|border infos", q.question) for q in found
+                   if q.kind != "relation")  # fmt: skip
+    alone = [
+        q
+        for q in found
+        if q.kind == "list" and re.search(rf"WHERE state_name {related}'[^']*'\)$", q.sql)
+    ]
+    assert not alone
 
 
 def test_what_was_sold_is_worth_quantity_times_price(tmp_path: Path) -> None:

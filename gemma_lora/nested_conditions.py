@@ -1,0 +1,183 @@
+"""Conditions with a query of their own: 'in the largest state', 'bordering texas'; any condition.
+
+What a table joins to others of its kind by two keys to it, as borders join states, is a relation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gemma_lora.column_sql import in_order, plain, ref, written
+from gemma_lora.conditions import own_condition, own_conditions, said_of
+from gemma_lora.grammar import Condition, Grammar
+from gemma_lora.joined_conditions import (
+    agent_of,
+    extends,
+    from_extension,
+    of_others,
+    of_parent,
+    own_of,
+    role_word,
+    through,
+    with_children,
+)
+from gemma_lora.name_reading import name_words
+from gemma_lora.schema_reading import Link
+from gemma_lora.superlatives import ordered, repeats, superlative
+from gemma_lora.table_reading import TableReading, quoted
+from gemma_lora.wording import called, filled, inflector, is_called, plural, third_person
+
+
+def leading(g: Grammar, table: TableReading) -> list[Link]:
+    """Keys to named rows of which one has the most of something."""
+    links = [k for k in g.reading.parents(table.name) if g.reading.is_said(k)]
+    parents = [(k, g.reading.table(k.parent)) for k in links]
+    return [k for k, parent in parents if parent.label and ordered(parent) and parent.rows > 2]
+
+
+def extreme_row(g: Grammar, table: TableReading, key: str) -> tuple[str, str] | None:
+    """('largest state', the SQL of that row's `key`); None where two rows share the place."""
+    column = g.draw.choice(ordered(table))
+    if repeats(table, column):
+        return None
+    adjective, high, way = superlative(g, table, column)
+    by = plain(in_order(column, table.name), 1)
+    source = f"FROM {quoted(table.name)}"
+    if way == "ASC" and column.missing:
+        source += f" WHERE {by} IS NOT NULL"
+    function = "MAX" if way == "DESC" else "MIN"
+    best = f"SELECT {function}({by}) {source}"
+    if g.holds(f"SELECT 1 FROM {quoted(table.name)} WHERE {by} = ({best}) LIMIT 1 OFFSET 1"):
+        return None
+    word = called(g.draw, g.phrasings, table)
+    attr = called(g.draw, g.phrasings, column)
+    said = f"{word} with the {high} {attr}"
+    if adjective and g.draw.random() < 0.75:
+        said = f"{adjective} {word}"
+    return said, f"SELECT {quoted(key)} {source} ORDER BY {by} {way} LIMIT 1"
+
+
+def busiest_row(g: Grammar, table: TableReading, key: str) -> tuple[str, str] | None:
+    """('state with the most rivers', the SQL of that row's `key`); None where two have as many."""
+    downs = [k for k in g.reading.children(table.name) if k.parent_column == key]
+    downs = [k for k in downs if not extends(g.reading, k) and not g.reading.table(k.child).is_link]
+    if not downs:
+        return None
+    down = g.draw.choice(downs)
+    own, child = quoted(down.child_column), g.reading.table(down.child)
+    ranked = f"SELECT COUNT(*) AS n FROM {quoted(child.name)} GROUP BY {own}"
+    most = f"SELECT MAX(n) FROM ({ranked})"
+    if g.holds(f"SELECT 1 FROM ({ranked}) WHERE n = ({most}) LIMIT 1 OFFSET 1"):
+        return None
+    word, things = called(g.draw, g.phrasings, table), plural(called(g.draw, g.phrasings, child))
+    sql = f"SELECT {own} FROM {quoted(child.name)} GROUP BY {own} ORDER BY COUNT(*) DESC LIMIT 1"
+    return f"{word} with the most {things}", sql
+
+
+def of_extreme(g: Grammar, table: TableReading) -> Condition | None:
+    """Rows that belong to the one that has the most: 'in the largest state'."""
+    link = g.draw.choice(leading(g, table))
+    parent = g.reading.table(link.parent)
+    find = busiest_row if g.draw.random() < 0.2 else extreme_row
+    if (found := find(g, parent, link.parent_column)) is None:
+        return None
+    said, sql = found
+    slots = {"value": f"the {said}", "parent": role_word(g, link)}
+    agent = agent_of(g, parent)
+    form = "condition_extreme"
+    if agent and g.draw.random() < 0.5:
+        slots |= {"done": agent[2], "past": agent[1]}
+        form = "condition_made_by"
+    elif is_called(g.phrasings, "places", parent.words):
+        form = "condition_extreme_place"
+    elif is_called(g.phrasings, "people", parent.words):
+        form = "condition_person"
+    forms = tuple(f for f in g.phrasings.forms[form] if "{parent}" not in f)
+    where = f"{ref(table.name, link.child_column)} = ({sql})"
+    return Condition(filled(g.draw, forms, slots), where, column=(table.name, link.child_column))
+
+
+def relations(g: Grammar, table: str) -> list[tuple[Link, Link]]:
+    """Pairs of keys by which another table joins this one's named rows to each other."""
+    found = []
+    for other in g.reading.tables:
+        keys = [k for k in g.reading.all_parents(other.name) if k.parent == table]
+        named = g.reading.table(table).label
+        if len(keys) > 1 and not other.label and named == (keys[0].parent_column,):
+            found.append((keys[0], keys[1]))
+    return found
+
+
+def related(g: Grammar, table: TableReading) -> Condition | None:
+    """Rows that a relation joins to a named one, to the largest one, or to none."""
+    choices = relations(g, table.name)
+    if not choices or not table.names:
+        return None
+    one, other = g.draw.choice(choices)
+    verb = next(iter(name_words(other.child_column)))
+    said = {"base": verb, "does": third_person(verb), "thing": table.words[0]}
+    said["ing"] = inflector().present_participle(verb)  # type: ignore[arg-type]
+    name, chance = g.draw.choice(table.names), g.draw.random()
+    inner = f"SELECT {quoted(other.child_column)} FROM {quoted(one.child)}"
+    key, has, form = ref(table.name, one.parent_column), "IN", "condition_related"
+    if chance < 0.12:
+        form, has = "condition_alone", "NOT IN"
+        inner = f"SELECT {quoted(one.child_column)} FROM {quoted(one.child)}"
+    elif chance < 0.4 and ordered(table) and (found := extreme_row(g, table, one.parent_column)):
+        said["value"] = f"the {found[0]}"
+        inner += f" WHERE {quoted(one.child_column)} = ({found[1]})"
+    else:
+        said["value"] = said_of(g, table.column(table.label[0]), name[0])
+        inner += f" WHERE {quoted(one.child_column)} = {written(name[0])}"
+        if chance > 0.9:
+            form, has = "condition_unrelated", "NOT IN"
+    phrase = filled(g.draw, g.phrasings.forms[form], said)
+    return Condition(phrase, f"{key} {has} ({inner})", column=(table.name, one.parent_column))
+
+
+def of_related(g: Grammar, table: TableReading, link: Link) -> Condition | None:
+    """Rows of those that a relation joins to one: 'rivers in states that border texas'."""
+    parent = g.reading.table(link.parent)
+    if (one := related(g, parent)) is None:
+        return None
+    place = is_called(g.phrasings, "places", parent.words)
+    lead = g.draw.choice(("in", "in", "of", "from") if place else ("of", "by", "from"))
+    own = ref(table.name, link.child_column)
+    where = one.where.replace(ref(parent.name, link.parent_column), own)
+    said = f"{lead} {plural(called(g.draw, g.phrasings, parent))} {one.said}"
+    return Condition(said, where, column=(table.name, link.child_column))
+
+
+def some_condition(g: Grammar, table: TableReading) -> Condition | None:
+    """A condition on the rows of a table, of any kind that it allows."""
+    parents = g.reading.all_parents(table.name)
+    choices: list[tuple[float, Callable[[], Condition | None]]] = []
+    if own := own_conditions(g, table):
+        weight = min(8.0, 2 * sum(w for w, _ in own))
+        choices.append((weight, lambda: own_condition(g, table)))
+    named = [k for k in parents if g.reading.is_said(k)]
+    if named:
+        choices.append((3.5, lambda: of_parent(g, table, (g.draw.choice(named),))))
+    if parents:
+        choices.append((1.4, lambda: own_of(g, table, (g.draw.choice(parents),))))
+        second = [(a, b) for a in parents for b in g.reading.parents(a.parent)]
+        if second:
+            choices.append((0.9, lambda: of_parent(g, table, g.draw.choice(second))))
+            choices.append((0.3, lambda: own_of(g, table, g.draw.choice(second))))
+    one_to_one = [k for k in g.reading.children(table.name) if extends(g.reading, k)]
+    if one_to_one:
+        choices.append((4, lambda: from_extension(g, g.draw.choice(one_to_one))))
+    if leading(g, table):
+        choices.append((1.0, lambda: of_extreme(g, table)))
+    if relations(g, table.name):
+        choices.append((3, lambda: related(g, table)))
+    towards = [k for k in g.reading.parents(table.name) if relations(g, k.parent)]
+    if towards:
+        choices.append((1.0, lambda: of_related(g, table, g.draw.choice(towards))))
+    if through(g, table):
+        choices.append((1.0, lambda: of_others(g, table)))
+    if g.reading.children(table.name):
+        choices.append((0.6, lambda: with_children(g, table)))
+    if not choices:
+        return None
+    return g.draw.choices([make for _, make in choices], [weight for weight, _ in choices])[0]()
