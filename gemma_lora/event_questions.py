@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gemma_lora.column_sql import ref
+from gemma_lora.column_sql import number_of, ref
 from gemma_lora.conditions import own_condition, some_label
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Grammar, asked
@@ -16,8 +16,11 @@ from gemma_lora.group_questions import most_tied
 from gemma_lora.joined_conditions import STAFF
 from gemma_lora.queries import Draft, Query, label_of, worth_of, written_query
 from gemma_lora.schema_reading import Link
+from gemma_lora.superlatives import measures
 from gemma_lora.table_reading import TableReading
 from gemma_lora.wording import called, is_called, plural
+
+UNITS = {"quantity", "units"}  # of which a sale has some
 
 
 class Event(NamedTuple):
@@ -123,7 +126,10 @@ def most_events(g: Grammar, event: Event) -> Draft | None:
     links = (event.thing_link,) if to_thing else event.links
     key = ref(target.name, links[-1].parent_column)
     by_key = Query(event.table.name, label_of(target), links=links, rest=f"GROUP BY {key}")
-    form, n = ("event_most_thing" if to_thing else "event_most_person"), 1
-    tied = most_tied(by_key, "COUNT(*)", "MAX")
-    query = by_key._replace(rest=f"GROUP BY {key} ORDER BY COUNT(*) DESC LIMIT {n}")
+    form, much = ("event_most_thing" if to_thing else "event_most_person"), "COUNT(*)"
+    sold = next((c for c in measures(event.table) if UNITS & set(c.words[0].split())), None)
+    if to_thing and sold and worth_of(event.table) and g.draw.random() < 0.5:
+        form, much = "event_best_seller", f"SUM({number_of(sold, event.table.name)})"
+    tied = most_tied(by_key, much, "MAX")
+    query = by_key._replace(rest=f"GROUP BY {key} ORDER BY {much} DESC LIMIT 1")
     return Draft(asked(g, form, **event.said), written_query(query), event.table.name, tied)

@@ -16,6 +16,7 @@ from gemma_lora.wording import Phrasings, filled
 
 T = TypeVar("T")
 SAYS_CONDITIONS = re.compile(r"{(?:things?|heads?|asked)}")  # slots that hold conditions
+SAYS_PARENTS = re.compile(r"{(?:parents?|asked)}")  # those that hold the conditions on parents
 
 
 class Grammar(NamedTuple):
@@ -64,8 +65,10 @@ def put_back(g: Grammar, since: int = 0) -> None:
 
 
 def asked(g: Grammar, kind: str, **slots: str) -> str:
-    """A phrasing of a kind, filled in; where there are `conditions`, one that says them."""
+    """A phrasing of a kind, filled in; where there are conditions, one that says them."""
     forms = g.phrasings.forms[kind]
     if slots.get("conditions"):
         forms = tuple(f for f in forms if SAYS_CONDITIONS.search(f))
+    if slots.get("parent_conditions"):
+        forms = tuple(f for f in forms if SAYS_PARENTS.search(f))
     return filled(g.draw, forms, slots)

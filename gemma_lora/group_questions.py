@@ -120,7 +120,7 @@ def own_groups(g: Grammar, table: TableReading) -> list[Group]:
             groups += [Group(word, name, name)] * 2
         elif column.role == "date" and column is main_date(table):
             year, month = year_of(column, table.name), month_of(column, table.name)
-            groups += [Group("year", year, year)] * 2 + [Group("month", month, month)]
+            groups += [Group("year", year, year), Group("month", month, month)] * 2
         elif column.role == "year" and len(column.values) < 100:
             groups.append(Group(word, name, name))
     return groups
@@ -200,16 +200,20 @@ def grouped(g: Grammar, table: TableReading) -> Draft | None:
         return None
     group = g.draw.choice(groups)
     found = conditions_on(g, table, (5, 2))
-    if group.word == "month" and g.draw.random() < 0.5:
-        found = (one_year(g, table),)
+    year: tuple[Condition, ...] = ()
+    if group.word == "month" and g.draw.random() < 0.6:
+        found, year = (), (one_year(g, table),)
+        if g.draw.random() < 0.5:  # 'orders in 2024 per month', else 'orders per month in 2024'
+            found, year = year, ()
     if any(c.repeats or ref(*c.column) == group.by for c in found):
         return None
     kind, what, *_ = of = measured(g, table)
     said = told_apart(g, table, group, of)
     said |= {"parent": group.word, "parents": plural(group.word)}
     said |= noun_slots(g, table, found)
-    query = Query(table.name, f"{group.by}, {what}", found, group.links, f"GROUP BY {group.key}")
-    question = asked(g, f"group_{kind}", **said)
+    rest = f"GROUP BY {group.key}"
+    query = Query(table.name, f"{group.by}, {what}", (*found, *year), group.links, rest)
+    question = " ".join((asked(g, f"group_{kind}", **said), *(c.said for c in year)))
     if g.draw.random() < 0.12:
         query = query._replace(rest=f"{query.rest} ORDER BY {what} DESC")
         question += f", {asked(g, 'order_groups')}"

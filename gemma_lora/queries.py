@@ -135,6 +135,7 @@ def noun_slots(g: Grammar, table: TableReading, found: Sequence[Condition]) -> d
         heads, head = f"{before} {many or plural(word)}".strip(), f"{before} {word}".strip()
     said = {"things": f"{heads} {after}".strip(), "thing": f"{head} {after}".strip()}
     said |= {"conditions": "said"} if found else {}
+    said |= {"who": "who"} if is_called(g.phrasings, "people", table.words) else {}
     if not after:
         return said
     states = [c.state for c in found if not c.before]

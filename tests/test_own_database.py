@@ -261,7 +261,12 @@ def test_dates_with_the_month_first_are_asked_for_and_sorted_as_dates(tmp_path: 
         for one in found
         for month in re.findall(r"substr\(dtOut, 1, 2\) = '(\d\d)'", one.sql)
     ]
-    assert asked and all(MONTHS[int(month) - 1] in said for said, month in asked)
+    for said, month in asked:  # a slip leaves a letter out or exchanges two
+        name = MONTHS[int(month) - 1]
+        assert any(
+            len(w) >= len(name) - 1 and set(w) <= set(name) for w in re.findall("[a-z]+", said)
+        ), said
+    assert asked
     newest = [q.sql for q in found if "ORDER BY substr(dtOut" in q.sql]
     assert newest and all(
         "substr(dtOut, 7, 4) || substr(dtOut, 1, 2) || substr(dtOut, 4, 2)" in s for s in newest
@@ -326,7 +331,7 @@ def test_a_single_answer_is_single(library: Path, asked: list[Question]) -> None
     assert limited
     with read_only(library) as connection:
         for sql in limited:
-            best, by, tail = sql.partition(" ORDER BY ")
+            best, by, tail = sql.rpartition(" ORDER BY ")
             key = tail.rsplit(" ", 3)[0]
             inner = re.sub("^SELECT .*? FROM", f"SELECT {key} FROM", best)
             first, *others = connection.execute(f"{inner}{by}{tail[:-1]}2").fetchall()
