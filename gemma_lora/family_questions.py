@@ -49,7 +49,7 @@ class Family(NamedTuple):
 def some_family(g: Grammar, table: TableReading, conditions: float = 0.15) -> Family | None:
     """A table whose rows belong to this one's, None when there is none or rows have no names."""
     children = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
-    joins = {one.child for one, _ in relations(g, table.name)}
+    joins = {one.child for one, *_ in relations(g, table.name)}
     children = [k for k in children if k.child not in joins]
     if not children or not table.label:
         return None

@@ -11,6 +11,7 @@ from gemma_lora.column_sql import in_order, plain, ref, written
 from gemma_lora.conditions import own_condition, own_conditions, said_of
 from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.joined_conditions import (
+    KEY_WORDS,
     agent_of,
     extends,
     from_extension,
@@ -26,6 +27,11 @@ from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import ordered, repeats, superlative
 from gemma_lora.table_reading import TableReading, quoted
 from gemma_lora.wording import called, filled, inflector, is_called, plural, third_person
+
+NO_VERBS = {
+    "to", "from", "home", "away", "source", "target", "origin", "destination", "first", "second",
+    "parent", "child", "next", "previous", "other", "old", "new", "start", "end", "left", "right",
+}  # fmt: skip
 
 
 def leading(g: Grammar, table: TableReading) -> list[Link]:
@@ -97,15 +103,22 @@ def of_extreme(g: Grammar, table: TableReading) -> Condition | None:
     return Condition(filled(g.draw, forms, slots), where, column=(table.name, link.child_column))
 
 
-def relations(g: Grammar, table: str) -> list[tuple[Link, Link]]:
-    """Pairs of keys by which another table joins this one's named rows to each other."""
+def relations(g: Grammar, table: str) -> list[tuple[Link, Link, str]]:
+    """Two keys by which another table joins this one's named rows, and the verb for it."""
     found = []
     for other in g.reading.tables:
         keys = [k for k in g.reading.all_parents(other.name) if k.parent == table]
         named = g.reading.table(table).label
-        if len(keys) > 1 and not other.label and named == (keys[0].parent_column,):
-            found.append((keys[0], keys[1]))
+        joins = len(keys) > 1 and not other.label and named == (keys[0].parent_column,)
+        if joins and (verb := verb_in(keys[1])):
+            found.append((keys[0], keys[1], verb))
     return found
+
+
+def verb_in(link: Link) -> str | None:
+    """'border' of a column that is called so: what the rows joined by it do; None for none."""
+    verb = next(iter(name_words(link.child_column)), "")
+    return None if not verb or verb in NO_VERBS | KEY_WORDS else verb
 
 
 def related(g: Grammar, table: TableReading) -> Condition | None:
@@ -113,8 +126,7 @@ def related(g: Grammar, table: TableReading) -> Condition | None:
     choices = relations(g, table.name)
     if not choices or not table.names:
         return None
-    one, other = g.draw.choice(choices)
-    verb = next(iter(name_words(other.child_column)))
+    one, other, verb = g.draw.choice(choices)
     said = {"base": verb, "does": third_person(verb), "thing": table.words[0]}
     said["ing"] = inflector().present_participle(verb)  # type: ignore[arg-type]
     name, chance = g.draw.choice(table.names), g.draw.random()

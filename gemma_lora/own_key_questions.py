@@ -7,7 +7,7 @@ from gemma_lora.conditions import said_of, some_label
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.joined_conditions import KEY_WORDS
 from gemma_lora.name_reading import name_words
-from gemma_lora.nested_conditions import extreme_row
+from gemma_lora.nested_conditions import extreme_row, verb_in
 from gemma_lora.queries import Draft, Query, label_of, written_query
 from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import ordered
@@ -76,7 +76,9 @@ def relation(g: Grammar, table: TableReading) -> Draft | None:
     one, other = pair
     parent = g.reading.table(one.parent)
     name = g.draw.choice(parent.names)
-    verb = next(iter(name_words(other.child_column)))
+    verb = verb_in(other)
+    if verb is None:
+        return None
     word = called(g.draw, g.phrasings, parent)
     said = {"thing": word, "things": plural(word), "base": verb, "does": third_person(verb)}
     said["ing"] = inflector().present_participle(verb)  # type: ignore[arg-type]
