@@ -2,7 +2,8 @@
 
 Execution-guided selection, as in "Query and Conquer" (arXiv 2503.24364), without a vote: of the
 answers in the order in which they were drawn the first that returns a value is taken; where none
-does, the first answer as `mending` puts it right. It is chosen by what the database returns, never
+does, the first answer as `mending` puts it right. On a user's file the one that is taken gets what
+it left out of the question (`omitted_conditions`). It is chosen by what the database returns, never
 by a reference. A statement that would write is final: it is neither run here nor drawn again.
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from gemma_lora.confinement import WRITING_KINDS
 from gemma_lora.generation import Generation, generate_several
 from gemma_lora.mending import Mender
+from gemma_lora.omitted_conditions import Completer
 from gemma_lora.progress import count_answers
 from gemma_lora.replies import extract_sql
 from gemma_lora.sandbox import SqlWorker
@@ -60,7 +62,7 @@ class Chosen(NamedTuple):
     candidate: int  # 0: the first answer; else which of those that were drawn
     drawn_tokens: int
     drawn_sec: float  # its share of the time that drawing for all questions took
-    mended: tuple[str, ...] = ()  # what was changed in the first answer, in words
+    mended: tuple[str, ...] = ()  # what was changed in it, in words
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -107,6 +109,13 @@ class Drawing(NamedTuple):
     batch_size: int
 
 
+def new_seed() -> int:
+    """A seed for one turn, drawn as the answers are."""
+    import mlx.core as mx
+
+    return int(mx.random.randint(0, 2**31 - 1).item())  # type: ignore[arg-type]  # a whole number
+
+
 def showing(sql: str, run: Callable[[str], Ran]) -> Showing:
     """What a query shows when it is run; "nothing" also where all it returns is NULL."""
     if not sql:
@@ -132,12 +141,14 @@ def choose(
     shown_by: Callable[[int, Generation], Showing],
     drawing: Drawing,
     mend: Mend = lambda index, said: None,
+    complete: Mend = lambda index, said: None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Chosen]:
     """Draw other answers where the first shows nothing; of each the first that shows rows.
 
     `shown_by` runs the query of an answer to the question at an index of `asked`. Where no answer
-    shows rows, the first is taken as `mend` puts it right, if it can.
+    shows rows, the first is taken as `mend` puts it right, if it can. `complete` gives an answer
+    with what it left out.
     """
     again = [index for index, one in enumerate(asked) if replaceable(one.showing)]
     start = time.perf_counter()
@@ -164,7 +175,28 @@ def choose(
             chosen[index] = Chosen(better.said, 0, tokens, seconds, better.changes)
         else:
             chosen[index] = Chosen(first, 0, tokens, seconds)
-    return chosen
+    return [with_all_asked(index, one, complete) for index, one in enumerate(chosen)]
+
+
+def with_all_asked(index: int, chosen: Chosen, complete: Mend) -> Chosen:
+    """The answer that is taken with what it left out, if that can be said."""
+    fuller = complete(index, chosen.said)
+    if fuller is None:
+        return chosen
+    return chosen._replace(said=fuller.said, mended=(*chosen.mended, *fuller.changes))
+
+
+def completing(rows: Sequence[Row], mender: Mender | None) -> Mend:
+    """What adds to an answer what it left out of its row's question; nothing without a mender."""
+    completer = Completer(mender) if mender else None
+
+    def complete(index: int, said: Generation) -> MendedAnswer | None:
+        row = rows[index]
+        sql = extract_sql(said.text, row["context"] or "")
+        found = completer(sql, row["question"]) if completer and sql else None
+        return MendedAnswer(replace(said, text=found.sql), found.changes) if found else None
+
+    return complete
 
 
 def choose_for_rows(
@@ -177,11 +209,13 @@ def choose_for_rows(
     timeout_sec: float,
     drawing: Drawing,
     mender_of: Callable[[Row], Mender | None] = lambda row: None,
+    on_file: bool = False,
 ) -> list[Chosen]:
     """The answers to rows, each tried on the row's own context: what its user's database would be.
 
     A row without a context has nothing to run on, and keeps its first answer. `mender_of` gives
-    what puts queries on a row's database right.
+    what puts queries on a row's database right. Where all rows ask one file (`on_file`), what an
+    answer left out is added too; on rows' own contexts, of a few rows, that was not measured.
     """
 
     def shown_by(index: int, said: Generation) -> Showing:
@@ -196,10 +230,11 @@ def choose_for_rows(
         sql = extract_sql(said.text, row["context"] or "")
         return mended_answer(mender_of(row), row["question"], sql, said, partial(shown_by, index))
 
+    complete = completing(rows, mender_of(rows[0]) if on_file and rows else None)
     asked = [
         Asked(number, prompts[number], said, shown_by(number, said))
         for number, said in enumerate(first)
     ]
     again = sum(replaceable(one.showing) for one in asked)
     with count_answers(again * drawing.wanted, "other answers") as advance:
-        return choose(model, tokenizer, asked, shown_by, drawing, mend, advance)
+        return choose(model, tokenizer, asked, shown_by, drawing, mend, complete, advance)

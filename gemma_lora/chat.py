@@ -26,6 +26,7 @@ from gemma_lora.database import FILE_TIMEOUT_SEC, Database, DatabaseFile, Databa
 from gemma_lora.doubt import known_names
 from gemma_lora.files import write_atomic
 from gemma_lora.mending import KEPT_VALUES, Mender
+from gemma_lora.omitted_conditions import Completer
 from gemma_lora.result_table import csv_lines, result_text
 from gemma_lora.schema_prompt import RenderedQuestion, declaration, prompt_form, schema_text
 from gemma_lora.schema_reading import hash_of_schema
@@ -264,6 +265,7 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     else:
         read = partial(schema_of_text, "\n".join(f"{r.sql};" for r in relations))
     chat.mender = Mender(read, lambda sql: database.run(sql, KEPT_VALUES).rows)
+    chat.completer = Completer(chat.mender) if isinstance(database, DatabaseFile) else None
     chat.answered = chat.has_rows = None
     chat.history.clear()
     count = f"{len(relations)} table{'s' * (len(relations) != 1)}"

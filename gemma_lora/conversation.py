@@ -19,6 +19,7 @@ from gemma_lora.candidates import (
     Showing,
     choose,
     mended_answer,
+    new_seed,
     replaceable,
     showing,
 )
@@ -29,6 +30,7 @@ from gemma_lora.doubt import Named, doubts
 from gemma_lora.figures import TUNED
 from gemma_lora.generation import Generation, GreedyHead, prompt_ids, stop_ids
 from gemma_lora.mending import Mender
+from gemma_lora.omitted_conditions import Completer
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat
 from gemma_lora.replies import extract_sql
 from gemma_lora.report import WIDE
@@ -90,6 +92,7 @@ class Chat:
     relations: list[Relation] = field(default_factory=list)  # its tables and views
     known: list[Named] = field(default_factory=list)  # what questions can name of it
     mender: Mender | None = None  # puts queries on it right
+    completer: Completer | None = None  # adds what they leave out, on a file
     answered: Query | None = None  # the last answer that held SQL
     has_rows: Query | None = None  # the last that ran, for /csv
     history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -195,10 +198,7 @@ class Turn(NamedTuple):
 
 
 def follow_up(chat: Chat, turn: Turn, reply: Reply, run: bool, show: Callable[[str], None]) -> str:
-    """Run an answer's query and say how sure it is; where it shows nothing, try others.
-
-    Returns the answer that was taken in the end.
-    """
+    """Run an answer's query, say how sure it is, try others if it shows nothing; the one taken."""
 
     def say(text: str) -> None:
         show(f"{text}\n")
@@ -215,13 +215,17 @@ def follow_up(chat: Chat, turn: Turn, reply: Reply, run: bool, show: Callable[[s
             return reply.text
     try:
         shows = run_first(chat, turn, query, doubt, say)
+        if shows == "rows" and others:
+            show_completed(chat, turn, say)
     except KeyboardInterrupt:
         say("the query was stopped")
         return reply.text
     if not (others and replaceable(shows)) or reply.reason == "interrupted":
         return reply.text
     try:
-        return try_others(chat, turn, reply, others, say)
+        taken = try_others(chat, turn, reply, others, say)
+        show_completed(chat, turn, say)
+        return taken
     except KeyboardInterrupt:
         say("stopped: the first answer stands")
         return reply.text
@@ -283,11 +287,14 @@ def try_others(
     return chosen.said.text
 
 
-def new_seed() -> int:
-    """A seed for one turn, drawn as the answers are."""
-    import mlx.core as mx
-
-    return int(mx.random.randint(0, 2**31 - 1).item())  # type: ignore[arg-type]  # a whole number
+def show_completed(chat: Chat, turn: Turn, say: Callable[[str], None]) -> None:
+    """Show the answer once more, with what it left out of the question, where that can be added."""
+    left = chat.completer and chat.answered and chat.completer(chat.answered.sql, turn.question)
+    if not left:
+        return
+    query = chat.answered = Query(turn.question, left.sql, turn.database)
+    say(f"with {listed(left.changes)}, as the question says; I am not sure of it:\n{query.sql}")
+    show_result(chat, turn, query, run_query(query), say)
 
 
 def run_query(query: Query) -> QueryResult:

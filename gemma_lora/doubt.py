@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +18,12 @@ from gemma_lora.confidence import Confidence
 from gemma_lora.confinement import WRITING_KINDS
 from gemma_lora.database import Database, DatabaseFile
 from gemma_lora.figures import Sample
+from gemma_lora.omitted_conditions import VALUE_LENGTH, categories
 from gemma_lora.schema_prompt import listed, words_of
 from gemma_lora.selection import TUNED, without_candidates
 from gemma_lora.sql_text import statement_kind
 
 SAMPLE_ROWS = 10_000  # of each table: a column's values are looked for in these
-CATEGORY_VALUES = 500  # a column with more of them names things, it does not sort them
-VALUE_LENGTH = 40
 CHANGING = re.compile(
     r"\s*(?:please\s+)?(?:delete|remove|erase|drop|insert|add|update|change|set|rename|replace)\b",
     re.I,
@@ -66,13 +65,6 @@ def known_names(database: Database) -> list[Named]:
 def quoted(name: str) -> str:
     """A name as SQL writes it."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def categories(values: Sequence[object]) -> Iterator[str]:
-    """The values of a column that sorts its rows: text, few, each short and mostly repeated."""
-    different = {value for value in values if isinstance(value, str)}
-    if len(different) <= min(CATEGORY_VALUES, len(values) // 2):
-        yield from (value for value in different if len(value) <= VALUE_LENGTH)
 
 
 def names_in(path: Path) -> list[Named]:

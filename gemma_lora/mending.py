@@ -67,12 +67,22 @@ class Mender:
 
     def __call__(self, sql: str, question: str = "") -> Mended | None:
         """The query put right; None where nothing can be said, or a library for it is missing."""
-        if not all(optional(name, name, MENDING) for name in ("sqlglot", "inflect")):
+        if not self.able:
             return None
+        elsewhere = in_another_table(sql, self.schema, self.run)
+        return elsewhere or mended(sql, self.schema, self.texts, question)
+
+    @property
+    def able(self) -> bool:
+        """Whether the libraries for it are there; says once when not."""
+        return all(optional(name, name, MENDING) for name in ("sqlglot", "inflect"))
+
+    @property
+    def schema(self) -> Schema:
+        """The database's tables and their keys."""
         if self._schema is None:
             self._schema = self.read()
-        elsewhere = in_another_table(sql, self._schema, self.run)
-        return elsewhere or mended(sql, self._schema, self.texts, question)
+        return self._schema
 
     def texts(self, table: str, column: str) -> list[str]:
         """The distinct texts of a column, KEPT_VALUES at most."""

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -263,6 +264,34 @@ def test_where_none_shows_rows_the_first_is_mended(
     chat.settings.candidates = 0  # who wants no other answers wants none that was changed
     take_line(chat, "Who is rex?")
     assert "for names" not in capsys.readouterr().out
+
+
+def test_what_was_left_out_is_added_beside_the_answer(
+    chat: Chat, tmp_path: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cars.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE cars (plate TEXT, kind TEXT);"
+            "INSERT INTO cars VALUES ('A', 'Van'), ('B', 'Van'), ('C', 'Bus'), ('D', 'Bus');"
+        )
+    use_db(chat, str(path))
+    chat.settings.candidates = 2
+    reply("SELECT COUNT(*) FROM cars")
+    take_line(chat, "How many vans do we have?")
+    shown = capsys.readouterr().out
+    assert "with kind = 'Van' added, as the question says; I am not sure of it:" in shown
+    completed = "SELECT COUNT(*) FROM cars WHERE cars.kind = 'Van'"
+    assert chat.answered and chat.answered.sql == completed
+    assert re.search(r"\b4\b.*\b2\b", shown, re.DOTALL)  # both counts are shown, its own last
+    chat.settings.candidates = 0
+    take_line(chat, "How many vans do we have?")
+    assert " added, as" not in capsys.readouterr().out
+    use_db(chat, str(path))
+    chat.completer = None  # as of SQL text
+    chat.settings.candidates = 2
+    take_line(chat, "How many vans do we have?")
+    assert " added, as" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from gemma_lora import adapters, confidence, generation
 from gemma_lora.batches import tokenize
 from gemma_lora.confidence import Read, read_confidence, threshold_of
 from gemma_lora.database import DatabaseFile
-from gemma_lora.doubt import Named, categories, known_names, mark_sure, omissions
+from gemma_lora.doubt import Named, known_names, mark_sure, omissions
 from gemma_lora.figures import TUNED, Sample, summarize
+from gemma_lora.omitted_conditions import categories
 from gemma_lora.prompts import render_example, render_prompt
 
 KNOWN: confidence.Confidence = {
