@@ -4,8 +4,9 @@ A small model that is asked for closed rentals of vans may write a query for clo
 says is right, and not all of it. Of the texts that sort a table's rows into kinds ('Van', 'Closed')
 those that the question names word by word and the query does not write become conditions, in a
 table of the query or in one that a key leads to at once. Of people's questions about a rental's
-file 8 of 80 answers were changed so and 8 became right; on a shop's 4 and 3, on a geography's 10
-and none, and no right answer was lost.
+file 8 of 80 answers were changed so and 8 became right; on a shop's 3 and 3, on a geography's 10
+and none, and no right answer was lost. Of 7,500 made queries, which leave nothing out, 27 were
+changed, none of their answers.
 
 Not covered: queries in queries, numbers, dates, names of single rows, other words for a value.
 """
@@ -30,8 +31,10 @@ from gemma_lora.mending import (
     spoken,
 )
 from gemma_lora.query_blocks import Block, drop_aliases, nearest, read_block
+from gemma_lora.schema_prompt import words_of
 from gemma_lora.sql_text import sql_trees
 from gemma_lora.table_reading import literal, quoted
+from gemma_lora.wording import load_phrasings
 
 CATEGORY_VALUES = 500  # a column with more of them names things, it does not sort them
 VALUE_LENGTH = 40
@@ -68,7 +71,11 @@ def kinds_in(mender: Mender) -> Kinds:
     places: dict[str, list[Place]] = {}
     texts: set[str] = set()
     for table, columns in mender.schema.columns.items():
-        short = ", ".join(f"substr({quoted(c)}, 1, {VALUE_LENGTH + 1})" for c in columns)
+        # A number is no kind, which substr would make a text.
+        short = ", ".join(
+            f"iif(typeof({c}) = 'text', substr({c}, 1, {VALUE_LENGTH + 1}), NULL)"
+            for c in map(quoted, columns)
+        )
         if not columns:
             continue
         rows = mender.run(f"SELECT {short} FROM {quoted(table)} LIMIT {KEPT_VALUES}")
@@ -109,16 +116,22 @@ def completed(mender: Mender, kinds: Kinds, sql: str, question: str) -> Mended |
         return None
     drop_aliases(tree)
     block = read_block(tree, mender.schema)
-    left_out = named_kinds(tree, kinds, question)
+    left_out = [
+        value
+        for value in named_kinds(tree, kinds, question)
+        if not words_of(value) <= words_of(sql)  # 'open' of an open date is said
+    ]
     if block is None or not left_out:
         return None
     place_columns(block)
+    if block.changes:
+        return None  # it fails as it is
     compared = {
         (block.owners.get(id(c)), c.name.lower())
         for where in (tree.args.get("where"), tree.args.get("having"))
         for c in (where.find_all(exp.Column) if where else ())
     }
-    found = [(nearest_place(block, kinds.places[value]), value) for value in left_out]
+    found = [(place_of(block, kinds, value), value) for value in left_out]
     times = Counter(place for place, _ in found)
     added = [
         add_condition(block, place, value)
@@ -135,6 +148,7 @@ def named_kinds(tree: Any, kinds: Kinds, question: str) -> list[str]:
     exp = importlib.import_module("sqlglot").exp
     asked = spoken(question)
     written = {spoken(one.this) for one in tree.find_all(exp.Literal) if one.is_string}
+    written |= {spoken(load_phrasings().demonyms.get(one.strip(), one)) for one in written}
     longer = written | {words for words in kinds.texts if words in asked}
     found = {value: spoken(value) for value in kinds.places}
     return [
@@ -148,10 +162,15 @@ def named_kinds(tree: Any, kinds: Kinds, question: str) -> list[str]:
     ]
 
 
-def nearest_place(block: Block, places: Sequence[Place]) -> Place | None:
-    """The one column that holds a kind, in a table of the query or a key away; None for several."""
+def place_of(block: Block, kinds: Kinds, value: str) -> Place | None:
+    """The one column that holds a kind, in a table of the query or a key away; None for several.
+
+    Spanish writers come from Spain: their books' language is another matter.
+    """
+    places = kinds.places[value]
     here = [place for place in places if place[0] in block.needed]
-    if not here:
+    people = {one.lower() for one in load_phrasings().demonyms.values()}
+    if not here and value.lower() not in people:
         ways = {table: block.schema.way(block.needed, table) for table, _ in places}
         close = [table for table, way in ways.items() if way is not None and len(way) == 1]
         table = nearest(block, close)

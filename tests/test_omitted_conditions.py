@@ -24,18 +24,22 @@ from gemma_lora.table_links import schema_of_file
 RENTAL = """
 CREATE TABLE branches (branch_id INTEGER PRIMARY KEY, city TEXT, region TEXT);
 CREATE TABLE cars (car_id INTEGER PRIMARY KEY, plate TEXT, kind TEXT, colour TEXT,
-  branch_id INTEGER REFERENCES branches);
+  branch_id INTEGER REFERENCES branches, made TEXT);
 CREATE TABLE rents (rent_id INTEGER PRIMARY KEY, car_id INTEGER REFERENCES cars, state TEXT,
-  days INTEGER, grade TEXT);
+  days INTEGER, grade TEXT, opened TEXT, year INTEGER);
 CREATE TABLE notes (note_id INTEGER PRIMARY KEY, tone TEXT);
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12)
   INSERT INTO branches SELECT i, 'City ' || i, iif(i % 2, 'North', 'South') FROM n;
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
   INSERT INTO cars SELECT i, 'AB ' || i, iif(i % 4, iif(i % 3, 'Van', 'Estate'), 'Old Van'),
-  iif(i % 5, 'Red', 'Dark Blue'), i % 12 + 1 FROM n;
+  iif(i % 5, 'Red', 'Dark Blue'), i % 12 + 1, iif(i % 2, 'Spanish', 'Czech') FROM n;
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 90)
   INSERT INTO rents SELECT i, i % 40 + 1, iif(i % 3, 'Closed', iif(i % 2, 'Open', 'ON')),
-  i % 9 + 1, iif(i % 2, 'Average', 'Good') FROM n;
+  i % 9 + 1, iif(i % 2, 'Average', 'Good'), '2024-01-0' || (i % 9 + 1), 2020 + i % 3 FROM n;
+CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT, country TEXT, car_id INTEGER REFERENCES
+  cars, born INTEGER);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30)
+  INSERT INTO people SELECT i, 'Name ' || i, iif(i % 2, 'Spain', 'France'), i, 1950 + i FROM n;
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20)
   INSERT INTO notes SELECT i, iif(i % 2, 'Grumpy', 'North') FROM n;
 """
@@ -124,6 +128,10 @@ def test_what_is_plain_is_added(
         ("old vans", "SELECT plate FROM cars WHERE kind = 'Old Van'"),  # inside a longer one
         ("colours of the grumpy", "SELECT colour FROM cars"),  # no key leads there
         ("rents in the north", "SELECT rent_id FROM rents"),  # two keys away, or in notes
+        ("the rent opened last", "SELECT rent_id FROM rents ORDER BY opened DESC LIMIT 1"),
+        ("rents of 2021 with their year", "SELECT rent_id FROM rents WHERE days > 3"),  # a number
+        ("spanish people", "SELECT name FROM people WHERE country = 'Spain'"),
+        ("czech people", "SELECT name FROM people"),  # their cars are another matter
         ("open estates", "SELECT days FROM rents WHERE days > 99"),  # shows nothing then either
         ("longest closed rent", "SELECT rent_id FROM rents WHERE days = (SELECT MAX(days) FROM "
          "rents)"),  # would belong in both
