@@ -98,6 +98,16 @@ class Mender:
 Texts = Callable[[str, str], Sequence[str]]
 
 
+def select_in(sql: str) -> Any | None:
+    """sqlglot's tree of the one SELECT that a text is, its tables called by their names."""
+    exp = importlib.import_module("sqlglot").exp
+    trees = sql_trees(sql, MENDING) if len(sql) <= LONGEST else []
+    if len(trees) != 1 or not isinstance(trees[0], exp.Select):
+        return None
+    drop_aliases(trees[0])
+    return trees[0]
+
+
 def in_another_table(
     sql: str, schema: Schema, run: Callable[[str], Sequence[Sequence[Any]]]
 ) -> Mended | None:
@@ -107,11 +117,8 @@ def in_another_table(
     her name is asked for: a thing may well be called like its group.
     """
     exp = importlib.import_module("sqlglot").exp
-    trees = sql_trees(sql, MENDING) if len(sql) <= LONGEST else []
-    if len(trees) != 1 or not isinstance(trees[0], exp.Select):
+    if (tree := select_in(sql)) is None:
         return None
-    [tree] = trees
-    drop_aliases(tree)
     tables, columns = list(tree.find_all(exp.Table)), list(tree.find_all(exp.Column))
     said = {e.this.name for e in tree.find_all(exp.EQ) if e.expression.is_string}
     asked_for = {c.name for one in tree.expressions for c in one.find_all(exp.Column)} - said
@@ -141,11 +148,8 @@ def mended(sql: str, schema: Schema, texts: Texts, question: str = "") -> Mended
     `texts` gives the distinct texts of a table's column; `question` is what the query is to answer.
     """
     exp = importlib.import_module("sqlglot").exp
-    trees = sql_trees(sql, MENDING) if len(sql) <= LONGEST else []
-    if len(trees) != 1 or not isinstance(trees[0], exp.Select):
+    if (tree := select_in(sql)) is None:
         return None
-    [tree] = trees
-    drop_aliases(tree)
     changes: list[str] = []
     for select in list(tree.find_all(exp.Select)):
         if (block := read_block(select, schema)) is not None:

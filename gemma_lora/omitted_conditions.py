@@ -21,18 +21,16 @@ from typing import Any, NamedTuple
 
 from gemma_lora.mending import (
     KEPT_VALUES,
-    LONGEST,
-    MENDING,
     Mended,
     Mender,
     join_tables,
     place_columns,
+    select_in,
     shows,
     spoken,
 )
-from gemma_lora.query_blocks import Block, drop_aliases, nearest, read_block
+from gemma_lora.query_blocks import Block, nearest, read_block
 from gemma_lora.schema_prompt import words_of
-from gemma_lora.sql_text import sql_trees
 from gemma_lora.table_reading import literal, quoted
 from gemma_lora.wording import load_phrasings
 
@@ -106,15 +104,9 @@ class Completer:
 def completed(mender: Mender, kinds: Kinds, sql: str, question: str) -> Mended | None:
     """A query with the kinds that its question names and it does not; None where there are none."""
     exp = importlib.import_module("sqlglot").exp
-    trees = sql_trees(sql, MENDING) if len(sql) <= LONGEST else []
-    if DENIED.search(question):
+    tree = None if DENIED.search(question) else select_in(sql)
+    if tree is None or len(list(tree.find_all(exp.Query))) != 1:
         return None
-    if len(trees) != 1 or len(list(trees[0].find_all(exp.Query))) != 1:
-        return None
-    [tree] = trees
-    if not isinstance(tree, exp.Select):
-        return None
-    drop_aliases(tree)
     block = read_block(tree, mender.schema)
     left_out = [
         value
