@@ -289,8 +289,10 @@ def try_others(
 
 def show_completed(chat: Chat, turn: Turn, say: Callable[[str], None]) -> None:
     """Show the answer once more, with what it left out of the question, where that can be added."""
-    left = chat.completer and chat.answered and chat.completer(chat.answered.sql, turn.question)
-    if not left:
+    first = chat.answered  # of an earlier turn, where this one has brought no query
+    if not (chat.completer and first and first.question == turn.question):
+        return
+    if (left := chat.completer(first.sql, turn.question)) is None:
         return
     query = chat.answered = Query(turn.question, left.sql, turn.database)
     say(f"with {listed(left.changes)}, as the question says; I am not sure of it:\n{query.sql}")

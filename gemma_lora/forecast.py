@@ -107,7 +107,7 @@ def measured_cost(
     kinds = [[b for b in batches if bool(len(b) > 4 and b[4].size) == some] for some in (0, 1)]
     costs = [token_sec(kind) if kind else 0.0 for kind in kinds]
     seconds = sum(cost * b[0].size for cost, kind in zip(costs, kinds, strict=True) for b in kind)
-    return Cost(seconds / len(batches), costs[0])
+    return Cost(seconds / len(batches), costs[0] or costs[1])
 
 
 @dataclass

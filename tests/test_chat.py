@@ -267,7 +267,7 @@ def test_where_none_shows_rows_the_first_is_mended(
 
 
 def test_what_was_left_out_is_added_beside_the_answer(
-    chat: Chat, tmp_path: Path, reply: Any, capsys: pytest.CaptureFixture[str]
+    chat: Chat, tmp_path: Path, reply: Any, drawn: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "cars.sqlite"
     with closing(sqlite3.connect(path)) as connection:
@@ -284,6 +284,12 @@ def test_what_was_left_out_is_added_beside_the_answer(
     completed = "SELECT COUNT(*) FROM cars WHERE cars.kind = 'Van'"
     assert chat.answered and chat.answered.sql == completed
     assert re.search(r"\b4\b.*\b2\b", shown, re.DOTALL)  # both counts are shown, its own last
+    take_line(chat, "How many cars?")
+    reply("no query at all")
+    drawn([])
+    take_line(chat, "Which are vans?")  # the query of the turn before is not completed for it
+    assert " added, as" not in capsys.readouterr().out
+    reply("SELECT COUNT(*) FROM cars")
     chat.settings.candidates = 0
     take_line(chat, "How many vans do we have?")
     assert " added, as" not in capsys.readouterr().out

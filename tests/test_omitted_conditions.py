@@ -87,6 +87,12 @@ def completer(rental: Path) -> Iterator[Completer]:
             "kind = 'Van' added and colour = 'Red' added",
             "SELECT plate FROM cars WHERE kind = 'Van' AND colour = 'Red'",
         ),
+        (  # what is added holds beside either of two
+            "red cars: estates, those of czech make",
+            "SELECT plate FROM cars WHERE kind = 'Estate' OR made = 'Czech'",
+            "colour = 'Red' added",
+            "SELECT plate FROM cars WHERE (kind = 'Estate' OR made = 'Czech') AND colour = 'Red'",
+        ),
         (  # in a table of the query before any other
             "branches in the north",
             "SELECT city FROM branches",

@@ -244,6 +244,8 @@ def test_the_time_of_both_kinds_of_step_is_measured(
 
     cost = measured_cost(run.model, loss, list(islice(source, 8)))
     assert set(asked) == {0, 128} and 0 < cost.token_sec < cost.step_sec
+    cost = measured_cost(run.model, loss, list(islice(source, 3)))  # none of these sees all ids
+    assert 0 < cost.token_sec < cost.step_sec
 
 
 def test_what_is_said_of_the_head() -> None:
