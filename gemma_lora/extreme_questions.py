@@ -97,20 +97,30 @@ def extreme_of(
         query = Query(table.name, select, found, links, where=f"{by} = ({inner})")
         return Draft(question, written_query(query), table.name)
     query = Query(table.name, select, found, links, f"ORDER BY {by} {way} LIMIT 1")
+    if table.spread and (links or select == ref(table.name, table.spread)):
+        best = Query(table.name, f"{'MAX' if way == 'DESC' else 'MIN'}({by})", found)
+        where = f"{by} = ({written_query(best)})"
+        query = query._replace(where=where, rest="", distinct=True)
+        return Draft(question, written_query(query), table.name)
     if way == "ASC" and column.missing:
         query = query._replace(where=f"{by} IS NOT NULL")
-    tied = extremes_tied(query, by, way)
+    tied = extremes_tied(table, query, by, way)
     return Draft(question, written_query(query), table.name, tied)
 
 
-def extremes_tied(query: Query, by: str, way: str, rows: int = 1) -> str:
+def extremes_tied(table: TableReading, query: Query, by: str, way: str, rows: int = 1) -> str:
     """SQL that returns more than `rows` rows when the last of them shares its place."""
-    inner = written_query(
-        query._replace(select=by, rest=f"ORDER BY {by} {way} LIMIT 1 OFFSET {rows - 1}")
-    )
+    last = f"ORDER BY {by} {way} LIMIT 1 OFFSET {rows - 1}"
+    inner = written_query(query._replace(select=by, rest=last))
+    select = "1"
+    if table.spread:  # the rows of one thing share no place
+        select = label_of(table)
+        query = query._replace(distinct=True)
+        ranked = query._replace(select=f"{select}, {by} AS n", rest=f"ORDER BY n {way} LIMIT 1")
+        inner = f"SELECT n FROM ({written_query(ranked)} OFFSET {rows - 1})"
     sign = ">=" if way == "DESC" else "<="
     where = " AND ".join(filter(None, (query.where, f"{by} {sign} ({inner})")))
-    return written_query(query._replace(select="1", where=where, rest=f"LIMIT {rows + 1}"))
+    return written_query(query._replace(select=select, where=where, rest=f"LIMIT {rows + 1}"))
 
 
 def extreme_parent(g: Grammar, table: TableReading) -> Draft | None:
@@ -127,16 +137,19 @@ def extreme_parent(g: Grammar, table: TableReading) -> Draft | None:
         return None
     said = noun_slots(g, table, found) | {"most": adjective, "high": high}
     said["parent"] = called(g.draw, g.phrasings, parent)
-    agent, form, select = agent_of(g, parent), "parent_of_extreme", label_of(parent)
+    direct = parent.label == (link.parent_column,)
+    select = ref(table.name, link.child_column) if direct else label_of(parent)
+    links = () if direct else (link,)
+    agent, form = agent_of(g, parent), "parent_of_extreme"
     if agent and g.draw.random() < 0.6:
         said |= agent_said(agent)
         form = "maker_of_extreme"
     elif askable(parent) and g.draw.random() < 0.3:
         other = g.draw.choice(askable(parent))
         said["attr"] = called(g.draw, g.phrasings, other)
-        form, select = "look_up_parent_of_extreme", ref(parent.name, other.name)
+        form, select, links = "look_up_parent_of_extreme", ref(parent.name, other.name), (link,)
     question = asked(g, form, **said)
-    return extreme_of(g, table, column, found, (select, way, question), (link,))
+    return extreme_of(g, table, column, found, (select, way, question), links)
 
 
 def top(g: Grammar, table: TableReading) -> Draft | None:
@@ -171,7 +184,7 @@ def top(g: Grammar, table: TableReading) -> Draft | None:
     question = filled(g.draw, forms, said)
     if adjective and g.draw.random() < 0.1:
         question += f", {adjective} first"
-    tied = extremes_tied(query, by, way, n)
+    tied = extremes_tied(table, query, by, way, n)
     return Draft(question, written_query(query), table.name, tied, n)
 
 

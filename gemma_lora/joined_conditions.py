@@ -10,7 +10,7 @@ from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import DatabaseReading, Link
 from gemma_lora.table_reading import TableReading
-from gemma_lora.wording import called, filled, is_called, plural, third_person
+from gemma_lora.wording import called, filled, inflector, is_called, plural, third_person
 
 STAFF = {"employee", "staff", "worker"}
 KEY_WORDS = {"id", "key", "number", "no", "code", "name", "guid", "uuid"}
@@ -21,6 +21,8 @@ def role_word(g: Grammar, link: Link) -> str:
     parent = g.reading.table(link.parent)
     words = [w for w in name_words(link.child_column) if w not in KEY_WORDS]
     said = " ".join(words)
+    if g.phrasings.reaches.keys() & set(words[:1]):
+        return called(g.draw, g.phrasings, parent)  # 'runs through' is no noun
     rivals = [k for k in g.reading.all_parents(link.child) if k.parent == link.parent]
     if link != rivals[0] and said:
         return said
@@ -29,6 +31,27 @@ def role_word(g: Grammar, link: Link) -> str:
         if words[-1:] == table_word[-1:] or len(words) > 1 or len(rivals) > 1:
             return said
     return called(g.draw, g.phrasings, parent)
+
+
+def reached_link(g: Grammar, table: TableReading) -> Link | None:
+    """The key to the places in which a thing has its rows; None where they are no places."""
+    if not table.spread:
+        return None
+    link = next(k for k in g.reading.links if k[:2] == (table.name, table.spread))
+    parent = g.reading.table(link.parent)
+    place = is_called(g.phrasings, "places", parent.words) and g.reading.is_said(link)
+    return link if place else None
+
+
+def reach_said(g: Grammar, table: TableReading) -> dict[str, str]:
+    """The slots {base, does, ing} of what such a thing does to its places, and {done} for some."""
+    words = {*name_words(table.spread), *" ".join(table.words).split()}
+    verbs = next((v for word, v in g.phrasings.reaches.items() if word in words), None)
+    base, *done = g.draw.choice(verbs or g.phrasings.reaches["else"])
+    first, *rest = base.split()
+    ing = inflector().present_participle(third_person(first))  # type: ignore[arg-type]
+    said = {"base": base, "does": third_person(base), "ing": " ".join((ing, *rest))}
+    return said | ({"done": done[0]} if done else {})
 
 
 def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condition | None:
@@ -51,6 +74,9 @@ def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condi
     elif agent and len(links) < 2 and g.draw.random() < 0.5:
         said |= agent_said(agent)
         form = "condition_made_by"
+    elif key == table.spread and g.draw.random() < 0.6:
+        said |= reach_said(g, table)
+        form = "condition_reaching"
     elif is_called(g.phrasings, "places", words) and g.draw.random() < 0.8:
         form = "condition_place"
     elif is_called(g.phrasings, "adjectives", parent.words) and g.draw.random() < 0.6:

@@ -200,7 +200,7 @@ def counted(table: TableReading, found: tuple[Condition, ...]) -> str:
 
 def count_named(g: Grammar, table: TableReading) -> Draft | None:
     """How many rows have one name, where names are no key: 'how many starbucks are there'."""
-    if len(table.label) != 1 or not table.repeated:
+    if len(table.label) != 1 or not table.repeated or table.spread:
         return None
     name = dealt(g, (table.name, "repeated"), table.repeated)
     value, where = said_of(g, table.column(table.label[0]), name[0]), label_equals(table, name)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gemma_lora.chosen_children import chosen_of, is_chosen
 from gemma_lora.column_sql import in_order, plain, ref, written
-from gemma_lora.conditions import own_condition, own_conditions, said_of
+from gemma_lora.conditions import own_condition, own_conditions, said_of, some_label
 from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.joined_conditions import (
     KEY_WORDS,
@@ -18,6 +19,8 @@ from gemma_lora.joined_conditions import (
     of_others,
     of_parent,
     own_of,
+    reach_said,
+    reached_link,
     role_word,
     through,
     with_children,
@@ -61,6 +64,25 @@ def extreme_row(g: Grammar, table: TableReading, key: str) -> tuple[str, str] | 
     if adjective and g.draw.random() < 0.75:
         said = f"{adjective} {word}"
     return said, f"SELECT {quoted(key)} {source} ORDER BY {by} {way} LIMIT 1"
+
+
+def extreme_thing(g: Grammar, table: TableReading) -> tuple[str, str] | None:
+    """('longest river', the condition that a row is one of its) for a thing of several rows."""
+    column = g.draw.choice(ordered(table))
+    if repeats(table, column):
+        return None
+    adjective, high, way = superlative(g, table, column)
+    by = in_order(column, table.name)
+    best = f"SELECT {'MAX' if way == 'DESC' else 'MIN'}({by}) FROM {quoted(table.name)}"
+    where = f"{by} = ({plain(best, 1)})"
+    names = f"SELECT DISTINCT {quoted(table.label[0])} FROM {quoted(table.name)}"
+    if g.holds(plain(f"{names} WHERE {where} LIMIT 1 OFFSET 1", 1)):
+        return None
+    word = called(g.draw, g.phrasings, table)
+    said = f"{word} with the {high} {called(g.draw, g.phrasings, column)}"
+    if adjective and g.draw.random() < 0.75:
+        said = f"{adjective} {word}"
+    return said, where
 
 
 def busiest_row(g: Grammar, table: TableReading, key: str) -> tuple[str, str] | None:
@@ -147,10 +169,42 @@ def related(g: Grammar, table: TableReading) -> Condition | None:
     return Condition(phrase, f"{key} {has} ({inner})", column=(table.name, one.parent_column))
 
 
+def reaching(g: Grammar, table: str) -> list[TableReading]:
+    """The things that have a row for each of this table's rows that they lead to."""
+    links = [(t, reached_link(g, t)) for t in g.reading.tables]
+    return [t for t, link in links if link and link.parent == table]
+
+
+def reached(g: Grammar, table: TableReading) -> Condition | None:
+    """Rows to which a named thing leads, or the longest: 'that the danube runs through'."""
+    thing = g.draw.choice(reaching(g, table.name))
+    link = reached_link(g, thing)
+    assert link is not None
+    found = extreme_thing(g, thing) if ordered(thing) and g.draw.random() < 0.3 else None
+    if found:
+        value, where = f"the {found[0]}", found[1]
+    elif (chosen := some_label(g, thing)) is not None:
+        value, where = chosen
+        value = f"the {value}" if g.draw.random() < 0.4 else value
+    else:
+        return None
+    phrase = filled(
+        g.draw, g.phrasings.forms["condition_reached"], reach_said(g, thing) | {"value": value}
+    )
+    inner = f"SELECT {quoted(thing.spread)} FROM {quoted(thing.name)} WHERE {plain(where, 1)}"
+    key = ref(table.name, link.parent_column)
+    return Condition(phrase, f"{key} IN ({inner})", column=(table.name, link.parent_column))
+
+
 def of_related(g: Grammar, table: TableReading, link: Link) -> Condition | None:
-    """Rows of those that a relation joins to one: 'rivers in states that border texas'."""
+    """Rows of those that a relation joins to one: 'rivers in states that border texas'.
+
+    Or of those to which a thing leads: 'cities in states that the mississippi runs through'.
+    """
     parent = g.reading.table(link.parent)
-    if (one := related(g, parent)) is None:
+    made = [find for find, there in ((related, relations), (reached, reaching))
+            if there(g, parent.name)]  # fmt: skip
+    if (one := g.draw.choice(made)(g, parent)) is None:
         return None
     place = is_called(g.phrasings, "places", parent.words)
     lead = g.draw.choice(("in", "in", "of", "from") if place else ("of", "by", "from"))
@@ -183,7 +237,13 @@ def some_condition(g: Grammar, table: TableReading) -> Condition | None:
         choices.append((1.0, lambda: of_extreme(g, table)))
     if relations(g, table.name):
         choices.append((3, lambda: related(g, table)))
-    towards = [k for k in g.reading.parents(table.name) if relations(g, k.parent)]
+    if chosen_of(g, table):
+        choices.append((0.5, lambda: is_chosen(g, table)))
+    if reaching(g, table.name):
+        choices.append((1.5, lambda: reached(g, table)))
+    towards = [
+        k for k in g.reading.parents(table.name) if relations(g, k.parent) or reaching(g, k.parent)
+    ]
     if towards:
         choices.append((1.0, lambda: of_related(g, table, g.draw.choice(towards))))
     if through(g, table):

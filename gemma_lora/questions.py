@@ -42,9 +42,17 @@ from gemma_lora.list_questions import (
 )
 from gemma_lora.own_key_questions import is_relation, own_key, relation
 from gemma_lora.queries import Draft, askable
-from gemma_lora.row_questions import contents, look_up, look_up_children, look_up_parent, where_is
+from gemma_lora.row_questions import (
+    contents,
+    look_up,
+    look_up_children,
+    look_up_chosen,
+    look_up_parent,
+    where_is,
+)
 from gemma_lora.schema_reading import DatabaseReading
 from gemma_lora.short_sql import shortened
+from gemma_lora.spread_questions import each_once, reach
 from gemma_lora.table_reading import TableReading
 from gemma_lora.wording import UnsayableError, called, load_phrasings, loosened, marked, roughened
 
@@ -93,6 +101,8 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "relation": (relation, 0.02),
     "where": (where_is, 0.02),
     "contents": (contents, 0.012),
+    "reach": (reach, 0.035),
+    "look up chosen": (look_up_chosen, 0.02),
 }
 OF_A_COUNTRY = {"list", "count", "extreme", "top", "aggregate", "by children", "with or without"}
 WITH_ARTICLE = re.compile("(?i)usa?|uk|united .*|netherlands|philippines")
@@ -196,7 +206,9 @@ def column_called(g: Grammar, sql: str, selected: str) -> str | None:
     *table, name = selected.replace('"', "").split(".")
     owners = [t for t in g.reading.tables if any(c.name == name for c in t.columns)]
     named = [t for t in owners if t.name in (table or re.findall(r"\w+", sql))]
-    return called(g.draw, g.phrasings, named[0].column(name)) if named else None
+    if not named or named[0].spread == name:  # 'runs through' is no noun
+        return None
+    return called(g.draw, g.phrasings, named[0].column(name))
 
 
 def make_questions(
@@ -218,7 +230,9 @@ def make_questions(
             draft = drafted(g, KINDS[name][0], g.draw.choices(tables, weights, k=TABLES_TRIED))
             if draft is None:
                 continue
-            draft = draft._replace(sql=shortened(reading, draft.sql))
+            if (once := each_once(reading, draft.sql)) is None:
+                continue
+            draft = draft._replace(sql=shortened(reading, once))
             if asked_so_far[draft.sql] > max(4, wanted // 150):
                 continue
             question = with_names(g, in_the_country(g, name, draft), draft.sql)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gemma_lora.chosen_children import chosen_of, parent_of_chosen, some_chosen
 from gemma_lora.column_sql import number_of, ref
 from gemma_lora.conditions import describes, some_label
 from gemma_lora.date_conditions import main_date
@@ -205,6 +206,30 @@ def contents(g: Grammar, table: TableReading) -> Draft | None:
         select, form = f"{select}, {ref(child.name, column.name)}", "contents_with"
     query = Query(child.name, select, links=(down, up), where=where)
     return Draft(asked(g, form, **said), written_query(query), table.name)
+
+
+def look_up_chosen(g: Grammar, table: TableReading) -> Draft | None:
+    """A column of the one that a named row names: 'how many live in the capital of texas'."""
+    columns = askable(table)
+    if not columns or not chosen_of(g, table):
+        return None
+    if g.draw.random() < 0.35:
+        if (asked_for := parent_of_chosen(g, table)) is None:
+            return None
+        question, select, where, parent = asked_for
+        return Draft(question, written_query(Query(parent, select, where=where)), parent)
+    if (chosen := some_chosen(g, table)) is None:
+        return None
+    value, condition = chosen
+    column = g.draw.choice(columns)
+    concept = concept_of(g.phrasings, column)
+    said = {"attr": called(g.draw, g.phrasings, column), "value": value, "thing": table.words[0]}
+    if concept and concept.ask and is_meant(table, column, concept) and g.draw.random() < 0.6:
+        question = filled(g.draw, concept.ask, said)
+    else:
+        question = asked(g, "look_up_chosen", **said)
+    query = Query(table.name, ref(table.name, column.name), (condition,))
+    return Draft(question, written_query(query), table.name)
 
 
 def where_is(g: Grammar, table: TableReading) -> Draft | None:

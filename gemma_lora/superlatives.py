@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Grammar
-from gemma_lora.table_reading import ColumnReading, TableReading
+from gemma_lora.table_reading import KEPT_VALUES, ColumnReading, TableReading
 from gemma_lora.wording import concept_of, plural
 
 
@@ -37,4 +37,5 @@ def superlative(g: Grammar, table: TableReading, column: ColumnReading) -> tuple
 
 def repeats(table: TableReading, column: ColumnReading) -> bool:
     """Whether a column has ties enough that its extreme must be written with MAX or MIN."""
-    return len(column.values) < 0.5 * min(table.rows, 5_000)
+    things = len(table.names) if table.spread else min(table.rows, KEPT_VALUES)
+    return len(column.values) < 0.5 * things

@@ -61,6 +61,7 @@ class TableReading:
     held: tuple[str, ...] = ()  # the names of all its columns, also of those that hold nothing
     unsaid: tuple[ColumnReading, ...] = ()  # nobody asks for these: they only lead to other tables
     repeated: tuple[tuple[str | int | float, ...], ...] = ()  # of `names`, those of several rows
+    spread: str = ""  # the key that parts the rows of one thing: a river has a row in each state
 
     def column(self, name: str) -> ColumnReading:
         """The column of that name."""
@@ -155,6 +156,37 @@ def sampled(connection: sqlite3.Connection, table: str, rows: int) -> list[tuple
     return []
 
 
+def parted_by(
+    columns: Sequence[ColumnReading],
+    label: tuple[str, ...],
+    keys: set[str],
+    sample: Sequence[Sequence[object]],
+    at: dict[str, int],
+) -> str:
+    """The one key in which rows of one name differ: a river's state. '' for other tables.
+
+    What else is known of such a thing is the same in all its rows; two towns of one name differ in
+    more. A tenth of the names may, for files are not clean.
+    """
+    if len(label) != 1:
+        return ""
+    things: dict[object, list[Sequence[object]]] = {}
+    for row in sample:
+        things.setdefault(row[at[label[0]]], []).append(row)
+    several = [rows for name, rows in things.items() if len(rows) > 1 and name not in (None, "")]
+    if len(several) < max(2, 0.05 * len(things)):
+        return ""
+
+    def parted(name: str) -> float:
+        return sum(len({row[at[name]] for row in rows}) > 1 for rows in several) / len(several)
+
+    parting = [c.name for c in columns if c.name in keys and parted(c.name) > 0.9]
+    others = [c for c in columns if c.name not in (*label, *parting) and len(c.values) > 1]
+    if len(parting) != 1 or not others or any(parted(c.name) > 0.1 for c in others):
+        return ""
+    return parting[0]
+
+
 def read_table(connection: sqlite3.Connection, table: str, keys: set[str]) -> TableReading:
     """Read one table or view; `keys` are the columns that lead to another table."""
     info = connection.execute(f"SELECT name, pk FROM pragma_table_xinfo({literal(table)})")
@@ -189,11 +221,11 @@ def read_table(connection: sqlite3.Connection, table: str, keys: set[str]) -> Ta
         and (named_by := named_after(label[0], columns, len(sample)))
     ):
         words = (named_by, *words)
-    at = [list(primary).index(name) for name in label]
-    named: Any = Counter(tuple(row[i] for i in at) for row in sample) if at else {}
+    at = {name: index for index, name in enumerate(primary)}
+    named: Any = Counter(tuple(row[at[c]] for c in label) for row in sample) if label else {}
     names = tuple(n for n in named if all(isinstance(v, (str, int, float)) and v != "" for v in n))
     repeated = tuple(n for n in names if named[n] > 1)
     return TableReading(
         table, words, rows, tuple(columns), label, names[:KEPT_VALUES], (), linking,
-        tuple(primary), (), repeated[:KEPT_VALUES],
+        tuple(primary), (), repeated[:KEPT_VALUES], parted_by(columns, label, keys, sample, at),
     )  # fmt: skip

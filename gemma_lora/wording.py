@@ -62,6 +62,7 @@ class Phrasings(NamedTuple):
     agents: dict[str, tuple[tuple[str, ...], ...]]  # what such people do to what is theirs
     demonyms: dict[str, str]  # a country, or its code, in small letters -> 'German'
     countries: dict[str, tuple[str, ...]]  # the same -> all that it is called
+    reaches: dict[str, tuple[tuple[str, ...], ...]]  # what a river does to a country
     words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns', 'roles'
     high: tuple[str, ...]
     low: tuple[str, ...]
@@ -81,9 +82,9 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         for one in held.pop("concepts").values()
     )
     synonyms = {word: tuple(others) for word, others in held.pop("synonyms").items()}
-    verbs, agents = (
+    verbs, agents, reaches = (
         {word: tuple(map(tuple, forms)) for word, forms in held.pop(name).items()}
-        for name in ("verbs", "agents")
+        for name in ("verbs", "agents", "reaches")
     )
     demonyms: dict[str, str] = {}
     countries: dict[str, tuple[str, ...]] = {}
@@ -107,6 +108,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         agents,
         demonyms,
         countries,
+        reaches,
         words,
         tuple(highest["most"]),
         tuple(highest["least"]),

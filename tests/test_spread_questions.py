@@ -1,0 +1,147 @@
+"""Things that fill several rows, and the one of its own that a row names, in made questions."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from gemma_lora.questions import Question, make_questions
+from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
+from gemma_lora.spread_questions import each_once
+
+LANDS = """
+CREATE TABLE country (country_name TEXT, people INTEGER, capital TEXT, anthem TEXT);
+CREATE TABLE town (town_name TEXT, people INTEGER, country_name TEXT);
+CREATE TABLE river (river_name TEXT, length INTEGER, runs_through TEXT);
+"""
+NAMES = [f"{a}{b}" for a in ("al", "bel", "cor", "dan", "es", "fin") for b in ("ia", "mark")]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 countries, 38 towns (two of one name), 9 rivers in 21 rows."""
+    path = tmp_path_factory.mktemp("lands") / "lands.sqlite"
+    towns = [(f"{name}-{kind}", 1000 * (i + 7 * k + 1), name)
+             for i, name in enumerate(NAMES) for k, kind in enumerate(("stad", "burg", "port"))]  # fmt: skip
+    towns += [("twin", 111, NAMES[0]), ("twin", 222, NAMES[1])]
+    lands = [(name, 90_000 + 1000 * i, f"{name}-burg", f"o {name}") for i, name in enumerate(NAMES)]
+    rivers = [
+        (f"r{i}", 100 + 10 * i, NAMES[(i * 5 + k) % 12]) for i in range(9) for k in range(1 + i % 4)
+    ]
+    with sqlite3.connect(path) as connection:
+        connection.executescript(LANDS)
+        connection.executemany("INSERT INTO country VALUES (?, ?, ?, ?)", lands)
+        connection.executemany("INSERT INTO town VALUES (?, ?, ?)", towns)
+        connection.executemany("INSERT INTO river VALUES (?, ?, ?)", rivers)
+    connection.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def reading(file: Path) -> DatabaseReading:
+    return read_database(file)
+
+
+@pytest.fixture(scope="module")
+def made(file: Path, reading: DatabaseReading) -> list[Question]:
+    with read_only(file) as connection:
+        return list(make_questions(connection, reading, 1500, 3))
+
+
+def answers(file: Path, sql: str) -> list[tuple[object, ...]]:
+    with read_only(file) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_a_river_is_one_thing_and_two_towns_of_one_name_are_two(reading: DatabaseReading) -> None:
+    assert {t.name: t.spread for t in reading.tables} == {
+        "country": "", "town": "", "river": "runs_through",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sql", "once"),
+    [
+        ("SELECT river_name FROM river", "SELECT DISTINCT river_name FROM river"),
+        ("SELECT COUNT(*) FROM river", "SELECT COUNT(DISTINCT river_name) FROM river"),
+        ("SELECT COUNT(*) FROM river WHERE runs_through = 'alia'", None),
+        ("SELECT COUNT(*) FROM river WHERE river_name = 'r3'", None),
+        ("SELECT runs_through, COUNT(*) FROM river GROUP BY runs_through", None),
+        ("SELECT river_name, COUNT(*) FROM river GROUP BY river_name", None),
+        (
+            "SELECT length FROM river WHERE river_name = 'r3'",
+            "SELECT DISTINCT length FROM river WHERE river_name = 'r3'",
+        ),
+        ("SELECT river_name FROM river ORDER BY length DESC LIMIT 1", None),
+        (
+            "SELECT river_name FROM river ORDER BY length DESC LIMIT 3",
+            "SELECT DISTINCT river_name FROM river ORDER BY length DESC LIMIT 3",
+        ),
+        ("SELECT river_name, runs_through FROM river", None),
+        ("SELECT AVG(length) FROM river", "no"),
+        ("SELECT AVG(length) FROM river WHERE runs_through = 'alia'", None),
+        ("SELECT length FROM river", "no"),
+        (
+            "SELECT COUNT(*) FROM river WHERE runs_through IN "
+            "(SELECT country_name FROM country WHERE country_name = 'alia')",
+            "SELECT COUNT(DISTINCT river_name) FROM river WHERE runs_through IN "
+            "(SELECT country_name FROM country WHERE country_name = 'alia')",
+        ),
+        ("SELECT COUNT(*) FROM town", None),
+    ],
+)
+def test_each_once(reading: DatabaseReading, sql: str, once: str | None) -> None:
+    """None stands for what stays as it is, 'no' for what is not asked."""
+    wanted = sql if once is None else None if once == "no" else once
+    assert each_once(reading, sql) == wanted
+
+
+def test_no_made_answer_shows_or_counts_a_river_twice(file: Path, made: list[Question]) -> None:
+    rivers = [q.sql for q in made if re.match(r"SELECT (DISTINCT )?river_name FROM river\b", q.sql)]
+    assert len(rivers) > 50
+    for sql in rivers:
+        found = answers(file, sql)
+        assert len(set(found)) == len(found), sql
+    counts = {q.sql for q in made if re.fullmatch(r"SELECT COUNT\(.*\) FROM river", q.sql)}
+    assert counts and all(answers(file, sql) == [(9,)] for sql in counts)
+
+
+def test_where_a_river_leads_is_asked(file: Path, made: list[Question]) -> None:
+    reach = [q for q in made if q.kind == "reach"]
+    forms = {re.sub(r"'.*?'|\d+", "?", q.sql) for q in reach}
+    assert {
+        "SELECT runs_through FROM river WHERE river_name = ?",
+        "SELECT river_name FROM river GROUP BY river_name HAVING COUNT(*) > ?",
+        "SELECT runs_through FROM river WHERE length = (SELECT MAX(length) FROM river)",
+        "SELECT river_name FROM river WHERE runs_through = ? AND river_name IN "
+        "(SELECT river_name FROM river WHERE runs_through = ?)",
+    } <= forms
+    longest = next(q for q in reach if q.sql.endswith("(SELECT MAX(length) FROM river)"))
+    assert ("r8",) not in answers(file, longest.sql)  # its lands, not itself
+    assert any("runs through" in q.question for q in reach)
+    reached = [q for q in made if "IN (SELECT runs_through FROM river WHERE river_name =" in q.sql]
+    assert reached  # as a condition on lands, or on their towns
+    nouns = [q.question for q in made if re.search(r"(?i)\b(the|a) runs through", q.question)]
+    assert not nouns
+
+
+def test_the_capital_is_one_of_the_towns(file: Path, made: list[Question]) -> None:
+    chosen = [q for q in made if "town_name = capital" in q.sql]
+    assert len(chosen) > 15
+    of_one = [q for q in chosen if re.search("capital( town)? of [a-z]+", q.question.lower())]
+    assert of_one
+    wanted = {name: 1000 * (i + 8) for i, name in enumerate(NAMES)}
+    named = re.compile(r"SELECT (?:town\.)?people FROM town .* AND town\.country_name = '(\w+)'")
+    checked = [(named.fullmatch(q.sql), q.sql) for q in of_one]
+    assert any(match for match, _ in checked)
+    for match, sql in checked:
+        if match:
+            assert answers(file, sql) == [(wanted[match[1]],)]
+    assert not any("= anthem" in q.sql for q in made)  # an anthem is no town
+    assert any(
+        re.search("the capital of what|capital of$|its capital|whose capital", q.question.lower())
+        for q in made
+    )
