@@ -15,6 +15,7 @@ from gemma_lora.wording import (
     concept_of,
     filled,
     is_called,
+    large_said,
     marked,
     number_said,
     participle,
@@ -221,7 +222,7 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
         return Condition(g.draw.choice(concept.none), f"{left} = 0", column=about)
     kind = g.draw.choices(kinds, shares)[0]
     if kind == "between":
-        said |= {"n": marked(low), "n2": marked(high)}
+        said |= {"n": marked(number_said(g.draw, low)), "n2": marked(number_said(g.draw, high))}
         sql = f"{left} BETWEEN {low} AND {high}"
     elif kind == "number":
         exact = g.draw.choice(column.values)
@@ -232,7 +233,10 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
         sql = f"{ref(table.name, column.name)} = {written(exact)}"
     else:
         sign = {"more": ">", "less": "<", "least": ">=", "utmost": "<="}[kind]
-        said["n"], sql = marked(low), f"{left} {sign} {low}"
+        unit = g.draw.choice(concept.units) if concept and concept.units else ""
+        unit = f" {unit}" if g.draw.random() < 0.3 else ""
+        said["n"] = marked(f"{large_said(g.draw, low) if low >= 1000 else low}{unit}".strip())
+        sql = f"{left} {sign} {low}"
     own = (
         {"more": concept.more, "less": concept.less, "number": concept.equal}.get(kind, ())
         if concept

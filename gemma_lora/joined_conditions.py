@@ -10,7 +10,7 @@ from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import DatabaseReading, Link
 from gemma_lora.table_reading import TableReading
-from gemma_lora.wording import called, filled, inflector, is_called, plural, third_person
+from gemma_lora.wording import called, filled, is_called, plural, third_person, verb_said
 
 STAFF = {"employee", "staff", "worker"}
 KEY_WORDS = {"id", "key", "number", "no", "code", "name", "guid", "uuid"}
@@ -48,9 +48,8 @@ def reach_said(g: Grammar, table: TableReading) -> dict[str, str]:
     words = {*name_words(table.spread), *" ".join(table.words).split()}
     verbs = next((v for word, v in g.phrasings.reaches.items() if word in words), None)
     base, *done = g.draw.choice(verbs or g.phrasings.reaches["else"])
-    first, *rest = base.split()
-    ing = inflector().present_participle(third_person(first))  # type: ignore[arg-type]
-    said = {"base": base, "does": third_person(base), "ing": " ".join((ing, *rest))}
+    verb, _, through = base.partition(" ")
+    said = verb_said(base) | ({"verb": verb} if through == "through" else {})
     return said | ({"done": done[0]} if done else {})
 
 

@@ -27,14 +27,51 @@ from gemma_lora.joined_conditions import (
 )
 from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import Link
-from gemma_lora.superlatives import ordered, repeats, superlative
+from gemma_lora.superlatives import measures, ordered, repeats, superlative
 from gemma_lora.table_reading import TableReading, quoted
-from gemma_lora.wording import called, filled, inflector, is_called, plural, third_person
+from gemma_lora.wording import (
+    called,
+    compared_words,
+    concept_of,
+    filled,
+    is_called,
+    plural,
+    verb_said,
+)
 
 NO_VERBS = {
     "to", "from", "home", "away", "source", "target", "origin", "destination", "first", "second",
     "parent", "child", "next", "previous", "other", "old", "new", "start", "end", "left", "right",
 }  # fmt: skip
+
+
+def beyond_row(g: Grammar, table: TableReading) -> Condition | None:
+    """More of a measure than a named row has, or than all that belong to one: 'longer than rhine'.
+
+    Nothing for a measure that is stored as text.
+    """
+    column = g.draw.choice([c for c in measures(table) if not c.form])
+    up, own = g.draw.random() < 0.7, quoted(column.name)
+    said = {"attr": called(g.draw, g.phrasings, column), "high": "higher" if up else "lower"}
+    said["things"] = plural(called(g.draw, g.phrasings, table))
+    said |= compared_words(g.draw, concept_of(g.phrasings, column), up)
+    direct = [k for k in g.reading.parents(table.name) if g.reading.is_said(k)]
+    direct = [k for k in direct if g.reading.table(k.parent).label == (k.parent_column,)]
+    form, best = "condition_beyond", own
+    if direct and g.draw.random() < 0.25:
+        link = g.draw.choice(direct)
+        parent = g.reading.table(link.parent)
+        name, key = g.draw.choice(parent.names), quoted(link.child_column)
+        said["value"] = said_of(g, parent.column(parent.label[0]), name[0])
+        form, best = "condition_beyond_all", f"{'MAX' if up else 'MIN'}({own})"
+    else:
+        names = [n for n in table.names if table.spread or n not in table.repeated]
+        name, key = g.draw.choice(names), quoted(table.label[0])
+        said["value"] = said_of(g, table.column(table.label[0]), name[0])
+    inner = f"SELECT {best} FROM {quoted(table.name)} WHERE {key} = {written(name[0])}"
+    sql = f"{ref(table.name, column.name)} {'>' if up else '<'} ({inner})"
+    phrase = filled(g.draw, g.phrasings.forms[form], said)
+    return Condition(phrase, sql, column=(table.name, column.name))
 
 
 def leading(g: Grammar, table: TableReading) -> list[Link]:
@@ -143,14 +180,18 @@ def verb_in(link: Link) -> str | None:
     return None if not verb or verb in NO_VERBS | KEY_WORDS else verb
 
 
+def related_said(g: Grammar, verb: str) -> dict[str, str]:
+    """The slots of a verb between rows of one kind, or of one that means the same."""
+    return verb_said(g.draw.choice((verb, *g.phrasings.relates.get(verb, ()))))
+
+
 def related(g: Grammar, table: TableReading) -> Condition | None:
     """Rows that a relation joins to a named one, to the largest one, or to none."""
     choices = relations(g, table.name)
     if not choices or not table.names:
         return None
     one, other, verb = g.draw.choice(choices)
-    said = {"base": verb, "does": third_person(verb), "thing": table.words[0]}
-    said["ing"] = inflector().present_participle(verb)  # type: ignore[arg-type]
+    said = {"thing": table.words[0]} | related_said(g, verb)
     name, chance = g.draw.choice(table.names), g.draw.random()
     inner = f"SELECT {quoted(other.child_column)} FROM {quoted(one.child)}"
     key, has, form = ref(table.name, one.parent_column), "IN", "condition_related"
@@ -165,6 +206,11 @@ def related(g: Grammar, table: TableReading) -> Condition | None:
         inner += f" WHERE {quoted(one.child_column)} = {written(name[0])}"
         if chance > 0.9:
             form, has = "condition_unrelated", "NOT IN"
+        elif chance > 0.8:
+            (another,) = g.draw.choice(table.names)
+            said["value2"] = said_of(g, table.column(table.label[0]), another)
+            form, both = "condition_related_both", inner.replace(written(name[0]), written(another))
+            inner = f"{inner}) AND {key} IN ({both}"
     phrase = filled(g.draw, g.phrasings.forms[form], said)
     return Condition(phrase, f"{key} {has} ({inner})", column=(table.name, one.parent_column))
 
@@ -173,6 +219,21 @@ def reaching(g: Grammar, table: str) -> list[TableReading]:
     """The things that have a row for each of this table's rows that they lead to."""
     links = [(t, reached_link(g, t)) for t in g.reading.tables]
     return [t for t, link in links if link and link.parent == table]
+
+
+def unreached(g: Grammar, table: TableReading) -> Condition | None:
+    """Things that do not lead to a named place: 'rivers that do not run through texas'."""
+    link = reached_link(g, table)
+    parent = g.reading.table(link.parent) if link else None
+    if link is None or parent is None or parent.label != (link.parent_column,):
+        return None
+    (value,) = g.draw.choice(parent.names)
+    name = table.label[0]
+    said = reach_said(g, table) | {"value": said_of(g, parent.column(parent.label[0]), value)}
+    phrase = filled(g.draw, g.phrasings.forms["condition_unrelated"][:2], said)
+    inner = f"SELECT {quoted(name)} FROM {quoted(table.name)} WHERE {quoted(table.spread)}"
+    where = f"{ref(table.name, name)} NOT IN ({inner} = {written(value)})"
+    return Condition(phrase, where, column=(table.name, table.spread))
 
 
 def reached(g: Grammar, table: TableReading) -> Condition | None:
@@ -237,6 +298,10 @@ def some_condition(g: Grammar, table: TableReading) -> Condition | None:
         choices.append((1.0, lambda: of_extreme(g, table)))
     if relations(g, table.name):
         choices.append((3, lambda: related(g, table)))
+    if reached_link(g, table):
+        choices.append((0.5, lambda: unreached(g, table)))
+    if len(table.label) == 1 and len(table.names) > 3 and any(not c.form for c in measures(table)):
+        choices.append((0.7, lambda: beyond_row(g, table)))
     if chosen_of(g, table):
         choices.append((0.5, lambda: is_chosen(g, table)))
     if reaching(g, table.name):

@@ -7,12 +7,12 @@ from gemma_lora.conditions import said_of, some_label
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.joined_conditions import KEY_WORDS
 from gemma_lora.name_reading import name_words
-from gemma_lora.nested_conditions import extreme_row, verb_in
+from gemma_lora.nested_conditions import extreme_row, related_said, verb_in
 from gemma_lora.queries import Draft, Query, label_of, written_query
 from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import ordered
 from gemma_lora.table_reading import TableReading, quoted
-from gemma_lora.wording import called, inflector, plural, third_person
+from gemma_lora.wording import called, filled, plural
 
 BOSS = {"reports", "manager", "boss", "supervisor", "mgr", "superior", "lead", "leader"}
 
@@ -80,8 +80,10 @@ def relation(g: Grammar, table: TableReading) -> Draft | None:
     if verb is None:
         return None
     word = called(g.draw, g.phrasings, parent)
-    said = {"thing": word, "things": plural(word), "base": verb, "does": third_person(verb)}
-    said["ing"] = inflector().present_participle(verb)  # type: ignore[arg-type]
+    said = {"thing": word, "things": plural(word)} | related_said(g, verb)
+    noun = "_noun" if verb in g.phrasings.relates and g.draw.random() < 0.3 else ""
+    if noun:
+        said["nouns"] = filled(g.draw, g.phrasings.forms["related_nouns"], said)
     chance = g.draw.random()
     if chance < 0.12:
         return most_related(g, table, one, said)
@@ -92,9 +94,15 @@ def relation(g: Grammar, table: TableReading) -> Draft | None:
         said["value"], where = f"the {found[0]}", f"{quoted(one.child_column)} = ({found[1]})"
     if g.draw.random() < 0.25:
         sql = f"SELECT COUNT(*) FROM {quoted(table.name)} WHERE {where}"
-        return Draft(asked(g, "relation_count", **said), sql, table.name)
-    sql = f"SELECT {quoted(other.child_column)} FROM {quoted(table.name)} WHERE {where}"
-    return Draft(asked(g, "relation", **said), sql, table.name)
+        return Draft(asked(g, f"relation_count{noun}", **said), sql, table.name)
+    select = f"SELECT {quoted(other.child_column)} FROM {quoted(table.name)} WHERE"
+    if not found and g.draw.random() < 0.15:
+        (another,) = g.draw.choice(parent.names)
+        said["value2"] = said_of(g, parent.column(parent.label[0]), another)
+        shared = f"{select} {quoted(one.child_column)} = {written(another)}"
+        sql = f"{select} {where} AND {quoted(other.child_column)} IN ({shared})"
+        return Draft(asked(g, "relation_both", **said), sql, table.name)
+    return Draft(asked(g, f"relation{noun}", **said), f"{select} {where}", table.name)
 
 
 def most_related(g: Grammar, table: TableReading, one: Link, said: dict[str, str]) -> Draft:

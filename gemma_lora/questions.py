@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from gemma_lora.comparing_questions import compared, second
 from gemma_lora.event_questions import events
 from gemma_lora.extreme_questions import (
     extreme,
@@ -103,6 +104,8 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "contents": (contents, 0.012),
     "reach": (reach, 0.035),
     "look up chosen": (look_up_chosen, 0.02),
+    "compared": (compared, 0.025),
+    "second": (second, 0.012),
 }
 OF_A_COUNTRY = {"list", "count", "extreme", "top", "aggregate", "by children", "with or without"}
 WITH_ARTICLE = re.compile("(?i)usa?|uk|united .*|netherlands|philippines")

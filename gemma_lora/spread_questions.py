@@ -32,7 +32,7 @@ def each_once(reading: DatabaseReading, sql: str) -> str | None:
     one place is named (`runs_through = 'serbia'`) there is nothing to do.
     """
     head = HEAD.match(sql)
-    if head is None:
+    if head is None or sql.startswith("SELECT ("):
         return sql
     once, select, source, rest = head.groups()
     table = next((t for t in reading.tables if quoted(t.name) == source.split(" JOIN ")[0]), None)

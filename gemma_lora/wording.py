@@ -50,6 +50,7 @@ class Concept(NamedTuple):
     ask: tuple[str, ...] = ()
     year: tuple[str, ...] = ()
     how: tuple[str, ...] = ()  # 'how long are books on average'
+    units: tuple[str, ...] = ()  # 'longer than 300 km'
 
 
 class Phrasings(NamedTuple):
@@ -63,6 +64,7 @@ class Phrasings(NamedTuple):
     demonyms: dict[str, str]  # a country, or its code, in small letters -> 'German'
     countries: dict[str, tuple[str, ...]]  # the same -> all that it is called
     reaches: dict[str, tuple[tuple[str, ...], ...]]  # what a river does to a country
+    relates: dict[str, tuple[str, ...]]  # a verb between rows of one kind -> those that mean it
     words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns', 'roles'
     high: tuple[str, ...]
     low: tuple[str, ...]
@@ -95,9 +97,9 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
     words = {name: frozenset(held.pop(name)) for name in lists}
     highest = held.pop("highest_words")
     rivals = tuple(map(tuple, held.pop("rivals")))
-    opened, reworded = (
+    opened, reworded, relates = (
         {word: tuple(others) for word, others in held.pop(name).items()}
-        for name in ("opened", "reworded")
+        for name in ("opened", "reworded", "relates")
     )
     forms = {name: tuple(templates) for name, templates in held.items()}
     return Phrasings(
@@ -109,6 +111,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         demonyms,
         countries,
         reaches,
+        relates,
         words,
         tuple(highest["most"]),
         tuple(highest["least"]),
@@ -141,6 +144,27 @@ def third_person(verb: str) -> str:
     return " ".join((inflector().plural_noun(first), *rest))  # type: ignore[arg-type]
 
 
+def verb_said(verb: str) -> dict[str, str]:
+    """The slots of a verb in the present: {base}, {does}, {ing}."""
+    first, *rest = third_person(verb).split()
+    ing = " ".join((inflector().present_participle(first), *rest))  # type: ignore[arg-type]
+    return {"base": verb, "does": third_person(verb), "ing": ing}
+
+
+def compared_words(draw: random.Random, concept: Concept | None, up: bool) -> dict[str, str]:
+    """The slots {longer} and {more} of what is said with 'than': 'longer', 'more people'."""
+    if concept is None:
+        return {}
+    forms = concept.more if up else concept.less
+    longer = [m[1] for f in forms if (m := re.fullmatch(r"(\w+er) than {n}", f))]
+    sizes = {"biggest": "bigger", "largest": "larger"} if up else {"smallest": "smaller"}
+    longer += [sizes[w] for w in (concept.most if up else concept.least) if w in sizes]
+    counted = (re.fullmatch(r"with (more|less|fewer) than {n} (\w+)", f) for f in forms)
+    more = [f"{m[1]} {m[2]}" for m in counted if m]
+    said = {"longer": longer, "more": more}
+    return {slot: draw.choice(words) for slot, words in said.items() if words}
+
+
 def participle(thing: ColumnReading) -> str | None:
     """'shipped', where a column is called so: what had been done on its date."""
     return next((w for w in thing.words if w.endswith("ed") and " " not in w), None)
@@ -150,7 +174,18 @@ def number_said(draw: random.Random, number: int | float | str) -> str:
     """'5', or 'five' for a small whole number now and then."""
     if isinstance(number, int) and 0 <= number <= 10 and draw.random() < 0.3:
         return str(inflector().number_to_words(number))  # type: ignore[arg-type]
+    if isinstance(number, int | float) and number >= 1000:
+        return large_said(draw, number)
     return str(number)
+
+
+def large_said(draw: random.Random, number: int | float) -> str:
+    """'2 million', 'half a million', '50,000' or '50000'."""
+    millions = number / 1_000_000
+    if number >= 500_000 and number % 100_000 == 0 and draw.random() < 0.5:
+        words = {0.5: "half a", 1: "a", 2: "two"} if draw.random() < 0.6 else {}
+        return f"{words.get(millions, f'{millions:g}')} million"
+    return f"{number:,}" if draw.random() < 0.2 else str(number)
 
 
 def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
