@@ -30,7 +30,7 @@ def compared(g: Grammar, table: TableReading) -> Draft | None:
     column = g.draw.choice(columns)
     several = g.draw.choice((2, 2, 3))
     values = list(
-        dict.fromkeys(dealt(g, (table.name, table.label), names)[0] for _ in range(several))
+        dict.fromkeys(dealt(g, (table.name, "compared"), names)[0] for _ in range(several))
     )
     if len(values) < several:
         return None
@@ -48,7 +48,7 @@ def compared(g: Grammar, table: TableReading) -> Draft | None:
         return Draft(
             question, written_query(Query(table.name, f"SUM({by})", where=where)), table.name
         )
-    if chance < 0.6 or several > 2:
+    if chance < 0.55 or several > 2:
         question = asked(g, "look_up_several", **said, values=listed(spoken))
         query = Query(table.name, f"{name}, {by}", where=where)
         return Draft(question, written_query(query), table.name)
@@ -68,12 +68,13 @@ def set_against(
     said |= compared_words(g.draw, concept_of(g.phrasings, column), up)
     said |= {"high": "higher" if up else "lower", "value": spoken[0], "value2": spoken[1]}
     name, by = ref(table.name, table.label[0]), number_of(column, table.name)
-    if g.draw.random() < 0.25 and up and "longer" in said:
+    if g.draw.random() < 0.3 and up and "longer" in said:
         one, other = (
             written_query(Query(table.name, by, where=f"{name} = {written(v)}")) for v in values
         )
         if not g.holds(f"SELECT 1 WHERE ({one}) > ({other})"):
-            return None
+            one, other = other, one
+            said |= {"value": spoken[1], "value2": spoken[0]}
         question = asked(g, "how_much_more", **said)
         return Draft(question, f"SELECT ({one}) - ({other})", table.name)
     where = f"{name} IN ({', '.join(map(written, values))})"

@@ -182,7 +182,8 @@ def verb_in(link: Link) -> str | None:
 
 def related_said(g: Grammar, verb: str) -> dict[str, str]:
     """The slots of a verb between rows of one kind, or of one that means the same."""
-    return verb_said(g.draw.choice((verb, *g.phrasings.relates.get(verb, ()))))
+    others = g.phrasings.relates.get(verb, ())
+    return verb_said(g.draw.choice(others) if others and g.draw.random() < 0.5 else verb)
 
 
 def related(g: Grammar, table: TableReading) -> Condition | None:

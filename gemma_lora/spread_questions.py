@@ -22,6 +22,7 @@ from gemma_lora.wording import called, marked, number_said, plural
 HEAD = re.compile(r"SELECT (DISTINCT )?(.+?) FROM (.+?)(?= WHERE | GROUP BY | ORDER BY |$)(.*)")
 INNERMOST = re.compile(r"\((?:[^()']|'(?:[^']|'')*')*\)")
 ADDED_UP = re.compile(r"\b(?:SUM|AVG)\(")
+PAIRS_TRIED = 10
 NUMBERS = (1, 1, 2, 2, 3, 3, 4, 5)
 
 
@@ -136,9 +137,13 @@ def reaching_both(
     parent = g.reading.table(link.parent)
     if parent.label != (link.parent_column,) or len(parent.names) < 2:
         return None
-    (one,), (other,) = g.draw.sample(parent.names, 2)
     name, place = ref(table.name, table.label[0]), ref(table.name, table.spread)
-    inner = Query(table.name, name, where=f"{place} = {written(other)}")
+    for _ in range(PAIRS_TRIED):  # few pairs of places share anything
+        (one,), (other,) = g.draw.sample(parent.names, 2)
+        inner = Query(table.name, name, where=f"{place} = {written(other)}")
+        shared = f"{place} = {written(one)} AND {name} IN ({written_query(inner)})"
+        if g.holds(written_query(Query(table.name, "1", where=shared))):
+            break
     form, has = "reach_both", "IN"
     said |= {"value": said_of(g, parent.column(parent.label[0]), one)}
     said |= {"value2": said_of(g, parent.column(parent.label[0]), other)}

@@ -1,7 +1,8 @@
-"""Things that fill several rows, and the one of its own that a row names, in made questions."""
+"""Made questions of places: things that fill several rows, capitals, neighbours, comparisons."""
 
 from __future__ import annotations
 
+import random
 import re
 import sqlite3
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from gemma_lora.questions import Question, make_questions
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
 from gemma_lora.spread_questions import each_once
+from gemma_lora.wording import large_said
 
 LANDS = """
-CREATE TABLE country (country_name TEXT, people INTEGER, capital TEXT, anthem TEXT);
-CREATE TABLE town (town_name TEXT, people INTEGER, country_name TEXT);
+CREATE TABLE country (country_name TEXT, population INTEGER, capital TEXT, anthem TEXT);
+CREATE TABLE town (town_name TEXT, population INTEGER, country_name TEXT);
 CREATE TABLE river (river_name TEXT, length INTEGER, runs_through TEXT);
+CREATE TABLE borders (country_name TEXT, neighbour TEXT);
 """
 NAMES = [f"{a}{b}" for a in ("al", "bel", "cor", "dan", "es", "fin") for b in ("ia", "mark")]
 
@@ -25,7 +28,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 countries, 38 towns (two of one name), 9 rivers in 21 rows."""
     path = tmp_path_factory.mktemp("lands") / "lands.sqlite"
     towns = [(f"{name}-{kind}", 1000 * (i + 7 * k + 1), name)
-             for i, name in enumerate(NAMES) for k, kind in enumerate(("stad", "burg", "port"))]  # fmt: skip
+             for i, name in enumerate(NAMES)
+             for k, kind in enumerate(("stad", "burg", "port"))]  # fmt: skip
     towns += [("twin", 111, NAMES[0]), ("twin", 222, NAMES[1])]
     lands = [(name, 90_000 + 1000 * i, f"{name}-burg", f"o {name}") for i, name in enumerate(NAMES)]
     rivers = [
@@ -36,6 +40,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         connection.executemany("INSERT INTO country VALUES (?, ?, ?, ?)", lands)
         connection.executemany("INSERT INTO town VALUES (?, ?, ?)", towns)
         connection.executemany("INSERT INTO river VALUES (?, ?, ?)", rivers)
+        near = [(a, NAMES[i + 1]) for i, a in enumerate(NAMES[:-1])]
+        near += [(b, a) for a, b in near] + [(NAMES[0], NAMES[5]), (NAMES[5], NAMES[0])]
+        connection.executemany("INSERT INTO borders VALUES (?, ?)", near)
     connection.close()
     return path
 
@@ -48,7 +55,7 @@ def reading(file: Path) -> DatabaseReading:
 @pytest.fixture(scope="module")
 def made(file: Path, reading: DatabaseReading) -> list[Question]:
     with read_only(file) as connection:
-        return list(make_questions(connection, reading, 1500, 3))
+        return list(make_questions(connection, reading, 4000, 3))
 
 
 def answers(file: Path, sql: str) -> list[tuple[object, ...]]:
@@ -58,7 +65,7 @@ def answers(file: Path, sql: str) -> list[tuple[object, ...]]:
 
 def test_a_river_is_one_thing_and_two_towns_of_one_name_are_two(reading: DatabaseReading) -> None:
     assert {t.name: t.spread for t in reading.tables} == {
-        "country": "", "town": "", "river": "runs_through",
+        "country": "", "town": "", "river": "runs_through", "borders": "",
     }  # fmt: skip
 
 
@@ -134,7 +141,9 @@ def test_the_capital_is_one_of_the_towns(file: Path, made: list[Question]) -> No
     of_one = [q for q in chosen if re.search("capital( town)? of [a-z]+", q.question.lower())]
     assert of_one
     wanted = {name: 1000 * (i + 8) for i, name in enumerate(NAMES)}
-    named = re.compile(r"SELECT (?:town\.)?people FROM town .* AND town\.country_name = '(\w+)'")
+    named = re.compile(
+        r"SELECT (?:town\.)?population FROM town .* AND town\.country_name = '(\w+)'"
+    )
     checked = [(named.fullmatch(q.sql), q.sql) for q in of_one]
     assert any(match for match, _ in checked)
     for match, sql in checked:
@@ -145,3 +154,55 @@ def test_the_capital_is_one_of_the_towns(file: Path, made: list[Question]) -> No
         re.search("the capital of what|capital of$|its capital|whose capital", q.question.lower())
         for q in made
     )
+
+
+def test_named_rows_are_set_beside_each_other(file: Path, made: list[Question]) -> None:
+    compared = [q for q in made if q.kind == "compared"]
+    sums = [q for q in compared if "SUM(" in q.sql]
+    each = [q for q in compared if re.match(r"SELECT (DISTINCT )?\w+_name, \w+ FROM", q.sql)]
+    which = [q for q in compared if q.sql.endswith("LIMIT 1")]
+    more = [q for q in compared if q.sql.startswith("SELECT (")]
+    assert sums and each and which and more
+    assert all(len(answers(file, q.sql)) == q.sql.count("', '") + 1 for q in each)
+    assert all(answers(file, q.sql)[0][0] > 0 for q in more)  # type: ignore[operator]
+    assert not any(re.search("(is|are) more [a-z]+ than", q.question) for q in made)
+
+
+def test_more_than_a_named_row_has(file: Path, made: list[Question]) -> None:
+    row = re.compile(r"length > \(SELECT length FROM river WHERE river_name = '(r\d)'\)")
+    beyond = [(q, m) for q in made if (m := row.search(q.sql))]
+    assert beyond
+    assert all(m[1] in q.question for q, m in beyond)
+    assert any(f"longer than {m[1]}" in q.question.lower() for q, m in beyond)
+    every = [q for q in made if "> (SELECT MAX(" in q.sql and "WHERE country_name =" in q.sql]
+    assert any(re.search(" than (any|all)", q.question.lower()) for q in every)
+
+
+def test_the_second_longest_is_one_river(file: Path, made: list[Question]) -> None:
+    second = [q for q in made if q.kind == "second" and q.table == "river"]
+    alone = {q.sql for q in second if "WHERE" not in q.sql and " DESC " in q.sql}
+    two = "SELECT DISTINCT river_name FROM river ORDER BY length DESC LIMIT 1 OFFSET 1"
+    assert two in alone
+    assert answers(file, two) == [("r7",)]
+    assert all(re.search("second|2nd|third|thrid|thir|sec", q.question.lower()) for q in second)
+
+
+def test_neighbours_are_said_in_many_ways(file: Path, made: list[Question]) -> None:
+    said = " ".join(q.question.lower() for q in made if "borders" in q.sql)
+    for way in ("neighbou?rs of", "shares? a border with", "neighbouring", "next to", "touch"):
+        assert re.search(way, said), way
+    both = [q for q in made if q.sql.count("FROM borders") == 2 and " AND " in q.sql]
+    assert both
+    counted = [q for q in made if q.sql.startswith("SELECT COUNT(*) FROM borders")]
+    assert any("ing countries" in q.question.lower() for q in counted)
+
+
+@pytest.mark.parametrize("number", [500_000, 1_000_000, 2_500_000, 12_000_000, 50_000, 1234])
+def test_large_numbers_are_said_as_people_do(number: int) -> None:
+    draw = random.Random(1)
+    said = {large_said(draw, number) for _ in range(200)}
+    assert str(number) in said and f"{number:,}" in said
+    millions = {word for word in said if word.endswith("million")}
+    wanted = {500_000: {"half a million", "0.5 million"}, 1_000_000: {"a million", "1 million"},
+              2_500_000: {"2.5 million"}, 12_000_000: {"12 million"}}  # fmt: skip
+    assert millions == wanted.get(number, set())
