@@ -223,7 +223,7 @@ def test_what_a_thing_costs_is_its_price(tmp_path: Path) -> None:
     columns = "id INTEGER PRIMARY KEY, name TEXT, price REAL, cost REAL"
     reading = made(tmp_path / "toys.sqlite", f"CREATE TABLE toys ({columns});{rows}")
     with read_only(tmp_path / "toys.sqlite") as connection:
-        found = list(make_questions(connection, reading, 600, 2))
+        found = list(make_questions(connection, reading, 1_200, 2))
     dear = [q for q in found if re.search("expensive|cheap|how much", q.question, re.I)]
     dear = [q for q in dear if "cost" not in q.question.lower()]
     assert len(dear) > 10 and not any("cost" in q.sql for q in dear)
