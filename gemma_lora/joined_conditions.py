@@ -10,7 +10,16 @@ from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import DatabaseReading, Link
 from gemma_lora.table_reading import TableReading
-from gemma_lora.wording import called, filled, is_called, plural, third_person, verb_said
+from gemma_lora.wording import (
+    called,
+    filled,
+    is_called,
+    marked,
+    plural,
+    third_person,
+    unmarked,
+    verb_said,
+)
 
 STAFF = {"employee", "staff", "worker"}
 KEY_WORDS = {"id", "key", "number", "no", "code", "name", "guid", "uuid"}
@@ -68,6 +77,10 @@ def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condi
         links = ()  # the name itself is the key: no need to go there
     words = parent.words + parent.column(parent.label[0]).words
     agent = agent_of(g, parent)
+    people = g.phrasings.demonyms.get(unmarked(value).lower()) if "country" in words else None
+    if people and g.draw.random() < 0.2:  # 'german towns'
+        lead = marked(people.lower() if g.draw.random() < 0.5 else people)
+        return Condition(lead, sql, True, links, column=about)
     if links and links[0] not in g.reading.parents(table.name):
         form = "condition_other_parent"
     elif agent and len(links) < 2 and g.draw.random() < 0.5:

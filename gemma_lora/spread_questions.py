@@ -125,6 +125,8 @@ def reaching_some(g: Grammar, table: TableReading, said: dict[str, str]) -> Draf
     form, sign = g.draw.choices((("reach_over", ">"), ("reach_least", ">=")), (3, 1))[0]
     if g.draw.random() < 0.15:
         form, sign, n = "reach_one", "=", 1
+    elif form == "reach_least":
+        n = max(2, n)
     rest = f"GROUP BY {name} HAVING COUNT(*) {sign} {n}"
     question = asked(g, form, **said, n=marked(number_said(g.draw, n)))
     return Draft(question, written_query(Query(table.name, name, rest=rest)), table.name)
