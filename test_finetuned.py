@@ -154,7 +154,7 @@ class EvaluationConfig:
     top_p: float = field(default=1.0, metadata={"help": "share of probability sampled from"})
     seed: int = field(default=42, metadata={"help": "seed of the rows drawn and of sampling"})
     batch_size: int = field(
-        default=16, metadata={"help": "answers generated at one time; more is faster, needs memory"}
+        default=32, metadata={"help": "answers generated at one time; more is faster, needs memory"}
     )
     candidates: int | None = field(
         default=None,

@@ -22,6 +22,7 @@ from gemma_lora.wording import (
     plural,
     said_value,
     unmarked,
+    with_kind,
 )
 
 MOST_KINDS = 0.5  # of a table's rows: what has more different values sorts nothing into kinds
@@ -43,7 +44,8 @@ def some_label(g: Grammar, table: TableReading) -> tuple[str, str] | None:
         return some_number(g, table)
     name = dealt(g, (table.name, table.label), table.names)
     if len(name) == 1:
-        return said_of(g, table.column(table.label[0]), name[0]), label_equals(table, name)
+        said = said_of(g, table.column(table.label[0]), name[0])
+        return with_kind(g.draw, g.phrasings, table, said), label_equals(table, name)
     said = " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in name)
     return said_value(g.draw, said), label_equals(table, name)
 

@@ -26,7 +26,8 @@ from gemma_lora.table_reading import TableReading
 from gemma_lora.wording import called, is_called, marked, number_said, plural
 
 BY_CHILDREN = (
-    "most", "most", "most", "least", "having", "having", "having", "sum", "each", "column"
+    "most", "most", "most", "least", "having", "having", "having", "sum", "each", "column",
+    "average",
 )  # fmt: skip
 NUMBERS = (1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 10, 12, 20)
 
@@ -92,6 +93,7 @@ def by_children(g: Grammar, table: TableReading) -> Draft | None:
     make = {
         "most": most_children, "least": fewest_children, "having": having_children,
         "sum": most_in_total, "each": each_count, "column": column_of_most,
+        "average": average_count,
     }[kind]  # fmt: skip
     return make(g, table, family, grouped_by_parent(g, table, family, kind))
 
@@ -159,6 +161,13 @@ def each_count(g: Grammar, table: TableReading, family: Family, groups: Query) -
     query = groups._replace(select=f"{groups.select}, COUNT(*)")
     form = "each_done" if "base" in family.said else "group_count"
     return Draft(asked(g, form, **family.said), written_query(query), table.name)
+
+
+def average_count(g: Grammar, table: TableReading, family: Family, groups: Query) -> Draft:
+    """How many belong to a row on average, of the rows to which any do."""
+    counts = written_query(groups._replace(select="COUNT(*) AS n"))
+    question = asked(g, "group_average_count", **family.said)
+    return Draft(question, f"SELECT AVG(n) FROM ({counts})", table.name)
 
 
 def column_of_most(g: Grammar, table: TableReading, family: Family, groups: Query) -> Draft | None:

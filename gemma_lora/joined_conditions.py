@@ -194,8 +194,11 @@ def with_children(g: Grammar, table: TableReading) -> Condition | None:
     child = g.reading.table(down.child)
     if (one := own_condition(g, child)) is None:
         return None
-    things = plural(called(g.draw, g.phrasings, child))
-    said = {"things": f"{one.said} {things}" if one.before else f"{things} {one.said}"}
+    thing = called(g.draw, g.phrasings, child)
+    said = {
+        slot: f"{one.said} {word}" if one.before else f"{word} {one.said}"
+        for slot, word in (("thing", thing), ("things", plural(thing)))
+    }
     phrase = filled(g.draw, g.phrasings.forms["condition_with_children"], said)
     return Condition(phrase, one.where, False, (down,), True, (child.name, ""))
 

@@ -199,6 +199,12 @@ def related(g: Grammar, table: TableReading) -> Condition | None:
     if chance < 0.12:
         form, has = "condition_alone", "NOT IN"
         inner = f"SELECT {quoted(one.child_column)} FROM {quoted(one.child)}"
+    elif chance < 0.2:  # 'that border states that border texas'
+        said["value"] = (
+            f"{plural(table.words[0])} that {verb} {said_of(g, table.column(table.label[0]), name[0])}"
+        )
+        nearer = f"{inner} WHERE {quoted(one.child_column)} = {written(name[0])}"
+        inner += f" WHERE {quoted(one.child_column)} IN ({nearer})"
     elif chance < 0.4 and ordered(table) and (found := extreme_row(g, table, one.parent_column)):
         said["value"] = f"the {found[0]}"
         inner += f" WHERE {quoted(one.child_column)} = ({found[1]})"

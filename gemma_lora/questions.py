@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from gemma_lora.comparing_questions import compared, second
 from gemma_lora.event_questions import events
+from gemma_lora.extension_questions import extension_extreme, without_parent
 from gemma_lora.extreme_questions import (
     extreme,
     extreme_date,
@@ -106,9 +107,14 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "look up chosen": (look_up_chosen, 0.02),
     "compared": (compared, 0.025),
     "second": (second, 0.012),
+    "extension extreme": (extension_extreme, 0.02),
 }
-OF_A_COUNTRY = {"list", "count", "extreme", "top", "aggregate", "by children", "with or without"}
+OF_A_COUNTRY = {
+    "list", "count", "extreme", "top", "aggregate", "by children", "with or without", "second",
+    "extension extreme",
+}  # fmt: skip
 WITH_ARTICLE = re.compile("(?i)usa?|uk|united .*|netherlands|philippines")
+FILE_SHARE = 0.05  # of these questions, where they are not
 COUNTRY_SHARE = 0.15  # of these questions, where all rows are in one country
 
 
@@ -172,11 +178,14 @@ def drafted(g: Grammar, kind: Kind, tables: Sequence[TableReading]) -> Draft | N
 def in_the_country(g: Grammar, kind: str, draft: Draft) -> str:
     """The question, now and then with the country that all rows are in: 'in the us'.
 
-    People name it where a file's every row is of one country, and the query need not.
+    People name it where a file's every row is of one country, and the query need not. Of other
+    files they say the name: 'in europe' of europe.sqlite.
     """
     columns = g.reading.table(draft.table).columns
     held = [c for c in columns if "country" in c.words and len(c.values) == 1 and not c.missing]
     fits = kind in OF_A_COUNTRY and not re.search(" in \x02|[?,]", draft.question)
+    if not held and fits and g.reading.called and g.draw.random() < FILE_SHARE:
+        return f"{draft.question} in {marked(g.reading.called)}"
     if not held or not fits or held[0].name in draft.sql or g.draw.random() > COUNTRY_SHARE:
         return draft.question
     value = str(held[0].values[0])
@@ -235,7 +244,7 @@ def make_questions(
                 continue
             if (once := each_once(reading, draft.sql)) is None:
                 continue
-            draft = draft._replace(sql=shortened(reading, once))
+            draft = draft._replace(sql=shortened(reading, without_parent(reading, once)))
             if asked_so_far[draft.sql] > max(4, wanted // 150):
                 continue
             question = with_names(g, in_the_country(g, name, draft), draft.sql)

@@ -46,6 +46,7 @@ class DatabaseReading:
     tables: tuple[TableReading, ...]
     links: tuple[Link, ...]
     schema_hash: str
+    called: str = ""  # the file's name as people say it: 'europe'
 
     def table(self, name: str) -> TableReading:
         """The table of that name."""
@@ -260,4 +261,5 @@ def read_database(path: Path) -> DatabaseReading:
         raise UserError(f"'{path}' has no table with rows: there is nothing to ask about")
     held = {t.name for t in tables}
     usable = [k for k in links if k.child in held and k.parent in held]
-    return DatabaseReading(tuple(tables), tuple(usable), hash_of_schema(created))
+    said = " ".join(name_words(path.stem))
+    return DatabaseReading(tuple(tables), tuple(usable), hash_of_schema(created), said)

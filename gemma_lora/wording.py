@@ -93,7 +93,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
     for country, (people, *codes) in held.pop("countries").items():
         demonyms |= {name.lower(): people for name in (country, *codes)}
         countries |= {name.lower(): (country, *codes) for name in (country, *codes)}
-    lists = ("places", "people", "adjectives", "nouns", "roles")
+    lists = ("places", "natural", "people", "adjectives", "nouns", "roles")
     words = {name: frozenset(held.pop(name)) for name in lists}
     highest = held.pop("highest_words")
     rivals = tuple(map(tuple, held.pop("rivals")))
@@ -188,12 +188,21 @@ def large_said(draw: random.Random, number: int | float) -> str:
     return f"{number:,}" if draw.random() < 0.2 else str(number)
 
 
+def first_or_last(word: str) -> str | None:
+    """'DESC' for 'highest' and the like, 'ASC' for 'lowest', None for other words."""
+    high = ("highest", "maximum", "max", "largest", "biggest", "longest", "deepest", "latest")
+    low = ("lowest", "minimum", "min", "smallest", "shortest", "earliest")
+    return "DESC" if word in high else "ASC" if word in low else None
+
+
 def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
     """What kind of measure a column is, by its words.
 
     Where a thing has a price, 'how much is it' asks for that, and for what it cost only by name;
     an order is not dear by its shipping fee.
     """
+    if first_or_last(column.words[0].split()[0]) == "ASC":
+        return None  # a state is not high by its lowest elevation
     if column.words[0].endswith((" fee", " cost", " rate")) and QUALIFIED & set(
         column.words[0].split()
     ):
@@ -228,6 +237,22 @@ def called(draw: random.Random, phrasings: Phrasings, thing: TableReading | Colu
     beside = thing.beside if isinstance(thing, ColumnReading) else frozenset()
     others += [word for word in phrasings.synonyms.get(best, ()) if word not in beside]
     return draw.choice(others) if others and draw.random() < 0.3 else best
+
+
+def with_kind(draw: random.Random, phrasings: Phrasings, table: TableReading, said: str) -> str:
+    """A name, now and then with what it names: 'the rhine', 'the city of austin', 'the erie lake'.
+
+    Only of places and of what nature made: nobody says the product of a lamp.
+    """
+    place = is_called(phrasings, "places", table.words)
+    natural = is_called(phrasings, "natural", table.words)
+    word = table.words[0]
+    if not (place or natural) or word in said.lower() or draw.random() > 0.25:
+        return said
+    forms = ["{word} of {said}", "the {word} of {said}", "the {word} {said}", "{said} {word}"]
+    if natural:
+        forms = ["{said} {word}", "the {said} {word}", "the {said}"]
+    return draw.choice(forms).format(said=said, word=word)
 
 
 def marked(value: object) -> str:

@@ -2,9 +2,10 @@
 
     python tests/measure_generation.py --adapter-path checkpoints --data data --num-samples 32
 
-Both sides answer the same prompts greedily with the same model and adapter, in processes of their
-own and in turn. Prints speed, memory, how many answers have the same text and, where one differs,
-how near the two tokens were at the first difference. The last line is JSON.
+With `--against 16 2048` the other side is our own batches with other limits: rows, and tokens of
+keys and values. Both sides answer the same prompts greedily with the same model and adapter, in
+processes of their own and in turn. Prints speed, memory, how many answers have the same text and,
+where one differs, how near the two tokens were at the first difference. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import test_finetuned as evaluation  # noqa: E402
 from gemma_lora import adapters, device, generation  # noqa: E402
 from gemma_lora.prompts import encode, render_chat  # noqa: E402
 
-SIDES = ("mlx_lm, one by one", "batched")
+SIDES = ("mlx_lm, one by one", "batched", "other limits")
 
 
 def prompts_of(args: argparse.Namespace, tuned: adapters.Finetuned) -> list[str]:
@@ -48,16 +49,19 @@ def answer_all(side: str, args: argparse.Namespace) -> dict[str, Any]:
     tuned = adapters.load_finetuned(args.adapter_path)
     model, tokenizer, prompts = tuned.model, tuned.tokenizer, prompts_of(args, tuned)
     tokenizer.eos_token_ids = generation.stop_ids(tokenizer)
-    if side == "batched":
+    batch_size = args.batch_size
+    if side == "other limits":
+        batch_size, generation.CACHE_TOKENS = args.against
+    if side != SIDES[0]:
         generation.generate_batch(model, tokenizer, prompts[:2], 4)  # warms up
     else:
         list(stream_generate(model, tokenizer, encode(tokenizer, prompts[0]), max_tokens=4))
     loaded = mx.get_active_memory()
     mx.reset_peak_memory()
     begun = time.perf_counter()
-    if side == "batched":
+    if side != SIDES[0]:
         made = generation.generate_batch(
-            model, tokenizer, prompts, args.max_tokens, batch_size=args.batch_size
+            model, tokenizer, prompts, args.max_tokens, batch_size=batch_size
         )
         texts, tokens = [m.text for m in made], sum(m.generation_tokens for m in made)
     else:
@@ -96,6 +100,8 @@ def child(side: str, args: argparse.Namespace) -> dict[str, Any]:
     for name in ("adapter_path", "data", "split", "num_samples", "max_tokens", "batch_size",
                  "shots"):  # fmt: skip
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    if args.against:
+        command += ["--against", *map(str, args.against)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
@@ -112,7 +118,8 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--num-samples", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=48)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--against", type=int, nargs=2, metavar=("ROWS", "TOKENS"))
     parser.add_argument("--shots", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--side", choices=SIDES)
@@ -120,11 +127,12 @@ def main() -> None:
     if args.side:
         print(json.dumps(answer_all(args.side, args)))
         return
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    sides = (SIDES[2] if args.against else SIDES[0], SIDES[1])
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(args.rounds):
-        for side in SIDES[:: 1 if number % 2 == 0 else -1]:
+        for side in sides[:: 1 if number % 2 == 0 else -1]:
             runs[side].append(child(side, args))
-    theirs, ours = (runs[side] for side in SIDES)
+    theirs, ours = (runs[side] for side in sides)
     texts = [r[0]["texts"] for r in (theirs, ours)]
     parted = gaps(args, *texts)
     summary: dict[str, Any] = {
