@@ -200,9 +200,8 @@ def related(g: Grammar, table: TableReading) -> Condition | None:
         form, has = "condition_alone", "NOT IN"
         inner = f"SELECT {quoted(one.child_column)} FROM {quoted(one.child)}"
     elif chance < 0.2:  # 'that border states that border texas'
-        said["value"] = (
-            f"{plural(table.words[0])} that {verb} {said_of(g, table.column(table.label[0]), name[0])}"
-        )
+        nearest = said_of(g, table.column(table.label[0]), name[0])
+        said["value"] = f"{plural(table.words[0])} that {verb} {nearest}"
         nearer = f"{inner} WHERE {quoted(one.child_column)} = {written(name[0])}"
         inner += f" WHERE {quoted(one.child_column)} IN ({nearer})"
     elif chance < 0.4 and ordered(table) and (found := extreme_row(g, table, one.parent_column)):

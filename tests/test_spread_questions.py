@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from gemma_lora.extension_questions import without_parent
 from gemma_lora.questions import Question, make_questions
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
 from gemma_lora.spread_questions import each_once
-from gemma_lora.wording import large_said
+from gemma_lora.wording import large_said, load_phrasings, with_kind
 
 LANDS = """
 CREATE TABLE country (country_name TEXT, population INTEGER, capital TEXT, anthem TEXT);
 CREATE TABLE town (town_name TEXT, population INTEGER, country_name TEXT);
 CREATE TABLE river (river_name TEXT, length INTEGER, runs_through TEXT);
 CREATE TABLE borders (country_name TEXT, neighbour TEXT);
+CREATE TABLE heights (country_name TEXT, highest_point TEXT, highest_elevation INTEGER,
+  lowest_point TEXT, lowest_elevation INTEGER);
 """
 NAMES = [f"{a}{b}" for a in ("al", "bel", "cor", "dan", "es", "fin") for b in ("ia", "mark")]
 
@@ -40,6 +43,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         connection.executemany("INSERT INTO country VALUES (?, ?, ?, ?)", lands)
         connection.executemany("INSERT INTO town VALUES (?, ?, ?)", towns)
         connection.executemany("INSERT INTO river VALUES (?, ?, ?)", rivers)
+        heights = [(a, f"mount {a}", 500 + 37 * i, f"{a} bay", 3 * i - 9)
+                   for i, a in enumerate(NAMES)]  # fmt: skip
+        connection.executemany("INSERT INTO heights VALUES (?, ?, ?, ?, ?)", heights)
         near = [(a, NAMES[i + 1]) for i, a in enumerate(NAMES[:-1])]
         near += [(b, a) for a, b in near] + [(NAMES[0], NAMES[5]), (NAMES[5], NAMES[0])]
         connection.executemany("INSERT INTO borders VALUES (?, ?)", near)
@@ -65,7 +71,7 @@ def answers(file: Path, sql: str) -> list[tuple[object, ...]]:
 
 def test_a_river_is_one_thing_and_two_towns_of_one_name_are_two(reading: DatabaseReading) -> None:
     assert {t.name: t.spread for t in reading.tables} == {
-        "country": "", "town": "", "river": "runs_through", "borders": "",
+        "country": "", "town": "", "river": "runs_through", "borders": "", "heights": "",
     }  # fmt: skip
 
 
@@ -206,3 +212,70 @@ def test_large_numbers_are_said_as_people_do(number: int) -> None:
     wanted = {500_000: {"half a million", "0.5 million"}, 1_000_000: {"a million", "1 million"},
               2_500_000: {"2.5 million"}, 12_000_000: {"12 million"}}  # fmt: skip
     assert millions == wanted.get(number, set())
+
+
+def test_the_highest_point_is_one_of_all_countries(file: Path, made: list[Question]) -> None:
+    extremes = {q.sql for q in made if q.kind == "extension extreme"}
+    named = "SELECT highest_point FROM heights ORDER BY highest_elevation DESC LIMIT 1"
+    whose = "SELECT country_name FROM heights ORDER BY lowest_elevation ASC LIMIT 1"
+    assert {named, whose} <= extremes
+    assert answers(file, named) == [(f"mount {NAMES[11]}",)] and answers(file, whose) == [
+        (NAMES[0],)
+    ]
+    said = [q.question.lower() for q in made if q.sql == whose]
+    assert any("lowest point" in question for question in said)
+    # A country is high by its highest elevation, never by its lowest.
+    low = [q.question.lower() for q in made if re.search("lowest_elevation [<>]", q.sql)]
+    high = [q.question.lower() for q in made if re.search("highest_elevation [<>]", q.sql)]
+    assert low and high and any(re.search("(high|tall)er than", one) for one in high)
+    assert not any(re.search(r"(high|tall|short)er than \d", one) for one in low
+                   if "highest" not in one)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sql", "less"),
+    [
+        (
+            "SELECT heights.highest_point FROM country JOIN heights ON heights.country_name = "
+            "country.country_name WHERE country.country_name = 'alia'",
+            "SELECT highest_point FROM heights WHERE country_name = 'alia'",
+        ),
+        (
+            "SELECT country.capital FROM heights JOIN country ON heights.country_name = "
+            "country.country_name ORDER BY heights.highest_elevation DESC LIMIT 1",
+            None,  # it shows something of the country
+        ),
+        (
+            "SELECT country.country_name FROM town JOIN country ON town.country_name = "
+            "country.country_name WHERE town.population > 5",
+            None,  # a country has several towns
+        ),
+        ("SELECT highest_point FROM heights", None),
+    ],
+)
+def test_a_join_to_what_nothing_is_asked_of_goes(
+    file: Path, reading: DatabaseReading, sql: str, less: str | None
+) -> None:
+    assert without_parent(reading, sql) == (less or sql)
+    assert answers(file, without_parent(reading, sql)) == answers(file, sql)
+
+
+def test_how_many_there_are_on_average(file: Path, made: list[Question]) -> None:
+    sql = "SELECT AVG(n) FROM (SELECT COUNT(*) AS n FROM town GROUP BY country_name)"
+    asked = [q.question.lower() for q in made if q.sql == sql]
+    assert any("per country" in question for question in asked)
+    assert answers(file, sql) == [(38 / 12,)]
+
+
+def test_the_file_s_name_is_a_place(made: list[Question]) -> None:
+    held = [q for q in made if q.question.lower().rstrip("?. ").endswith("in lands")]
+    assert len(held) > 20 and not any("lands" in q.sql for q in held)
+
+
+def test_a_name_may_come_with_its_kind(reading: DatabaseReading) -> None:
+    draw, phrasings = random.Random(2), load_phrasings()
+    river, town = reading.table("river"), reading.table("town")
+    rivers = {with_kind(draw, phrasings, river, "rhine") for _ in range(300)}
+    assert rivers == {"rhine", "the rhine", "rhine river", "the rhine river"}
+    assert {with_kind(draw, phrasings, river, "red river") for _ in range(99)} == {"red river"}
+    assert "town of ulm" in {with_kind(draw, phrasings, town, "ulm") for _ in range(300)}
