@@ -29,7 +29,7 @@ def chosen_of(g: Grammar, table: TableReading) -> list[Chosen]:
     """The columns by which parents name one of this table's rows, which are theirs."""
     if len(table.label) != 1:
         return []
-    name = quoted(table.label[0])
+    name, names = quoted(table.label[0]), {n[0] for n in table.names}
     found = []
     for link in g.reading.parents(table.name):
         parent, own = quoted(link.parent), quoted(link.child_column)
@@ -37,6 +37,8 @@ def chosen_of(g: Grammar, table: TableReading) -> list[Chosen]:
             text = column.role in ("category", "code") and column.name != link.parent_column
             if not text or column.name in g.reading.table(link.parent).label:
                 continue
+            if sum(v in names for v in column.values) < NAMED * len(column.values):
+                continue  # cheaper than to ask the file
             there = (
                 f"EXISTS (SELECT 1 FROM {quoted(table.name)} AS own WHERE own.{name} = "
                 f"{parent}.{quoted(column.name)} AND own.{own} = "

@@ -44,12 +44,11 @@ def role_word(g: Grammar, link: Link) -> str:
 
 def reached_link(g: Grammar, table: TableReading) -> Link | None:
     """The key to the places in which a thing has its rows; None where they are no places."""
-    if not table.spread:
+    links = [k for k in g.reading.links if k[:2] == (table.name, table.spread)]
+    if not links:
         return None
-    link = next(k for k in g.reading.links if k[:2] == (table.name, table.spread))
-    parent = g.reading.table(link.parent)
-    place = is_called(g.phrasings, "places", parent.words) and g.reading.is_said(link)
-    return link if place else None
+    place = is_called(g.phrasings, "places", g.reading.table(links[0].parent).words)
+    return links[0] if place and g.reading.is_said(links[0]) else None
 
 
 def reach_said(g: Grammar, table: TableReading) -> dict[str, str]:

@@ -151,6 +151,7 @@ def mended_table(table: TableReading, said: Mapping[str, Any]) -> TableReading:
     return replace(
         table, words=words, columns=tuple(c for c in columns if c.words), label=label, names=names,
         shown=shown, unsaid=tuple(c for c in columns if not c.words), repeated=repeated,
+        spread=table.spread if label == table.label else "",
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ The file is only read. What a table's columns are for is the matter of `table_re
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -262,4 +263,5 @@ def read_database(path: Path) -> DatabaseReading:
     held = {t.name for t in tables}
     usable = [k for k in links if k.child in held and k.parent in held]
     said = " ".join(name_words(path.stem))
+    said = said if re.fullmatch("[a-z]{3,}( [a-z]{3,})?", said) else ""  # not 'backup 2026 11'
     return DatabaseReading(tuple(tables), tuple(usable), hash_of_schema(created), said)

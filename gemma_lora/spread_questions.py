@@ -43,8 +43,8 @@ def each_once(reading: DatabaseReading, sql: str) -> str | None:
     name, place = f"{lead}{quoted(table.label[0])}", f"{lead}{quoted(table.spread)}"
     outer = without_inner(rest)
     grouped = re.search(r" GROUP BY (.+?)(?= HAVING | ORDER BY |$)", outer)
-    link = next(k for k in reading.links if (k.child, k.child_column) == (table.name, table.spread))
-    places = {place, f"{quoted(link.parent)}.{quoted(link.parent_column)}"}
+    links = [k for k in reading.links if (k.child, k.child_column) == (table.name, table.spread)]
+    places = {place, *(f"{quoted(k.parent)}.{quoted(k.parent_column)}" for k in links)}
     if (grouped and grouped[1] in places) or any(f" {p} = " in outer for p in places):
         return sql
     if ADDED_UP.search(select + outer):
