@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Sequence
 
@@ -12,6 +11,7 @@ from gemma_lora.grammar import Condition, Grammar, dealt
 from gemma_lora.table_reading import KEPT_VALUES, ColumnReading, TableReading, literal, quoted
 from gemma_lora.wording import (
     called,
+    capitalized,
     concept_of,
     filled,
     is_called,
@@ -20,7 +20,9 @@ from gemma_lora.wording import (
     number_said,
     participle,
     plural,
+    rounded,
     said_value,
+    shortest,
     unmarked,
     with_kind,
 )
@@ -35,6 +37,9 @@ def said_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str:
     words = [said for said, stored in column.spoken.items() if stored == str(value)]
     if words and g.draw.random() < 0.6:
         return marked(g.draw.choice(words))
+    names = {"name", "title"} & set(" ".join(column.words).split()) or column.role == "key"
+    if (names or is_called(g.phrasings, "places", column.words)) and g.draw.random() < 0.25:
+        return marked(capitalized(value))
     return said_value(g.draw, value)
 
 
@@ -192,20 +197,6 @@ def named(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
         f"{ref(table.name, column.name)} = {written(value)}",
         column=(table.name, column.name),
     )
-
-
-def rounded(draw: random.Random, value: float) -> int | float:
-    """A number near `value` such as people say."""
-    if isinstance(value, float) and abs(value) < 10:
-        return round(value * 2) / 2 if draw.random() < 0.6 else round(value, 2)
-    digits = max(0, len(str(abs(int(value)))) - 2)
-    near = round(int(value), -digits) if draw.random() < 0.7 else int(value)
-    return near
-
-
-def shortest(number: int | float) -> int | float:
-    """5 rather than 5.0."""
-    return int(number) if number == int(number) else number
 
 
 def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:

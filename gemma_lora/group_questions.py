@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gemma_lora.column_sql import month_of, number_of, ref, year_of
-from gemma_lora.conditions import comparable, rounded
+from gemma_lora.conditions import comparable
 from gemma_lora.date_conditions import date_condition, main_date
 from gemma_lora.grammar import Condition, Grammar, asked, dealt
 from gemma_lora.queries import (
@@ -21,7 +21,7 @@ from gemma_lora.queries import (
 from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import measures, superlative
 from gemma_lora.table_reading import ColumnReading, TableReading
-from gemma_lora.wording import called, concept_of, marked, plural
+from gemma_lora.wording import called, concept_of, marked, plural, rounded
 
 MOST_GROUPS = 60
 MORE = ("more than", "over", "above", "more than")

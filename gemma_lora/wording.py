@@ -170,6 +170,20 @@ def participle(thing: ColumnReading) -> str | None:
     return next((w for w in thing.words if w.endswith("ed") and " " not in w), None)
 
 
+def rounded(draw: random.Random, value: float) -> int | float:
+    """A number near `value` such as people say."""
+    if isinstance(value, float) and abs(value) < 10:
+        return round(value * 2) / 2 if draw.random() < 0.6 else round(value, 2)
+    digits = max(0, len(str(abs(int(value)))) - 2)
+    near = round(int(value), -digits) if draw.random() < 0.7 else int(value)
+    return near
+
+
+def shortest(number: int | float) -> int | float:
+    """5 rather than 5.0."""
+    return int(number) if number == int(number) else number
+
+
 def number_said(draw: random.Random, number: int | float | str) -> str:
     """'5', or 'five' for a small whole number now and then."""
     if isinstance(number, int) and 0 <= number <= 10 and draw.random() < 0.3:
@@ -282,6 +296,15 @@ def said_value(draw: random.Random, value: str | int | float) -> str:
     """A value as a person may type it: as stored, or in small letters."""
     text = f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
     return marked(text.lower() if draw.random() < 0.4 else text)
+
+
+def capitalized(value: str | int | float) -> str:
+    """A name as people write it where the file has small letters only: 'Rio Grande'."""
+    text = str(value)
+    if text != text.lower():
+        return text
+    small = r"(?<= )(?:and|of|the|de|la|du|di|der)\b"
+    return re.sub(rf"(?<![\w'])(?!{small})[a-z]", lambda letter: letter[0].upper(), text)
 
 
 def loosened(draw: random.Random, phrasings: Phrasings, question: str) -> str:
