@@ -316,7 +316,8 @@ def test_what_a_file_is_called(file: Path, tmp_path: Path, name: str, said: str)
 @pytest.mark.parametrize(
     ("stored", "said"),
     [("rio grande", "Rio Grande"), ("saint peter's square", "Saint Peter's Square"),
-     ("St. Louis", "St. Louis"), ("bosnia and herzegovina", "Bosnia and Herzegovina"), (7, "7"), ("r3", "R3")],
+     ("bosnia and herzegovina", "Bosnia and Herzegovina"), ("St. Louis", "St. Louis"), (7, "7"),
+     ("r3", "R3")],
 )  # fmt: skip
 def test_names_in_small_letters_are_said_with_capitals_too(stored: str | int, said: str) -> None:
     assert capitalized(stored) == said
