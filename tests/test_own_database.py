@@ -225,7 +225,7 @@ def test_what_a_thing_costs_is_its_price(tmp_path: Path) -> None:
     with read_only(tmp_path / "toys.sqlite") as connection:
         found = list(make_questions(connection, reading, 1_200, 2))
     dear = [q for q in found if re.search("expensive|cheap|how much", q.question, re.I)]
-    dear = [q for q in dear if "cost" not in q.question.lower()]
+    dear = [q for q in dear if not re.search("c[ost]{2,3}", q.question.lower())]  # or mistyped
     assert len(dear) > 10 and not any("cost" in q.sql for q in dear)
     assert not any("cost" in q.sql for q in found if re.search(r"much (is|does)", q.question, re.I))
     named = [q for q in found if re.search(r"\bcosts?\b", q.question, re.I)]
