@@ -16,6 +16,7 @@ from gemma_lora.table_reading import ColumnReading, TableReading, quoted
 from gemma_lora.wording import called
 
 NAMED = 0.7  # of the rows, so many must name one of their own
+ROWS_LOOKED_AT = 50  # of the parents: for each a large table of children may be read whole
 
 
 class Chosen(NamedTuple):
@@ -29,7 +30,7 @@ def chosen_of(g: Grammar, table: TableReading) -> list[Chosen]:
     """The columns by which parents name one of this table's rows, which are theirs."""
     if len(table.label) != 1:
         return []
-    name, names = quoted(table.label[0]), {n[0] for n in table.names}
+    name = quoted(table.label[0])
     found = []
     for link in g.reading.parents(table.name):
         parent, own = quoted(link.parent), quoted(link.child_column)
@@ -37,14 +38,13 @@ def chosen_of(g: Grammar, table: TableReading) -> list[Chosen]:
             text = column.role in ("category", "code") and column.name != link.parent_column
             if not text or column.name in g.reading.table(link.parent).label:
                 continue
-            if sum(v in names for v in column.values) < NAMED * len(column.values):
-                continue  # cheaper than to ask the file
             there = (
                 f"EXISTS (SELECT 1 FROM {quoted(table.name)} AS own WHERE own.{name} = "
                 f"{parent}.{quoted(column.name)} AND own.{own} = "
                 f"{parent}.{quoted(link.parent_column)})"
             )
-            if g.holds(f"SELECT 1 FROM (SELECT AVG({there}) AS n FROM {parent}) WHERE n > {NAMED}"):
+            some = f"(SELECT * FROM {parent} LIMIT {ROWS_LOOKED_AT}) AS {parent}"
+            if g.holds(f"SELECT 1 FROM (SELECT AVG({there}) AS n FROM {some}) WHERE n > {NAMED}"):
                 found.append(Chosen(link, column))
     return found
 

@@ -7,6 +7,7 @@ from gemma_lora.conditions import said_of
 from gemma_lora.extreme_questions import extremes_tied
 from gemma_lora.grammar import Grammar, asked, dealt
 from gemma_lora.list_questions import listed
+from gemma_lora.nested_conditions import named_once
 from gemma_lora.queries import (
     Draft,
     Query,
@@ -24,7 +25,7 @@ from gemma_lora.wording import called, compared_words, concept_of, plural
 def compared(g: Grammar, table: TableReading) -> Draft | None:
     """Two or three rows that are named: which has more, by how much, of each, together."""
     columns = [c for c in measures(table) if not c.form]
-    names = [n for n in table.names if table.spread or n not in table.repeated]
+    names = named_once(table)
     if not columns or len(table.label) != 1 or len(names) < 4:
         return None
     column = g.draw.choice(columns)

@@ -45,6 +45,12 @@ NO_VERBS = {
 }  # fmt: skip
 
 
+def named_once(table: TableReading) -> list[tuple[str | int | float, ...]]:
+    """The names that mean one thing each: not those of two towns, but a river's of several rows."""
+    several = set() if table.spread else set(table.repeated)
+    return [n for n in table.names if n not in several]
+
+
 def beyond_row(g: Grammar, table: TableReading) -> Condition | None:
     """More of a measure than a named row has, or than all that belong to one: 'longer than rhine'.
 
@@ -56,7 +62,9 @@ def beyond_row(g: Grammar, table: TableReading) -> Condition | None:
     said["things"] = plural(called(g.draw, g.phrasings, table))
     said |= compared_words(g.draw, concept_of(g.phrasings, column), up)
     direct = [k for k in g.reading.parents(table.name) if g.reading.is_said(k)]
-    direct = [k for k in direct if g.reading.table(k.parent).label == (k.parent_column,)]
+    there = {k: g.reading.table(k.parent) for k in direct}
+    direct = [k for k, t in there.items() if t.label == (k.parent_column,) and t.names]
+    names = named_once(table)
     form, best = "condition_beyond", own
     if direct and g.draw.random() < 0.25:
         link = g.draw.choice(direct)
@@ -64,8 +72,9 @@ def beyond_row(g: Grammar, table: TableReading) -> Condition | None:
         name, key = g.draw.choice(parent.names), quoted(link.child_column)
         said["value"] = said_of(g, parent.column(parent.label[0]), name[0])
         form, best = "condition_beyond_all", f"{'MAX' if up else 'MIN'}({own})"
+    elif not names:
+        return None
     else:
-        names = [n for n in table.names if table.spread or n not in table.repeated]
         name, key = g.draw.choice(names), quoted(table.label[0])
         said["value"] = said_of(g, table.column(table.label[0]), name[0])
     inner = f"SELECT {best} FROM {quoted(table.name)} WHERE {key} = {written(name[0])}"
@@ -231,7 +240,7 @@ def unreached(g: Grammar, table: TableReading) -> Condition | None:
     """Things that do not lead to a named place: 'rivers that do not run through texas'."""
     link = reached_link(g, table)
     parent = g.reading.table(link.parent) if link else None
-    if link is None or parent is None or parent.label != (link.parent_column,):
+    if link is None or parent is None or parent.label != (link.parent_column,) or not parent.names:
         return None
     (value,) = g.draw.choice(parent.names)
     name = table.label[0]

@@ -328,3 +328,18 @@ def test_a_name_of_small_letters_is_asked_for_with_and_without(made: list[Questi
     large = [q for q in asked if "Alia" in q.question and not q.question.startswith("Alia")]
     small = [q for q in asked if "alia" in q.question]
     assert len(large) > 10 and len(small) > 10
+
+
+def test_a_table_all_of_whose_names_are_several_rows_compares_none_by_name(tmp_path: Path) -> None:
+    """Reviews called 'Great' a hundred times: questions are made, and none says 'than Great'."""
+    path = tmp_path / "reviews.sqlite"
+    titles = ("Great", "Good", "Fine", "Poor", "Bad")
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE review (title TEXT, stars INTEGER, length INTEGER)")
+        held = [(titles[i % 5], i % 4 + 1, i * 7 % 31) for i in range(45)]
+        connection.executemany("INSERT INTO review VALUES (?, ?, ?)", held)
+    connection.close()
+    with read_only(path) as connection:
+        found = list(make_questions(connection, read_database(path), 300, 1))
+    assert found and not any(q.kind == "compared" for q in found)
+    assert not any(re.search(r"> \(SELECT (stars|length) FROM review WHERE", q.sql) for q in found)
