@@ -6,19 +6,15 @@ the name of the highest point of all, and never for the second table's rows.
 
 from __future__ import annotations
 
-import re
-
 from gemma_lora.column_sql import in_order, ref
 from gemma_lora.extreme_questions import extremes_tied
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.joined_conditions import extends
 from gemma_lora.queries import Draft, Query, askable, label_of, written_query
-from gemma_lora.schema_reading import DatabaseReading, Link
+from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import ordered, repeats, superlative
-from gemma_lora.table_reading import ColumnReading, TableReading, quoted
+from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import called, first_or_last, plural
-
-ALONE = re.compile(r"FROM (\S+) JOIN (\S+) ON (\S+) = (\S+)(?= WHERE| GROUP| ORDER|$)")
 
 
 def extension_extreme(g: Grammar, table: TableReading) -> Draft | None:
@@ -75,24 +71,3 @@ def point_beside(table: TableReading, column: ColumnReading) -> ColumnReading | 
     texts = [c for c in table.columns if c.role in ("category", "code")]
     found = [c for c in texts if c.words[0].split()[0] == first and " " in c.words[0]]
     return found[0] if found and first_or_last(first) else None
-
-
-def without_parent(reading: DatabaseReading, sql: str) -> str:
-    """The query without the join to a table of which only the key is used, where each row has one.
-
-    `SELECT highest_point FROM state JOIN highlow ... WHERE state.state_name = 'utah'` asks highlow.
-    """
-    source = ALONE.search(sql)
-    if source is None:
-        return sql
-    one, other = source[1], source[2]
-    link = next((k for k in reading.links if extends(reading, k)
-                 and {quoted(k.child), quoted(k.parent)} == {one, other}), None)  # fmt: skip
-    if link is None:
-        return sql
-    child, parent = quoted(link.child), quoted(link.parent)
-    key, own = f"{parent}.{quoted(link.parent_column)}", f"{child}.{quoted(link.child_column)}"
-    rest = sql.replace(source[0], f"FROM {child}").replace(key, own)
-    if f"{parent}." in rest:
-        return sql
-    return rest.replace(f"{child}.", "")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from gemma_lora.comparing_questions import compared, second
 from gemma_lora.event_questions import events
-from gemma_lora.extension_questions import extension_extreme, without_parent
+from gemma_lora.extension_questions import extension_extreme
 from gemma_lora.extreme_questions import (
     extreme,
     extreme_date,
@@ -244,7 +244,7 @@ def make_questions(
                 continue
             if (once := each_once(reading, draft.sql)) is None:
                 continue
-            draft = draft._replace(sql=shortened(reading, without_parent(reading, once)))
+            draft = draft._replace(sql=shortened(reading, once))
             if asked_so_far[draft.sql] > max(4, wanted // 150):
                 continue
             question = with_names(g, in_the_country(g, name, draft), draft.sql)

@@ -1,7 +1,8 @@
 """Finished SQL written as briefly as it means the same: less to learn, less to write.
 
-Two things are shortened, and only outside strings: a join on columns of one name becomes USING, and
-a column whose name no other table has goes without its table.
+Three things are shortened, and only outside strings: a join to a table of which nothing but the key
+is used goes, one on columns of one name becomes USING, and a column whose name no other table has
+goes without its table.
 """
 
 from __future__ import annotations
@@ -9,17 +10,44 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from gemma_lora.joined_conditions import extends
 from gemma_lora.schema_reading import DatabaseReading
+from gemma_lora.table_reading import quoted
 
 NAME = r"[A-Za-z_]\w*"
 JOIN = re.compile(rf" JOIN ({NAME}) ON {NAME}\.({NAME}) = {NAME}\.({NAME})")
 SOURCE = re.compile(rf"FROM ({NAME})((?: JOIN {NAME} ON {NAME}\.{NAME} = {NAME}\.{NAME})+)")
+ALONE = re.compile(r"FROM (\S+) JOIN (\S+) ON (\S+) = (\S+)(?= WHERE| GROUP| ORDER|$)")
 QUALIFIED = re.compile(rf"(?<![\w\"])({NAME})\.({NAME})")
 TEXTS = re.compile(r"('(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")")
 
 
+def without_parent(reading: DatabaseReading, sql: str) -> str:
+    """The query without the join to a table of which only the key is used, where each row has one.
+
+    `SELECT highest_point FROM state JOIN highlow ... WHERE state.state_name = 'utah'` asks highlow.
+    """
+    pieces = TEXTS.split(sql)
+    source = ALONE.search(pieces[0])
+    if source is None:
+        return sql
+    tables = {source[1], source[2]}
+    links = [k for k in reading.links if {quoted(k.child), quoted(k.parent)} == tables]
+    if not links or not extends(reading, links[0]):
+        return sql
+    child, parent = quoted(links[0].child), quoted(links[0].parent)
+    key, own = f"{parent}.{quoted(links[0].parent_column)}", quoted(links[0].child_column)
+    pieces[0] = pieces[0].replace(source[0], f"FROM {child}")
+    pieces[::2] = [piece.replace(key, own) for piece in pieces[::2]]
+    if any(f"{parent}." in piece for piece in pieces[::2]):
+        return sql
+    pieces[::2] = [piece.replace(f"{child}.", "") for piece in pieces[::2]]
+    return "".join(pieces)
+
+
 def shortened(reading: DatabaseReading, sql: str) -> str:
     """The same query with USING where it can be, and without tables that no column needs."""
+    sql = without_parent(reading, sql)
     columns = {t.name: {c.lower() for c in t.held} for t in reading.tables}
     alone = Counter(c for names in columns.values() for c in names)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gemma_lora.extension_questions import without_parent
 from gemma_lora.lexicon import with_lexicon
 from gemma_lora.questions import Question, make_questions
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
+from gemma_lora.short_sql import without_parent
 from gemma_lora.spread_questions import each_once
 from gemma_lora.wording import capitalized, large_said, load_phrasings, with_kind
 
@@ -252,6 +252,11 @@ def test_the_highest_point_is_one_of_all_countries(file: Path, made: list[Questi
             None,  # a country has several towns
         ),
         ("SELECT highest_point FROM heights", None),
+        (  # a text is no column
+            "SELECT heights.highest_point FROM country JOIN heights ON heights.country_name = "
+            "country.country_name WHERE heights.highest_point <> 'see country.heights.a'",
+            "SELECT highest_point FROM heights WHERE highest_point <> 'see country.heights.a'",
+        ),
     ],
 )
 def test_a_join_to_what_nothing_is_asked_of_goes(
