@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gemma_lora.column_sql import ref, written
-from gemma_lora.conditions import said_of, some_label
+from gemma_lora.conditions import some_label
 from gemma_lora.grammar import Condition, Grammar, asked, dealt
 from gemma_lora.schema_reading import Link
 from gemma_lora.table_reading import ColumnReading, TableReading, quoted
+from gemma_lora.value_wording import said_of
 from gemma_lora.wording import called
 
 NAMED = 0.7  # of the rows, so many must name one of their own

@@ -54,7 +54,7 @@ def role_of(name: str, values: Sequence[str | int | float], rows: int) -> tuple[
     """(role of a column that is no key, form of its values) from its name and distinct values."""
     words = set(name_words(name))
     kinds = {str(v).strip().lower() for v in values} if len(values) <= 2 else set()
-    flags = ({"0", "1"}, {"y", "n"}, {"yes", "no"}, {"t", "f"}, {"true", "false"})
+    flags = ({"0", "1"}, {"0", "-1"}, {"y", "n"}, {"yes", "no"}, {"t", "f"}, {"true", "false"})
     if len(kinds) == 2 and any(kinds == pair for pair in flags):
         return "flag", ""
     if form := date_form(name, values):

@@ -6,6 +6,7 @@ table can leave it out.
 
 from __future__ import annotations
 
+import datetime
 import re
 
 from gemma_lora.table_reading import ColumnReading, TableReading, literal, quoted
@@ -63,10 +64,25 @@ def month_of(column: ColumnReading, table: str) -> str:
     return f"strftime('%m', {said}{', ' + literal('unixepoch') if column.form == 'unix' else ''})"
 
 
+def by_day(column: ColumnReading, table: str) -> str:
+    """The SQL of a date without its time, to be compared with what `day_written` writes."""
+    said = ref(table, column.name)
+    if column.form == "unix":
+        return f"date({said}, 'unixepoch')"
+    timed = column.form == "iso" and any(len(str(v)) > 10 for v in column.values)
+    return f"date({said})" if timed else in_order(column, table)
+
+
+def day_written(column: ColumnReading, day: datetime.date) -> str:
+    """A day as SQL, in the form of the column, or in the order by which that is compared."""
+    if column.form in ("iso", "unix"):
+        return literal(day.isoformat())
+    text = day.strftime("%Y%m%d")
+    return text if isinstance(column.values[0], int) else literal(text)
+
+
 def iso_date(column: ColumnReading, value: str | int | float) -> str:
     """A stored date as YYYY-MM-DD."""
-    import datetime
-
     text = str(value)
     if column.form == "unix":
         moment = datetime.datetime.fromtimestamp(float(value), datetime.UTC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gemma_lora.column_sql import in_order, number_of, ref, written
-from gemma_lora.conditions import said_of
 from gemma_lora.extreme_questions import extremes_tied
 from gemma_lora.grammar import Grammar, asked, dealt
 from gemma_lora.list_questions import listed
@@ -19,6 +18,7 @@ from gemma_lora.queries import (
 )
 from gemma_lora.superlatives import measures, ordered, repeats, superlative
 from gemma_lora.table_reading import ColumnReading, TableReading
+from gemma_lora.value_wording import said_of
 from gemma_lora.wording import called, compared_words, concept_of, plural
 
 

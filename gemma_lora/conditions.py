@@ -9,9 +9,9 @@ from gemma_lora.column_sql import in_order, label_equals, number_of, ref, writte
 from gemma_lora.date_conditions import dated, main_date
 from gemma_lora.grammar import Condition, Grammar, dealt
 from gemma_lora.table_reading import KEPT_VALUES, ColumnReading, TableReading, literal, quoted
+from gemma_lora.value_wording import kind_noun, people_of, said_of
 from gemma_lora.wording import (
     called,
-    capitalized,
     concept_of,
     filled,
     is_called,
@@ -23,24 +23,12 @@ from gemma_lora.wording import (
     rounded,
     said_value,
     shortest,
-    unmarked,
     with_kind,
 )
 
 MOST_KINDS = 0.5  # of a table's rows: what has more different values sorts nothing into kinds
-YES = {"1", "y", "yes", "t", "true"}
+YES = {"1", "-1", "y", "yes", "t", "true"}  # -1 as Access stores it
 Maker = Callable[[], Condition]
-
-
-def said_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str:
-    """A value of a column as a person may type it, by the lexicon's words for it too."""
-    words = [said for said, stored in column.spoken.items() if stored == str(value)]
-    if words and g.draw.random() < 0.6:
-        return marked(g.draw.choice(words))
-    names = {"name", "title"} & set(" ".join(column.words).split()) or column.role == "key"
-    if (names or is_called(g.phrasings, "places", column.words)) and g.draw.random() < 0.25:
-        return marked(capitalized(value))
-    return said_value(g.draw, value)
 
 
 def some_label(g: Grammar, table: TableReading) -> tuple[str, str] | None:
@@ -65,14 +53,6 @@ def some_number(g: Grammar, table: TableReading) -> tuple[str, str] | None:
     word = called(g.draw, g.phrasings, table)
     lead = g.draw.choice((word, word, f"{word} number", f"{word} no.", f"{word} id"))
     return f"{lead} {marked(value)}", f"{ref(table.name, own[0].name)} = {written(value)}"
-
-
-def people_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str | None:
-    """'german' for Germany or DE, where a column holds countries."""
-    if "country" not in " ".join(column.words) and "nationality" not in column.words:
-        return None
-    said = g.phrasings.demonyms.get(str(value).lower())
-    return marked(said.lower() if g.draw.random() < 0.5 else said) if said else None
 
 
 def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
@@ -109,8 +89,8 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
         return Condition(filled(g.draw, forms[home], said), sql, column=about)
     adjective = is_called(g.phrasings, "adjectives", column.words)
     person = is_called(g.phrasings, "people", table.words)
-    if person and is_called(g.phrasings, "roles", column.words) and chance < 0.5:
-        return Condition(said["value"], sql, True, column=about, noun=unmarked(said["value"]))
+    if (noun := kind_noun(g, column.words, said["value"], person)) and chance < 0.5:
+        return Condition(said["value"], sql, True, column=about, noun=noun)
     if not (place or adjective) and len(column.values) > MOST_KINDS * table.rows:
         return Condition(filled(g.draw, with_column(g), said), sql, column=about)
     if not place and chance < (0.4 if states else 0.6 if adjective else 0.4):

@@ -1,14 +1,38 @@
-"""Conditions on dates and years: 'in 2021', 'since 2019', 'in march', 'this century'."""
+"""Conditions on dates and years: 'in 2021', 'since 5 March 2019', 'in march', 'this century'."""
 
 from __future__ import annotations
 
-from gemma_lora.column_sql import in_order, iso_date, month_of, number_of, ref, year_of
+import datetime
+
+from gemma_lora.column_sql import (
+    by_day,
+    day_written,
+    in_order,
+    iso_date,
+    month_of,
+    number_of,
+    ref,
+    year_of,
+)
 from gemma_lora.grammar import Condition, Grammar, dealt
 from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import MONTHS, called, concept_of, filled, marked
 
-PERIODS = ("year", "after", "since", "before", "between", "month", "any_month", "century")
-SHARES = (6, 3, 2, 3, 2.5, 2, 0.7, 0.4)
+PERIODS = ("year", "after", "since", "before", "between", "century")
+SHARES = (6, 3, 2, 3, 2.5, 0.4)
+# Of dates only; what is a matter of days comes last.
+MONTHLY, MONTHLY_SHARES = ("month", "any_month"), (2, 0.7)
+DAILY = (
+    "day",
+    "after_day",
+    "since_day",
+    "before_day",
+    "since_month",
+    "before_month",
+    "months",
+    "quarter",
+)
+DAILY_SHARES = (1.2, 0.6, 0.6, 0.8, 0.6, 0.6, 0.6, 0.6)
 SIGNS = {"year": "=", "after": ">", "since": ">=", "before": "<"}
 CONCEPT_OF = {"year": "year", "after": "more", "since": "more", "before": "less"}
 
@@ -38,11 +62,14 @@ def year_said(column: ColumnReading, value: str | int | float) -> int:
 
 def dated(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     """A date or a year is in, before, after or between."""
-    kind = g.draw.choices(PERIODS, SHARES)[0]
-    if column.role == "year" and "month" in kind:
-        kind = "year"
+    dates = column.role == "date"
+    kinds = (*PERIODS, *MONTHLY, *DAILY) if dates else PERIODS
+    kind = g.draw.choices(kinds, (*SHARES, *MONTHLY_SHARES, *DAILY_SHARES)[: len(kinds)])[0]
     value = dealt(g, (table.name, column.name), column.values)
-    said, sql = date_condition(g, table, column, kind, value)
+    if kind in DAILY:
+        said, sql = daily_condition(g, table, column, kind, value)
+    else:
+        said, sql = date_condition(g, table, column, kind, value)
     said["attr"] = called(g.draw, g.phrasings, column)
     return Condition(filled(g.draw, forms_of(g, table, column, kind), said), sql,
                      column=(table.name, column.name))  # fmt: skip
@@ -65,6 +92,63 @@ def forms_of(g: Grammar, table: TableReading, column: ColumnReading, kind: str) 
     if own and g.draw.random() < (0.6 if main else 0.75):
         return own
     return general if main else tuple(f for f in general if "{attr}" in f)
+
+
+def daily_condition(
+    g: Grammar, table: TableReading, column: ColumnReading, kind: str, value: str | int | float
+) -> tuple[dict[str, str], str]:
+    """(slots, SQL) of a condition on a day, or on months that begin and end with one."""
+    left = by_day(column, table.name)
+    day = datetime.date.fromisoformat(iso_date(column, value))
+    said = {"day": marked(day_said(g, day))}
+    if kind == "day":
+        return said, f"{left} = {day_written(column, day)}"
+    if kind.endswith("_day"):
+        sign = {"after": ">", "since": ">=", "before": "<"}[kind.partition("_")[0]]
+        return said, f"{left} {sign} {day_written(column, day)}"
+    first = day.replace(day=1)
+    said = {"n": marked(day.year), "month": marked(month_said(g, day.month))}
+    if kind.endswith("_month"):
+        sign = ">=" if kind == "since_month" else "<"
+        return said, f"{left} {sign} {day_written(column, first)}"
+    months = 3
+    if kind == "quarter":
+        quarter = (day.month - 1) // 3
+        first = first.replace(month=3 * quarter + 1)
+        said |= {"nth": ("first", "second", "third", "fourth")[quarter], "q": f"Q{quarter + 1}"}
+    else:
+        months = g.draw.randint(2, 6)
+        last = (day.month + months - 2) % 12 + 1
+        if last < day.month:
+            return said, f"{left} >= {day_written(column, first)}"
+        said |= {"month2": marked(month_said(g, last))}
+    over = first.month + months
+    after = first.replace(year=first.year + (over - 1) // 12, month=(over - 1) % 12 + 1)
+    low, high = day_written(column, first), day_written(column, after)
+    return said, f"{left} >= {low} AND {left} < {high}"
+
+
+def month_said(g: Grammar, month: int) -> str:
+    """'March', 'march' or 'Mar'."""
+    name = MONTHS[month - 1].capitalize()
+    chance = g.draw.random()
+    return name if chance < 0.6 else name.lower() if chance < 0.85 else name[:3]
+
+
+def day_said(g: Grammar, day: datetime.date) -> str:
+    """'5 March 2024', 'March 5th, 2024', '2024-03-05'."""
+    month, number = month_said(g, day.month), day.day
+    end = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number not in (11, 12, 13) else 0, "th")
+    th = end if g.draw.random() < 0.4 else ""
+    comma = "," if g.draw.random() < 0.5 else ""
+    return g.draw.choice(
+        (
+            f"{number}{th} {month} {day.year}",
+            f"{month} {number}{th}{comma} {day.year}",
+            f"the {number}{end} of {month} {day.year}",
+            day.isoformat(),
+        )
+    )
 
 
 def date_condition(

@@ -29,6 +29,8 @@ CHANGING = re.compile(
     re.I,
 )
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
+DAY = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)")  # 20240305, by which days of some forms compare
+QUARTER = re.compile(r"\bq[1-4]\b", re.IGNORECASE)  # a query writes its months
 # Words of any question: a name of nothing else (`name`, `is_out`) is not known by them.
 COMMON = frozenset(
     "the and for with what which who whom whose how many much our your their are was were all any "
@@ -77,8 +79,21 @@ def omissions(question: str, sql: str, known: Sequence[Named]) -> list[str]:
     """What of a database, and which numbers, the question names and its query does not."""
     asked, said = words_of(question), words_of(sql)
     named = [one.text for one in known if one.words <= asked and not one.words <= said]
-    numbers = set(NUMBER.findall(sql))
-    return [*named, *(n for n in NUMBER.findall(question) if n not in numbers)]
+    numbers = numbers_in(sql)
+    days = filter(None, map(DAY.fullmatch, numbers))
+    written = {*numbers} | {shortened(part) for day in days for part in day.groups()}
+    named += [n for n in numbers_in(QUARTER.sub("", question)) if n not in written]
+    return named
+
+
+def numbers_in(text: str) -> list[str]:
+    """The numbers in a text, '05' as '5'."""
+    return [shortened(number) for number in NUMBER.findall(text)]
+
+
+def shortened(number: str) -> str:
+    """A number without the noughts that dates have in front."""
+    return re.sub(r"^0+(?=\d)", "", number)
 
 
 def doubts(

@@ -10,6 +10,7 @@ from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import DatabaseReading, Link
 from gemma_lora.table_reading import TableReading
+from gemma_lora.value_wording import kind_noun
 from gemma_lora.wording import (
     called,
     filled,
@@ -76,6 +77,9 @@ def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condi
         links = ()  # the name itself is the key: no need to go there
     words = parent.words + parent.column(parent.label[0]).words
     agent = agent_of(g, parent)
+    noun = kind_noun(g, parent.words, value) if len(links) == 1 else ""
+    if noun and g.draw.random() < 0.4:  # 'which mountain bikes', of that category
+        return Condition(value, sql, True, links, column=about, noun=noun)
     people = g.phrasings.demonyms.get(unmarked(value).lower()) if "country" in words else None
     if people and g.draw.random() < 0.2:  # 'german towns'
         lead = marked(people.lower() if g.draw.random() < 0.5 else people)

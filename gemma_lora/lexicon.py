@@ -46,15 +46,17 @@ def reading_yaml(reading: DatabaseReading) -> str:
 
 def show_reading(reading: DatabaseReading) -> None:
     """Print how a database was read, a table for each of its tables."""
+    import inflect
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console, engine = Console(), inflect.engine()
     for table in reading.tables:
         named = f", named by {' and '.join(table.label)}" if table.label else ""
         kind = ", only joins others" if table.is_link else ""
-        title = f"{table.name}: {table.rows:,} rows, each a {' or '.join(table.words)}{named}{kind}"
+        each = " or ".join(map(engine.a, table.words))
+        title = f"{table.name}: {table.rows:,} rows, each {each}{named}{kind}"
         grid = Table(title=Text(title), title_justify="left", title_style="bold", box=None)
         for head in ("column", "is a", "called", "holds"):
             grid.add_column(head)

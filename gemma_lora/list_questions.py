@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gemma_lora.column_sql import in_order, label_equals, ref
-from gemma_lora.conditions import said_of
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Condition, Grammar, asked, dealt
 from gemma_lora.queries import (
@@ -22,6 +21,7 @@ from gemma_lora.queries import (
 from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import ordered
 from gemma_lora.table_reading import ColumnReading, TableReading
+from gemma_lora.value_wording import said_of
 from gemma_lora.wording import called, concept_of, is_called, plural
 
 MOST_LISTED = 2_000  # rows of a table that somebody lists whole

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 PREFIXES = set(
     "tbl t tb str dt int dbl n fk pk vw v num txt cd flg flag lnk ref lkp dim fact".split()
 )
-HUNGARIAN = re.compile(r"^(?:ts|[bcdins])(?=[A-Z][a-z])")  # 'bPaid': a kind only before a capital
+# 'bPaid', 'curFee', 'sPCode': a kind only before a capital, and not the f of 'fName'.
+HUNGARIAN = re.compile(
+    r"^(?:ts|[bcdins]|f(?!Name)|cur|mny|mem|bln|ysn|lng|sng|byt|dtm|dte|vch|flt)(?=[A-Z](?:[a-z]|\w{2}))"
+)
 DATE_WORDS = set("dt ts timestamp date time at on ordered created born since joined hired".split())
 SUFFIXES = {"mst", "mstr", "master", "hdr", "header", "tbl", "tab"}  # of tables
 TEMPORARY = {"tmp", "bak", "backup", "staging", "stg"}  # "temp" may be a temperature
@@ -37,6 +40,9 @@ ABBREVIATIONS = {
     "ctry": "country", "lang": "language", "gndr": "gender", "pos": "position", "prio": "priority",
     "mdl": "model", "txn": "transaction", "trx": "transaction",
     "doct": "doctor", "stud": "student", "tchr": "teacher", "crs": "course", "sched": "schedule",
+    "trt": "treatment", "med": "medicine", "emerg": "emergency", "std": "standard",
+    "neut": "neutered", "qual": "qualification", "rx": "prescription", "vacc": "vaccine",
+    "pcode": "postcode", "mins": "minutes",
     "rtg": "rating", "shpmt": "shipment", "wrhs": "warehouse", "lgth": "length", "hgt": "height",
 }  # fmt: skip
 UNITS = set(
@@ -45,6 +51,7 @@ UNITS = set(
 TIME_UNITS = set("days weeks months minutes mins min seconds secs sec hours hrs".split())
 TIMED = {"time", "duration", "length", "warranty", "period", "age", "interval", "delay", "runtime"}
 FLAG_LEADS = {"is", "has", "was", "are"}  # 'is_discontinued': people say discontinued
+PARTED = {"f name": "first name", "l name": "last name", "p code": "postcode", "e mail": "email"}
 KINDS_OF_NUMBER = {"amount", "quantity", "percent", "number"}  # that people leave out
 
 
@@ -79,7 +86,9 @@ def name_words(name: str) -> list[str]:
     words = " ".join(parted(numbered(w.lower())) for w in spaced.split()).split()
     while len(words) > 1 and words[0] in PREFIXES:
         words = words[1:]
-    said = " ".join(ABBREVIATIONS.get(w, w) for w in words).replace("e mail", "email")
+    said = " ".join(ABBREVIATIONS.get(w, w) for w in words)
+    for initial, meant in PARTED.items():
+        said = re.sub(rf"\b{initial}\b", meant, said)
     return said.split() or [name.lower()]
 
 
@@ -116,11 +125,13 @@ def is_named_date(name: str) -> bool:
 def measure_words(words: Sequence[str]) -> tuple[str, ...]:
     """What 'weight kg' and 'amount list eur' are called, () for names without such parts."""
     kept = list(words)
+    if kept[-2:] in (["temp", "c"], ["temp", "f"]):
+        return ("temperature", "temp")
     timed = len(kept) > 1 and kept[-1] in TIME_UNITS and kept[-2] in TIMED
     unit = kept.pop() if len(kept) > 1 and (kept[-1] in UNITS or timed) else ""
     if len(kept) > 1 and kept[0] in KINDS_OF_NUMBER:
         kept = kept[1:]
-        if kept[-2:] == ["on", "hand"]:
+        if kept[-1] == "hand":
             return ("stock", "quantity on hand", "quantity in stock")
         if kept == ["list"]:
             kept = ["list", "price"]

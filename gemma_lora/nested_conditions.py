@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gemma_lora.chosen_children import chosen_of, is_chosen
 from gemma_lora.column_sql import in_order, plain, ref, written
-from gemma_lora.conditions import own_condition, own_conditions, said_of, some_label
+from gemma_lora.conditions import own_condition, own_conditions, some_label
 from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.joined_conditions import (
     KEY_WORDS,
@@ -29,6 +29,7 @@ from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import measures, ordered, repeats, superlative
 from gemma_lora.table_reading import TableReading, quoted
+from gemma_lora.value_wording import said_of
 from gemma_lora.wording import (
     called,
     compared_words,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gemma_lora.column_sql import written
-from gemma_lora.conditions import said_of, some_label
+from gemma_lora.conditions import some_label
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.joined_conditions import KEY_WORDS
 from gemma_lora.name_reading import name_words
@@ -12,6 +12,7 @@ from gemma_lora.queries import Draft, Query, label_of, written_query
 from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import ordered
 from gemma_lora.table_reading import TableReading, quoted
+from gemma_lora.value_wording import said_of
 from gemma_lora.wording import called, filled, plural
 
 BOSS = {"reports", "manager", "boss", "supervisor", "mgr", "superior", "lead", "leader"}

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -246,6 +246,22 @@ def hash_of_schema(created: dict[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def called_as_named(tables: Sequence[TableReading]) -> list[TableReading]:
+    """A stock named by its medicines holds medicines, and what has a breed is an animal."""
+    taken = {word for table in tables for word in table.words}
+
+    def words_of(table: TableReading) -> tuple[str, ...]:
+        label = table.column(table.label[0]).words[0] if len(table.label) == 1 else ""
+        named = [re.sub(" (?:name|title|description)$", "", label)]
+        parts = table.words[0].split()
+        more = [w for w in named if len(parts) > 1 and w in parts and w not in taken]
+        animals = {"species", "breed"} & {w for c in table.columns for w in c.words}
+        beside = [w for w in ("animal", "pet") if animals and w not in taken]
+        return (*more, *table.words, *beside)
+
+    return [replace(table, words=words_of(table)) for table in tables]
+
+
 def read_database(path: Path) -> DatabaseReading:
     """Read a SQLite file as a person would; raises UserError when it holds nothing to ask."""
     with read_only(path) as connection:
@@ -260,6 +276,7 @@ def read_database(path: Path) -> DatabaseReading:
             tables = read_tables(connection, list(created), links)
     if not tables:
         raise UserError(f"'{path}' has no table with rows: there is nothing to ask about")
+    tables = called_as_named(tables)
     held = {t.name for t in tables}
     usable = [k for k in links if k.child in held and k.parent in held]
     said = " ".join(name_words(path.stem))

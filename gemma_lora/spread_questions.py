@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from gemma_lora.column_sql import ref, written
-from gemma_lora.conditions import said_of, some_label
+from gemma_lora.conditions import some_label
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.joined_conditions import reach_said, reached_link
 from gemma_lora.nested_conditions import extreme_thing
@@ -17,6 +17,7 @@ from gemma_lora.queries import Draft, Query, written_query
 from gemma_lora.schema_reading import DatabaseReading, Link
 from gemma_lora.superlatives import ordered
 from gemma_lora.table_reading import TableReading, quoted
+from gemma_lora.value_wording import said_of
 from gemma_lora.wording import called, marked, number_said, plural
 
 HEAD = re.compile(r"SELECT (DISTINCT )?(.+?) FROM (.+?)(?= WHERE | GROUP BY | ORDER BY |$)(.*)")

@@ -21,6 +21,8 @@ KEPT_VALUES = 5_000  # distinct values of a column from which questions are made
 LEAST_DIFFERENT = 0.1  # of rows: 'great' is the title of a hundred reviews and names none
 FREE_TEXT = {"description", "comment", "comments", "note", "notes", "remark", "remarks", "bio"}
 LABEL_WORDS = ("name", "title", "label", "full name", "caption")
+FIRST_NAMES = ("first name", "forename", "given name", "firstname")
+LAST_NAMES = ("last name", "surname", "family name", "lastname")
 NOT_SAID = {"address", "email", "url"}  # unique, and nobody names a row by it
 KEYWORDS = set(
     "ADD ALL AND AS ASC BETWEEN BY CASE CHECK COLUMN COMMIT CREATE CROSS CURRENT DEFAULT DELETE "
@@ -83,8 +85,10 @@ def literal(text: str) -> str:
 def find_label(words: str, columns: Sequence[ColumnReading], rows: int) -> tuple[str, ...]:
     """The columns that name a row: 'first name' and 'last name', a name, a title, its own word."""
     called = {w: c for c in reversed(columns) for w in c.words if c.role in ("category", "code")}
-    if "first name" in called and "last name" in called:
-        return (called["first name"].name, called["last name"].name)
+    first = next((called[w] for w in FIRST_NAMES if w in called), None)
+    last = next((called[w] for w in LAST_NAMES if w in called), None)
+    if first and last:
+        return (first.name, last.name)
     for word in (*LABEL_WORDS, words, f"{words} name"):
         if word not in called or all(map(is_number, called[word].values)):
             continue

@@ -65,7 +65,7 @@ class Phrasings(NamedTuple):
     countries: dict[str, tuple[str, ...]]  # the same -> all that it is called
     reaches: dict[str, tuple[tuple[str, ...], ...]]  # what a river does to a country
     relates: dict[str, tuple[str, ...]]  # a verb between rows of one kind -> those that mean it
-    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns', 'roles'
+    words: dict[str, frozenset[str]]  # 'places', 'people', 'adjectives', 'nouns', 'roles', 'kinds'
     high: tuple[str, ...]
     low: tuple[str, ...]
     rivals: tuple[tuple[str, ...], ...]  # words of two measures that are set against each other
@@ -93,7 +93,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
     for country, (people, *codes) in held.pop("countries").items():
         demonyms |= {name.lower(): people for name in (country, *codes)}
         countries |= {name.lower(): (country, *codes) for name in (country, *codes)}
-    lists = ("places", "natural", "people", "adjectives", "nouns", "roles")
+    lists = ("places", "natural", "people", "adjectives", "nouns", "roles", "kinds")
     words = {name: frozenset(held.pop(name)) for name in lists}
     highest = held.pop("highest_words")
     rivals = tuple(map(tuple, held.pop("rivals")))

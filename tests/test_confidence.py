@@ -164,6 +164,14 @@ def named(*texts: str) -> list[Named]:
         ("due dates", "SELECT due_date FROM loans", []),
         ("over 500 of 1960", "SELECT 1 WHERE a > 500", ["1960"]),
         ("at 2.5", "SELECT 2.5", []),
+        ("since 5 March 2024", "SELECT 1 WHERE a >= '2024-03-05'", []),
+        (
+            "since 5 March 2024",
+            "SELECT 1 WHERE substr(a, 7, 4) || substr(a, 4, 2) > '20240305'",
+            [],
+        ),
+        ("since 6 March 2024", "SELECT 1 WHERE a >= '2024-03-05'", ["6"]),
+        ("in Q3 2024", "SELECT 1 WHERE a >= '2024-07-01' AND a < '2024-10-01'", []),
     ],
 )
 def test_what_is_named_and_not_said(question: str, sql: str, left_out: list[str]) -> None:

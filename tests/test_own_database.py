@@ -73,6 +73,15 @@ def made(path: Path, script: str) -> DatabaseReading:
         ("strAddr1", "address"),
         ("strAddr2", "address 2"),
         ("nDayRate", "day rate"),
+        ("sFName", "first name"),
+        ("fName", "first name"),
+        ("sPCode", "postcode"),
+        ("fActive", "active"),
+        ("curFee", "fee"),
+        ("memNotes", "notes"),
+        ("sNo", "number"),
+        ("nID", "id"),
+        ("current", "current"),
         ("dna", "dna"),
         ("t", "t"),
     ],
@@ -363,8 +372,8 @@ def test_values_are_never_mistyped(asked: list[Question]) -> None:
     for one in asked:
         said = one.question.lower()
         for value in re.findall(r"'((?:[^']|'')*)'", one.sql):
-            if re.fullmatch(r"%\w(-%\w)?|(\d{4}-)?\d\d", value):
-                continue  # the form of a date, and a month, which is said in words
+            if re.fullmatch(r"%\w(-%\w)?|(\d{4}-)?\d\d(-\d\d)?", value):
+                continue  # the form of a date, and a month or a day, which are said in words
             text = value.replace("''", "'").lower()
             if one.sql.count(f"'{value}'") and text.strip("%") not in said:
                 if "century" in said:
