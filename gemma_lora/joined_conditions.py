@@ -189,7 +189,11 @@ def of_others(g: Grammar, table: TableReading) -> Condition | None:
 
 def with_children(g: Grammar, table: TableReading) -> Condition | None:
     """Rows to which something of a kind belongs: 'customers with orders in 2023'."""
-    downs = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
+    downs = [
+        k
+        for k in g.reading.children(table.name)
+        if not extends(g.reading, k) or is_its_own(g.reading, k)
+    ]
     downs = [k for k in downs if not g.reading.table(k.child).is_link]
     if not downs:
         return None
@@ -232,6 +236,14 @@ def extends(reading: DatabaseReading, link: Link) -> bool:
     child = reading.table(link.child)
     values = child.column(link.child_column).values if child.columns else ()
     return not child.label and not child.is_link and len(values) >= min(child.rows, 5_000)
+
+
+def is_its_own(reading: DatabaseReading, link: Link) -> bool:
+    """Whether a child has a key of its own: an invoice, though each visit has one at most."""
+    child = reading.table(link.child)
+    leading = {k.child_column for k in reading.links if k.child == child.name}
+    keys = (c for c in child.columns if c.role == "key" and c.name not in leading)
+    return any(len(c.values) >= min(child.rows, 5_000) for c in keys)
 
 
 def from_extension(g: Grammar, link: Link) -> Condition | None:

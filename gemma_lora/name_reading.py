@@ -50,6 +50,7 @@ UNITS = set(
 )
 TIME_UNITS = set("days weeks months minutes mins min seconds secs sec hours hrs".split())
 TIMED = {"time", "duration", "length", "warranty", "period", "age", "interval", "delay", "runtime"}
+PARTICIPLES = {"paid", "sold", "sent", "made", "built", "held", "given", "taken", "seen", "done"}
 FLAG_LEADS = {"is", "has", "was", "are"}  # 'is_discontinued': people say discontinued
 PARTED = {"f name": "first name", "l name": "last name", "p code": "postcode", "e mail": "email"}
 KINDS_OF_NUMBER = {"amount", "quantity", "percent", "number"}  # that people leave out
@@ -157,7 +158,9 @@ def column_words(name: str, row_word: str, is_date: bool) -> tuple[str, ...]:
     if is_date and len(words) > 1 and words[-1] in ("on", "at"):
         return (f"date {' '.join(words[:-1])}", " ".join(words[:-1]), f"{words[0]} date")
     if is_date and not {"date", "time", "day", "birthday"} & set(words):
-        ended = words[-1].endswith("ed")
+        if whole == row_word:
+            return ("date", f"{whole} date")
+        ended = words[-1].endswith("ed") or words[-1] in PARTICIPLES
         return (f"date {whole}" if ended else f"{whole} date", whole)
     lead = row_word.split()
     if len(words) > len(lead) and words[: len(lead)] == lead:

@@ -5,7 +5,7 @@ What a table joins to others of its kind by two keys to it, as borders join stat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gemma_lora.chosen_children import chosen_of, is_chosen
 from gemma_lora.column_sql import in_order, plain, ref, written
@@ -291,6 +291,24 @@ def of_related(g: Grammar, table: TableReading, link: Link) -> Condition | None:
     return Condition(said, where, column=(table.name, link.child_column))
 
 
+def further_up(
+    g: Grammar, parents: Sequence[Link]
+) -> tuple[list[tuple[Link, ...]], list[tuple[Link, ...]]]:
+    """The ways along two keys, and along three where the first leads to what has no name.
+
+    Such are the invoices of an owner: of visits of her pets.
+    """
+    second: list[tuple[Link, ...]]
+    second = [(a, b) for a in parents for b in g.reading.parents(a.parent)]
+    third = [
+        (*way, above)
+        for way in second
+        for above in g.reading.parents(way[-1].parent)
+        if not g.reading.table(way[0].parent).label
+    ]
+    return second, third
+
+
 def some_condition(g: Grammar, table: TableReading) -> Condition | None:
     """A condition on the rows of a table, of any kind that it allows."""
     parents = g.reading.all_parents(table.name)
@@ -303,10 +321,12 @@ def some_condition(g: Grammar, table: TableReading) -> Condition | None:
         choices.append((3.5, lambda: of_parent(g, table, (g.draw.choice(named),))))
     if parents:
         choices.append((1.4, lambda: own_of(g, table, (g.draw.choice(parents),))))
-        second = [(a, b) for a in parents for b in g.reading.parents(a.parent)]
+        second, third = further_up(g, parents)
         if second:
             choices.append((0.9, lambda: of_parent(g, table, g.draw.choice(second))))
             choices.append((0.3, lambda: own_of(g, table, g.draw.choice(second))))
+        if third:
+            choices.append((0.6, lambda: of_parent(g, table, g.draw.choice(third))))
     one_to_one = [k for k in g.reading.children(table.name) if extends(g.reading, k)]
     if one_to_one:
         choices.append((4, lambda: from_extension(g, g.draw.choice(one_to_one))))

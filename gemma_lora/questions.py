@@ -32,7 +32,7 @@ from gemma_lora.extreme_questions import (
 from gemma_lora.family_questions import by_children, with_or_without
 from gemma_lora.grammar import Grammar, asked, put_back
 from gemma_lora.group_questions import aggregate, chosen_groups, grouped, most_of_groups
-from gemma_lora.joined_conditions import extends
+from gemma_lora.joined_conditions import extends, is_its_own
 from gemma_lora.list_questions import (
     count,
     count_named,
@@ -155,10 +155,8 @@ def weight(g: Grammar, table: TableReading) -> float:
     """How often a table is asked about: what has names and columns more than what only links."""
     if table.is_link and not is_relation(g, table):
         return 0.0
-    extra = any(
-        extends(g.reading, k) for k in g.reading.parents(table.name) if k.child == table.name
-    )
-    if extra:
+    ups = [k for k in g.reading.parents(table.name) if k.child == table.name]
+    if any(extends(g.reading, k) and not is_its_own(g.reading, k) for k in ups):
         return 0.1
     few = 0.3 + math.log10(1 + table.rows) / 3  # five branches have few answers
     return few * (1.0 if table.label else 0.5) * min(6, 1 + len(askable(table))) ** 0.5

@@ -215,6 +215,8 @@ def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
     Where a thing has a price, 'how much is it' asks for that, and for what it cost only by name;
     an order is not dear by its shipping fee.
     """
+    if column.role in ("category", "code", "text", "flag"):
+        return None  # a pay method earns nothing
     if first_or_last(column.words[0].split()[0]) == "ASC":
         return None  # a state is not high by its lowest elevation
     if column.words[0].endswith((" fee", " cost", " rate")) and QUALIFIED & set(
@@ -249,7 +251,7 @@ def called(draw: random.Random, phrasings: Phrasings, thing: TableReading | Colu
     """One of the words for a table's row or a column; the best one most often."""
     best, *others = thing.words
     beside = thing.beside if isinstance(thing, ColumnReading) else frozenset()
-    others += [word for word in phrasings.synonyms.get(best, ()) if word not in beside]
+    others = [w for w in (*others, *phrasings.synonyms.get(best, ())) if w not in beside]
     return draw.choice(others) if others and draw.random() < 0.3 else best
 
 
