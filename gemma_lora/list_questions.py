@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gemma_lora.column_sql import in_order, label_equals, ref
+from gemma_lora.conditions import describes, own_condition
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Condition, Grammar, asked, dealt
 from gemma_lora.queries import (
@@ -22,7 +23,7 @@ from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import ordered
 from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.value_wording import said_of
-from gemma_lora.wording import called, concept_of, is_called, plural
+from gemma_lora.wording import called, concept_of, is_called, plural, unmarked
 
 MOST_LISTED = 2_000  # rows of a table that somebody lists whole
 UNNAMED = 0.7  # of the lists of rows without names, which only show keys, so many are not asked
@@ -196,6 +197,19 @@ def counted(table: TableReading, found: tuple[Condition, ...]) -> str:
     if key and any(c.repeats for c in found):
         return f"COUNT(DISTINCT {ref(table.name, key)})"
     return "COUNT(*)"
+
+
+def share(g: Grammar, table: TableReading) -> Draft | None:
+    """Of how many rows in a hundred a condition holds: 'what percentage of orders was paid'."""
+    one = own_condition(g, table)
+    if one is None or one.links:
+        return None
+    said = noun_slots(g, table, (one,)) | {"all": plural(called(g.draw, g.phrasings, table))}
+    if state := one.state or (one.said if one.before and describes(unmarked(one.said)) else ""):
+        said["state"] = state
+    said.pop("conditions", None)  # all forms say it, some as a state
+    query = Query(table.name, f"100.0 * SUM({one.where}) / COUNT(*)")
+    return Draft(asked(g, "share", **said), written_query(query), table.name)
 
 
 def count_named(g: Grammar, table: TableReading) -> Draft | None:

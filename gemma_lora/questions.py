@@ -41,6 +41,7 @@ from gemma_lora.list_questions import (
     list_ordered,
     list_rows,
     listed,
+    share,
 )
 from gemma_lora.own_key_questions import is_relation, own_key, relation
 from gemma_lora.queries import Draft, askable
@@ -85,6 +86,7 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "list columns": (list_columns, 0.08),
     "list ordered": (list_ordered, 0.03),
     "count": (count, 0.1),
+    "share": (share, 0.012),
     "count named": (count_named, 0.01),
     "distinct": (distinct, 0.025),
     "extreme": (extreme, 0.095),

@@ -108,6 +108,21 @@ def test_how_something_is_paid_is_no_pay(made: list[Question]) -> None:
     assert not [q for q in made if "SELECT sPayMeth" in q.sql and "earn" in q.question]
 
 
+def test_a_percentage_is_of_all_rows(file: Path, made: list[Question]) -> None:
+    shares = [q for q in made if q.kind == "share"]
+    assert len({q.sql for q in shares}) > 5
+    with read_only(file) as connection:
+        for one in shares:
+            of = re.fullmatch(r"SELECT 100.0 \* SUM\((.*)\) / COUNT\(\*\) FROM (\w+)", one.sql)
+            assert of is not None, one.sql
+            (found,) = connection.execute(one.sql).fetchone()
+            some, every = connection.execute(
+                f"SELECT (SELECT count(*) FROM {of[2]} WHERE {of[1]}), count(*) FROM {of[2]}"
+            ).fetchone()
+            assert found == pytest.approx(100 * some / every), one
+            assert re.search(r"percent|share|proportion", one.question.lower())
+
+
 def test_yes_is_minus_one_where_the_file_says_so(made: list[Question]) -> None:
     deceased = [q for q in made if "fDeceased" in q.sql and q.kind in ("count", "list")]
     yes = [q for q in deceased if q.sql.endswith("WHERE fDeceased = -1")]
