@@ -25,6 +25,7 @@ DATE_FORMS = {  # form -> what its values look like
     "dotted": re.compile(r"\d\d\.\d\d\.\d{4}"),
     "slashed": re.compile(r"(?:0[1-9]|[12]\d|3[01])/(?:0[1-9]|1[0-2])/\d{4}"),
     "month first": re.compile(r"(?:0[1-9]|1[0-2])/(?:0[1-9]|[12]\d|3[01])/\d{4}"),
+    "month year": re.compile(r"(?:0[1-9]|1[0-2])/(?:19|20)\d\d"),
     "compact": re.compile(r"(?:19|20)\d{6}"),
 }
 

@@ -11,7 +11,8 @@ import re
 
 from gemma_lora.table_reading import ColumnReading, TableReading, literal, quoted
 
-UNSORTED = ("dotted", "slashed", "month first")  # forms of dates whose text is in no order
+# Forms of dates whose text is in no order.
+UNSORTED = ("dotted", "slashed", "month first", "month year")
 
 
 def plain(sql: str, tables: int) -> str:
@@ -38,6 +39,8 @@ def number_of(column: ColumnReading, table: str) -> str:
 def in_order(column: ColumnReading, table: str) -> str:
     """The SQL by which a date is earlier or later."""
     said = ref(table, column.name)
+    if column.form == "month year":
+        return f"substr({said}, 4, 4) || substr({said}, 1, 2)"
     if column.form in UNSORTED:
         month, day = (1, 4) if column.form == "month first" else (4, 1)
         return f"substr({said}, 7, 4) || substr({said}, {month}, 2) || substr({said}, {day}, 2)"
@@ -48,7 +51,7 @@ def year_of(column: ColumnReading, table: str) -> str:
     """The SQL of a date's year, a text of four digits."""
     said = ref(table, column.name)
     if column.form in UNSORTED:
-        return f"substr({said}, 7, 4)"
+        return f"substr({said}, {4 if column.form == 'month year' else 7}, 4)"
     if column.form == "compact":
         return f"substr({said}, 1, 4)"
     return f"strftime('%Y', {said}{', ' + literal('unixepoch') if column.form == 'unix' else ''})"
@@ -58,7 +61,7 @@ def month_of(column: ColumnReading, table: str) -> str:
     """The SQL of a date's month, a text of two digits."""
     said = ref(table, column.name)
     if column.form in UNSORTED:
-        return f"substr({said}, {1 if column.form == 'month first' else 4}, 2)"
+        return f"substr({said}, {1 if column.form.startswith('month') else 4}, 2)"
     if column.form == "compact":
         return f"substr({said}, 5, 2)"
     return f"strftime('%m', {said}{', ' + literal('unixepoch') if column.form == 'unix' else ''})"
@@ -77,7 +80,7 @@ def day_written(column: ColumnReading, day: datetime.date) -> str:
     """A day as SQL, in the form of the column, or in the order by which that is compared."""
     if column.form in ("iso", "unix"):
         return literal(day.isoformat())
-    text = day.strftime("%Y%m%d")
+    text = day.strftime("%Y%m" if column.form == "month year" else "%Y%m%d")
     return text if isinstance(column.values[0], int) else literal(text)
 
 
@@ -87,6 +90,8 @@ def iso_date(column: ColumnReading, value: str | int | float) -> str:
     if column.form == "unix":
         moment = datetime.datetime.fromtimestamp(float(value), datetime.UTC)
         return moment.strftime("%Y-%m-%d")
+    if column.form == "month year":
+        return f"{text[3:7]}-{text[:2]}-01"
     if column.form == "month first":
         return f"{text[6:10]}-{text[:2]}-{text[3:5]}"
     if column.form in UNSORTED:

@@ -119,6 +119,13 @@ def flagged(g: Grammar, table: TableReading, column: ColumnReading) -> Condition
     attr = called(g.draw, g.phrasings, column)
     yes = str(value).lower() in YES
     sql = f"{ref(table.name, column.name)} = {written(value)}"
+    words = next((g.phrasings.flags[w] for w in column.words if w in g.phrasings.flags), None)
+    if words and g.draw.random() < 0.5:
+        leads = words.before if yes else words.before_not
+        ends = words.after if yes else words.after_not
+        if leads and g.draw.random() < 0.4:
+            return Condition(g.draw.choice(leads), sql, True, column=about)
+        return Condition(filled(g.draw, ends, {"attr": attr}), sql, column=about)
     state = describes(attr)
     if state and g.draw.random() < 0.5:
         no = "in" if attr == "active" else "non-" if attr.startswith(("un", "dis", "in")) else "un"
@@ -237,9 +244,18 @@ def beyond_average(g: Grammar, table: TableReading, column: ColumnReading) -> Co
     kind = "condition_above_average" if up else "condition_below_average"
     alone = ref(table.name, column.name)
     inner = f"SELECT AVG({by.replace(alone, quoted(column.name))}) FROM {quoted(table.name)}"
-    sql = f"{by} {'>' if up else '<'} ({inner})"
-    return Condition(filled(g.draw, g.phrasings.forms[kind], said), sql,
-                     column=(table.name, column.name))  # fmt: skip
+    sql, forms, noun = f"{by} {'>' if up else '<'} ", g.phrasings.forms[kind], ""
+    kinds = [c for c in table.columns if c.role == "category" and c.name not in table.label]
+    kinds = [c for c in kinds if is_called(g.phrasings, "kinds", c.words)]
+    if kinds and g.draw.random() < 0.3:  # 'rabbits heavier than the average rabbit'
+        of = g.draw.choice(kinds)
+        value = dealt(g, (table.name, of.name), of.values)
+        if noun := kind_noun(g, of.words, str(value)):
+            inner += f" WHERE {quoted(of.name)} = {written(value)}"
+            sql = f"{ref(table.name, of.name)} = {written(value)} AND {sql}"
+            said["thing"], forms = marked(noun), tuple(f for f in forms if "{thing}" in f)
+    return Condition(filled(g.draw, forms, said), f"{sql}({inner})",
+                     column=(table.name, column.name), noun=noun)  # fmt: skip
 
 
 def lacks(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 
 from gemma_lora.column_sql import (
     by_day,
@@ -23,18 +24,30 @@ SHARES = (6, 3, 2, 3, 2.5, 0.4)
 # Of dates only; what is a matter of days comes last.
 MONTHLY, MONTHLY_SHARES = ("month", "any_month"), (2, 0.7)
 DAILY = (
-    "day",
-    "after_day",
-    "since_day",
-    "before_day",
-    "since_month",
-    "before_month",
-    "months",
-    "quarter",
-)
-DAILY_SHARES = (1.2, 0.6, 0.6, 0.8, 0.6, 0.6, 0.6, 0.6)
+    "day", "after_day", "since_day", "before_day",
+    "since_month", "before_month", "months", "quarter", "weekday",
+)  # fmt: skip
+DAILY_SHARES = (1.2, 0.6, 0.6, 0.8, 0.6, 0.6, 0.6, 0.6, 0.2)
 SIGNS = {"year": "=", "after": ">", "since": ">=", "before": "<"}
 CONCEPT_OF = {"year": "year", "after": "more", "since": "more", "before": "less"}
+
+
+# 'in 2021', 'since 5 March': of which date is not said.
+NAMELESS = re.compile(
+    r"(?:in|from|of|since|after|before|between|until|on|dated|later|earlier|this|anywhere)\b"
+)
+
+
+def says_no_date(condition: Condition, table: TableReading) -> bool:
+    """Whether a condition is on a date of `table` that its words do not name.
+
+    Behind 'visits of vets' it would be taken for the date of the visit.
+    """
+    columns = [c for c in (*table.columns, *table.unsaid) if c.name == condition.column[1]]
+    dated = condition.column[0] == table.name and any(c.role in ("date", "year") for c in columns)
+    words = {word for c in columns for word in c.words}
+    named = any(word in condition.said for word in words)
+    return dated and not named and bool(NAMELESS.match(condition.said))
 
 
 def main_date(table: TableReading) -> ColumnReading | None:
@@ -65,6 +78,10 @@ def dated(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     dates = column.role == "date"
     kinds = (*PERIODS, *MONTHLY, *DAILY) if dates else PERIODS
     kind = g.draw.choices(kinds, (*SHARES, *MONTHLY_SHARES, *DAILY_SHARES)[: len(kinds)])[0]
+    if column.form == "month year" and "day" in kind:
+        kind = "month"
+    if kind == "weekday" and column.form not in ("iso", "unix"):
+        kind = "day"
     value = dealt(g, (table.name, column.name), column.values)
     if kind in DAILY:
         said, sql = daily_condition(g, table, column, kind, value)
@@ -101,6 +118,10 @@ def daily_condition(
     left = by_day(column, table.name)
     day = datetime.date.fromisoformat(iso_date(column, value))
     said = {"day": marked(day_said(g, day))}
+    if kind == "weekday":
+        how = ", 'unixepoch'" if column.form == "unix" else ""
+        number = f"strftime('%w', {ref(table.name, column.name)}{how})"
+        return {"weekday": marked(day.strftime("%A"))}, f"{number} = '{day.isoweekday() % 7}'"
     if kind == "day":
         return said, f"{left} = {day_written(column, day)}"
     if kind.endswith("_day"):
@@ -170,6 +191,8 @@ def date_condition(
     said = {"n": marked(year), "month": MONTHS[int(month) - 1].capitalize()}
     if kind == "any_month":
         return said, f"{month_of(column, table.name)} = '{month}'"
+    if column.form == "month year":
+        return said, f"{ref(table.name, column.name)} = '{month}/{year}'"
     if column.form in ("iso", "unix"):
         how = ", 'unixepoch'" if column.form == "unix" else ""
         return said, f"strftime('%Y-%m', {ref(table.name, column.name)}{how}) = '{year}-{month}'"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gemma_lora.column_sql import number_of, ref
 from gemma_lora.conditions import own_condition, some_label
-from gemma_lora.date_conditions import main_date
+from gemma_lora.date_conditions import main_date, says_no_date
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.group_questions import most_tied
 from gemma_lora.joined_conditions import STAFF
@@ -112,7 +112,12 @@ def events(g: Grammar, table: TableReading) -> Draft | None:
     elif event.date and not by_person and chance < 0.5:
         query = query._replace(select=event.date, distinct=False)
         form = "event_when"
-    elif by_person and chance < 0.6 and (one := own_condition(g, event.thing)):
+    elif (
+        by_person
+        and chance < 0.6
+        and (one := own_condition(g, event.thing))
+        and not says_no_date(one, event.thing)
+    ):
         things = said["things"]
         said["things"] = f"{one.said} {things}" if one.before else f"{things} {one.said}"
         query, form = query._replace(conditions=(one,)), "event_which"

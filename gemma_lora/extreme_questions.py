@@ -11,6 +11,7 @@ from gemma_lora.queries import (
     Query,
     askable,
     conditions_on,
+    key_of,
     label_of,
     noun_slots,
     shown_links,
@@ -24,8 +25,8 @@ from gemma_lora.wording import called, filled, is_called, marked, participle, pl
 
 def extreme(g: Grammar, table: TableReading) -> Draft | None:
     """The row that has the most of something: its name, or another column of it."""
-    columns = ordered(table)
-    if not columns or not (table.label or table.shown):
+    columns, named = ordered(table), bool(table.label or table.shown)
+    if not columns or not (named or key_of(table)):
         return None
     column = g.draw.choice(columns)
     found = conditions_on(g, table, (3.5, 5, 2.5, 0.3))
@@ -39,7 +40,7 @@ def extreme(g: Grammar, table: TableReading) -> Draft | None:
     others = [c for c in askable(table) if c is not column]
     select = label_of(table)
     chance = g.draw.random()
-    if others and chance < 0.12:
+    if others and chance < (0.12 if named else 0.6):  # the date of the biggest invoice
         other = g.draw.choice(others)
         said["attr2"], select = called(g.draw, g.phrasings, other), ref(table.name, other.name)
         question = asked(g, "look_up_extreme", **said)
@@ -95,6 +96,7 @@ def extreme_of(
             Query(table.name, f"{'MAX' if way == 'DESC' else 'MIN'}({by})", found)
         )
         query = Query(table.name, select, found, links, where=f"{by} = ({inner})")
+        query = query._replace(distinct=bool(links) and not table.label)
         return Draft(question, written_query(query), table.name)
     query = Query(table.name, select, found, links, f"ORDER BY {by} {way} LIMIT 1")
     if table.spread and (links or select == ref(table.name, table.spread)):
@@ -150,6 +152,33 @@ def extreme_parent(g: Grammar, table: TableReading) -> Draft | None:
         form, select, links = "look_up_parent_of_extreme", ref(parent.name, other.name), (link,)
     question = asked(g, form, **said)
     return extreme_of(g, table, column, found, (select, way, question), links)
+
+
+def extreme_of_parent(g: Grammar, table: TableReading) -> Draft | None:
+    """What has the row with the most, where rows have no names: 'which pet had the highest fever'.
+
+    Over what has no name either: the customer of the order with the dearest item.
+    """
+    columns = [c for c in ordered(table) if c.role == "measure"]
+    ways: list[tuple[Link, ...]] = [(k,) for k in g.reading.parents(table.name)]
+    ways += [(*way, up) for way in ways if not g.reading.table(way[0].parent).label
+             for up in g.reading.parents(way[0].parent)]  # fmt: skip
+    ways = [way for way in ways if g.reading.table(way[-1].parent).label]
+    if table.label or not columns or not ways:
+        return None
+    column, way = g.draw.choice(columns), g.draw.choice(ways)
+    parent = g.reading.table(way[-1].parent)
+    adjective, high, order = superlative(g, table, column)
+    attr = called(g.draw, g.phrasings, column)
+    said = {"parent": called(g.draw, g.phrasings, parent), "attr": attr, "high": high}
+    said |= {"thing": called(g.draw, g.phrasings, table)}
+    said |= {"most": adjective} if adjective else {}
+    question, select = asked(g, "extreme_of_parent", **said), label_of(parent)
+    if g.draw.random() < 0.3:
+        question += asked(g, "and_what_was_it", **said)
+        select += f", {ref(table.name, column.name)}"
+    draft = extreme_of(g, table, column, (), (select, order, question), way)
+    return draft if draft.tied else draft._replace(tied=f"{draft.sql} LIMIT 4", rows=3)
 
 
 def top(g: Grammar, table: TableReading) -> Draft | None:

@@ -15,6 +15,7 @@ from gemma_lora.queries import (
     conditions_on,
     label_of,
     noun_slots,
+    stock_worths,
     worth_of,
     written_query,
 )
@@ -90,8 +91,11 @@ def revenue(g: Grammar, table: TableReading, stored: bool = False) -> Draft | No
     said = noun_slots(g, table, found) | {"attr": g.draw.choice(g.phrasings.forms["revenue_words"])}
     after = " ".join(c.said for c in found)
     said |= {"after": after} if found else {}
-    query = Query(table.name, f"SUM({worth_of(table, stored)})", found)
-    form = "stock_worth" if stored else "revenue"
+    worth, form = worth_of(table, stored), "stock_worth" if stored else "revenue"
+    if stored and (worths := stock_worths(table)) and g.draw.random() < 0.6:
+        said["price"], worth = g.draw.choice(list(worths.items()))
+        form = "stock_worth_at"
+    query = Query(table.name, f"SUM({worth})", found)
     return Draft(asked(g, form, **said), written_query(query), table.name)
 
 
@@ -249,6 +253,26 @@ def chosen_groups(g: Grammar, table: TableReading) -> Draft | None:
     rest = f"GROUP BY {group.key} HAVING {what} {'>' if up else '<'} {n}"
     query = Query(table.name, group.by, links=group.links, rest=rest)
     return Draft(asked(g, f"having_{kind}", **said), written_query(query), table.name)
+
+
+def top_groups(g: Grammar, table: TableReading) -> Draft | None:
+    """The three groups of the most rows: 'the three most common reasons for visits'."""
+    groups = groups_of(g, table)
+    if not groups:
+        return None
+    group = g.draw.choice(groups)
+    found = conditions_on(g, table, (7, 2))
+    if any(c.repeats or ref(*c.column) == group.by for c in found):
+        return None
+    n = g.draw.choice((2, 3, 3, 3, 5, 5))
+    said = noun_slots(g, table, found) | {"parent": group.word, "parents": plural(group.word)}
+    said["n"] = marked({2: "two", 3: "three", 5: "five"}[n] if g.draw.random() < 0.5 else n)
+    by_group = Query(table.name, group.by, found, group.links, f"GROUP BY {group.key}")
+    query = by_group._replace(rest=f"{by_group.rest} ORDER BY COUNT(*) DESC LIMIT {n}")
+    ranked = written_query(by_group._replace(select="COUNT(*) AS n"))
+    last = f"SELECT n FROM ({ranked}) ORDER BY n DESC LIMIT 1 OFFSET {n - 1}"
+    tied = f"SELECT 1 FROM ({ranked}) WHERE n >= ({last}) LIMIT {n + 1}"
+    return Draft(asked(g, "top_groups", **said), written_query(query), table.name, tied, n)
 
 
 def most_of_groups(g: Grammar, table: TableReading) -> Draft | None:

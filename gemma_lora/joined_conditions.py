@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gemma_lora.column_sql import ref
 from gemma_lora.conditions import own_condition, own_conditions, some_label
+from gemma_lora.date_conditions import NAMELESS, dated, main_date, says_no_date
 from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import DatabaseReading, Link
@@ -162,6 +163,8 @@ def of_others(g: Grammar, table: TableReading) -> Condition | None:
     word = called(g.draw, g.phrasings, other)
     said = {"thing": word, "parent": word, "attr": word}
     one = own_condition(g, other) if g.draw.random() < 0.35 else None
+    if one is not None and says_no_date(one, other):
+        return None
     if one is not None:
         said["value"] = f"{one.said} {plural(word)}" if one.before else f"{plural(word)} {one.said}"
         sql, kind = one.where, "_kind"
@@ -173,6 +176,8 @@ def of_others(g: Grammar, table: TableReading) -> Condition | None:
     form, verb = "condition_child", verb_of(g, [k for k in way if k.child != other.name])
     if verb and STAFF & {*table.words, *other.words}:
         return None  # who took an order neither ordered nor was bought
+    if way[0].child != way[-1].child and verb and verb[0] in ("visit", "see"):
+        verb = None  # who came to have a treatment did not visit it
     if verb and g.draw.random() < 0.85:
         said |= {"past": verb[1], "done": verb[2]}
         if is_called(g.phrasings, "people", table.words):
@@ -184,7 +189,21 @@ def of_others(g: Grammar, table: TableReading) -> Condition | None:
     usable = g.phrasings.forms[form]
     if kind:
         usable = tuple(f for f in usable if "the {" not in f)
-    return Condition(filled(g.draw, usable, said), sql, False, way, True, (other.name, ""))
+    phrase = filled(g.draw, usable, said)
+    if (when := when_done(g, table, way)) is not None and g.draw.random() < 0.3:
+        phrase, sql = f"{phrase} {when.said}", f"{sql} AND {when.where}"
+    return Condition(phrase, sql, False, way, True, (other.name, ""))
+
+
+def when_done(g: Grammar, table: TableReading, way: Sequence[Link]) -> Condition | None:
+    """A condition on the date of what joins a row to another: 'had an x-ray in 2023'."""
+    passed = [g.reading.table(k.child) for k in way if k.child != table.name]
+    passed += [g.reading.table(k.parent) for k in way[:-1] if k.parent != table.name]
+    found = [(t, c) for t in passed if (c := main_date(t))]
+    if not found:
+        return None
+    one = dated(g, *found[0])
+    return one if NAMELESS.match(one.said) else None
 
 
 def with_children(g: Grammar, table: TableReading) -> Condition | None:
@@ -213,7 +232,8 @@ def with_children(g: Grammar, table: TableReading) -> Condition | None:
 def own_of(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condition | None:
     """A condition on the columns of a parent: 'orders of customers in berlin' said shortly."""
     parent = g.reading.table(links[-1].parent)
-    if (one := own_condition(g, parent)) is None:
+    one = own_condition(g, parent)
+    if one is None or says_no_date(one, parent):
         return None
     word = role_word(g, links[-1])
     column = parent.column(one.column[1])

@@ -14,6 +14,7 @@ from gemma_lora.queries import (
     askable,
     conditions_on,
     joinable,
+    key_of,
     label_of,
     noun_slots,
     shown_links,
@@ -130,11 +131,6 @@ def called_label(g: Grammar, table: TableReading) -> str:
     return called(g.draw, g.phrasings, table.column(table.label[0]))
 
 
-def key_of(table: TableReading) -> str | None:
-    """The column that numbers a table's rows."""
-    return next((c.name for c in table.columns if c.role == "key"), None)
-
-
 def listed(names: list[str]) -> str:
     """'title, genre and price'."""
     *head, last = names
@@ -248,4 +244,6 @@ def distinct(g: Grammar, table: TableReading) -> Draft | None:
     query = Query(table.name, name, found, distinct=True)
     place = is_called(g.phrasings, "places", column.words) and g.draw.random() < 0.4
     form = f"distinct_place{people}" if place else "distinct"
+    if is_called(g.phrasings, "kinds", column.words) and g.draw.random() < 0.4:
+        form = "distinct_kinds"
     return Draft(asked(g, form, **said), written_query(query), table.name)

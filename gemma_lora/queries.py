@@ -166,6 +166,11 @@ def shown_links(g: Grammar, table: TableReading) -> tuple[Link, ...]:
     return tuple(k for k in links if {k.parent, k.child} & others)
 
 
+def key_of(table: TableReading) -> str | None:
+    """The column that numbers a table's rows."""
+    return next((c.name for c in table.columns if c.role == "key"), None)
+
+
 def askable(table: TableReading) -> list[ColumnReading]:
     """Columns that somebody may ask for; a flag has a question of its own.
 
@@ -179,6 +184,17 @@ def askable(table: TableReading) -> list[ColumnReading]:
 def adds_up(g: Grammar, column: ColumnReading) -> bool:
     """Whether a sum of the column means something: ratings and ages have none."""
     return not NO_SUM & set(" ".join(column.words).split())
+
+
+def stock_worths(table: TableReading) -> dict[str, str]:
+    """{'cost price': the SQL of what lies in stock at that price} where there are several."""
+    counts = [c for c in table.columns if c.role == "measure"]
+    many = next((c for c in counts if IN_STOCK & set(" ".join(c.words).split())), None)
+    prices = [c for c in counts if c.words[0].split()[-1] in ("price", "cost") and c is not many]
+    if many is None or len(prices) < 2:
+        return {}
+    number = number_of(many, table.name)
+    return {c.words[0]: f"{number} * {number_of(c, table.name)}" for c in prices}
 
 
 def worth_of(table: TableReading, stored: bool = False) -> str:

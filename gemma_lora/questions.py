@@ -26,12 +26,13 @@ from gemma_lora.extreme_questions import (
     extreme,
     extreme_date,
     extreme_each,
+    extreme_of_parent,
     extreme_parent,
     top,
 )
 from gemma_lora.family_questions import by_children, with_or_without
 from gemma_lora.grammar import Grammar, asked, put_back
-from gemma_lora.group_questions import aggregate, chosen_groups, grouped, most_of_groups
+from gemma_lora.group_questions import aggregate, chosen_groups, grouped, most_of_groups, top_groups
 from gemma_lora.joined_conditions import extends, is_its_own
 from gemma_lora.list_questions import (
     count,
@@ -47,6 +48,7 @@ from gemma_lora.own_key_questions import is_relation, own_key, relation
 from gemma_lora.queries import Draft, askable
 from gemma_lora.row_questions import (
     contents,
+    last_of_row,
     look_up,
     look_up_children,
     look_up_chosen,
@@ -87,6 +89,9 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "list ordered": (list_ordered, 0.03),
     "count": (count, 0.1),
     "share": (share, 0.012),
+    "top groups": (top_groups, 0.012),
+    "last of row": (last_of_row, 0.015),
+    "extreme of parent": (extreme_of_parent, 0.015),
     "count named": (count_named, 0.01),
     "distinct": (distinct, 0.025),
     "extreme": (extreme, 0.095),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from gemma_lora.chosen_children import chosen_of, parent_of_chosen, some_chosen
-from gemma_lora.column_sql import number_of, ref
+from gemma_lora.column_sql import UNSORTED, number_of, ref
 from gemma_lora.conditions import describes, some_label
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Grammar, asked
-from gemma_lora.joined_conditions import agent_of, agent_said, extends, role_word
+from gemma_lora.joined_conditions import agent_of, agent_said, extends, role_word, verb_of
 from gemma_lora.queries import (
     Draft,
     Query,
@@ -127,10 +127,43 @@ def look_up_parent(g: Grammar, table: TableReading) -> Draft | None:
         question = asked(g, form, **said)
         direct = parent.label == (link.parent_column,)
         select = ref(table.name, link.child_column) if direct else label_of(parent)
+        if columns and g.draw.random() < 0.12:  # 'who owns kiwi, and what is their phone'
+            column = g.draw.choice(columns)
+            said["attr"] = called(g.draw, g.phrasings, column)
+            question += filled(g.draw, g.phrasings.forms["and_its"], said)
+            select, direct = f"{select}, {ref(parent.name, column.name)}", False
         links = () if direct else (link,)
     return Draft(
         question, written_query(Query(table.name, select, links=links, where=where)), table.name
     )
+
+
+def last_of_row(g: Grammar, table: TableReading) -> Draft | None:
+    """When something last or first happened to a row: 'when was rex last seen'."""
+    downs = [k for k in g.reading.children(table.name) if not extends(g.reading, k)]
+    below = [(k, g.reading.table(k.child)) for k in downs]
+    downs = [k for k, child in below if main_date(child) and not child.label]
+    chosen = some_label(g, table)
+    if not downs or chosen is None:
+        return None
+    link = g.draw.choice(downs)
+    child = g.reading.table(link.child)
+    date = main_date(child)
+    assert date is not None  # of those that have one
+    if date.form in UNSORTED:
+        return None
+    value, where = chosen
+    last = g.draw.random() < 0.75
+    said = {"value": value, "thing": called(g.draw, g.phrasings, child)}
+    said["last"] = g.draw.choice(("last", "latest", "most recent") if last else ("first",))
+    form, verb = "last_of_row", verb_of(g, [link])
+    if verb and link == g.reading.parents(child.name)[0] and g.draw.random() < 0.5:
+        said |= {"last": "last" if last else "first", "base": verb[0], "done": verb[2]}
+        person = is_called(g.phrasings, "people", table.words) and verb[0] != "see"
+        form = "last_did_of_row" if person else "last_done_of_row"
+    select = f"{'MAX' if last else 'MIN'}({ref(child.name, date.name)})"
+    query = Query(child.name, select, links=(link,), where=where)
+    return Draft(asked(g, form, **said), written_query(query), child.name)
 
 
 def look_up_children(g: Grammar, table: TableReading) -> Draft | None:

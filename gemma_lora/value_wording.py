@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from gemma_lora.grammar import Grammar
 from gemma_lora.name_reading import singular
 from gemma_lora.table_reading import ColumnReading
 from gemma_lora.wording import capitalized, is_called, marked, said_value, unmarked
+
+OWN_WORD_SHARE = 0.1  # of the values of two words and more are said by one of them
 
 
 def said_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str:
@@ -18,7 +21,18 @@ def said_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str:
     names = {"name", "title"} & set(" ".join(column.words).split()) or column.role == "key"
     if (names or is_called(g.phrasings, "places", column.words)) and g.draw.random() < 0.25:
         return marked(capitalized(value))
+    short = column.role == "category" and not names and g.draw.random() < OWN_WORD_SHARE
+    if short and (own := own_words(str(value), column)):
+        return marked(g.draw.choice(own))
     return said_value(g.draw, value)
+
+
+def own_words(value: str, column: ColumnReading) -> list[str]:
+    """The words of a value that no other of the column has: 'skin' of 'Skin problem'."""
+    there = Counter(w for v in column.values for w in set(str(v).lower().split()))
+    words = value.lower().split()
+    own = [w for w in words if there[w] == 1 and len(w) > 3 and w.isalpha()]
+    return own if len(words) > 1 and "unknown" not in words else []
 
 
 def people_of(g: Grammar, column: ColumnReading, value: str | int | float) -> str | None:

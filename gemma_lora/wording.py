@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,6 +53,15 @@ class Concept(NamedTuple):
     units: tuple[str, ...] = ()  # 'longer than 300 km'
 
 
+class FlagWords(NamedTuple):
+    """How a flag is said, set and not: behind a noun, and before it."""
+
+    after: tuple[str, ...]
+    after_not: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    before_not: tuple[str, ...] = ()
+
+
 class Phrasings(NamedTuple):
     """phrasings.yaml, read."""
 
@@ -71,6 +80,12 @@ class Phrasings(NamedTuple):
     rivals: tuple[tuple[str, ...], ...]  # words of two measures that are set against each other
     opened: dict[str, tuple[str, ...]]  # what is said before an order, a question, mere things
     reworded: dict[str, tuple[str, ...]]  # words of a question -> others that mean the same
+    flags: dict[str, FlagWords]
+
+
+def in_tuples(lists: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Lists of words or templates as tuples, which nobody changes."""
+    return {name: tuple(said) for name, said in lists.items()}
 
 
 @functools.cache
@@ -80,10 +95,10 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
 
     held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     concepts = tuple(
-        Concept(frozenset(one.pop("match")), **{k: tuple(v) for k, v in one.items()})
+        Concept(frozenset(one.pop("match")), **in_tuples(one))
         for one in held.pop("concepts").values()
     )
-    synonyms = {word: tuple(others) for word, others in held.pop("synonyms").items()}
+    synonyms = in_tuples(held.pop("synonyms"))
     verbs, agents, reaches = (
         {word: tuple(map(tuple, forms)) for word, forms in held.pop(name).items()}
         for name in ("verbs", "agents", "reaches")
@@ -98,12 +113,11 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
     highest = held.pop("highest_words")
     rivals = tuple(map(tuple, held.pop("rivals")))
     opened, reworded, relates = (
-        {word: tuple(others) for word, others in held.pop(name).items()}
-        for name in ("opened", "reworded", "relates")
+        in_tuples(held.pop(name)) for name in ("opened", "reworded", "relates")
     )
-    forms = {name: tuple(templates) for name, templates in held.items()}
+    flags = {word: FlagWords(**in_tuples(sides)) for word, sides in held.pop("flags").items()}
     return Phrasings(
-        forms,
+        in_tuples(held),
         concepts,
         synonyms,
         verbs,
@@ -118,6 +132,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         rivals,
         opened,
         reworded,
+        flags,
     )
 
 
