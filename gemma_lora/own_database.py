@@ -15,13 +15,14 @@ from gemma_lora.cli import UserError
 from gemma_lora.files import JsonObject
 from gemma_lora.lexicon import reading_yaml, show_reading, with_lexicon
 from gemma_lora.questions import make_questions
-from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
+from gemma_lora.schema_reading import DatabaseReading, in_time, read_database, read_only
 from gemma_lora.sources import match_columns, read_local
 from gemma_lora.splits import Origin
 
 QUESTIONS = 6_000
 # Few are held apart: made questions say little of how people are answered, and cost minutes.
 OWN_SIZES = {"sample_size": QUESTIONS, "max_eval_rows": 200}
+EXAMPLE_SECONDS = 10.0  # an example's query that takes longer is refused; preparing runs it again
 EXAMPLE_WEIGHT = 8  # times a person's own example is shown; made questions are shown once
 
 
@@ -98,11 +99,14 @@ def read_examples(path: Path, database: Path) -> list[Example]:
                 problems.append(f"{number}: no question or no sql")
                 continue
             try:
-                connection.execute(sql).fetchmany(1)
+                with in_time(connection, EXAMPLE_SECONDS):
+                    connection.execute(sql).fetchmany(1)
             except (sqlite3.Error, sqlite3.Warning) as error:
-                problems.append(f"{number}: {error}")
+                slow = str(error) == "interrupted"
+                took = f"not done after {EXAMPLE_SECONDS:g} s, make its query quicker"
+                problems.append(f"{number}: {took if slow else error}")
                 continue
             found.append(Example(question.strip(), sql.strip().rstrip(";").strip()))
     if problems:
-        raise UserError(f"{path}: {len(problems)} examples do not run: {'; '.join(problems)}")
+        raise UserError(f"{path}: examples that do not run: {'; '.join(problems)}")
     return found

@@ -13,10 +13,9 @@ import math
 import random
 import re
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
 from gemma_lora.comparing_questions import compared, second
@@ -55,7 +54,7 @@ from gemma_lora.row_questions import (
     look_up_parent,
     where_is,
 )
-from gemma_lora.schema_reading import DatabaseReading
+from gemma_lora.schema_reading import DatabaseReading, in_time
 from gemma_lora.short_sql import shortened
 from gemma_lora.spread_questions import each_once, reach
 from gemma_lora.table_reading import TableReading
@@ -130,25 +129,14 @@ COUNTRY_SHARE = 0.15  # of these questions, where all rows are in one country
 
 def returns_a_row(connection: sqlite3.Connection, sql: str) -> bool:
     """Whether a query runs in time and returns at least one row."""
-    with in_time(connection), suppress(sqlite3.Error):
+    with in_time(connection, QUERY_SECONDS), suppress(sqlite3.Error):
         return connection.execute(sql).fetchone() is not None
     return False
 
 
-@contextmanager
-def in_time(connection: sqlite3.Connection) -> Iterator[None]:
-    """Queries in this block are interrupted after QUERY_SECONDS."""
-    deadline = time.monotonic() + QUERY_SECONDS
-    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 10_000)
-    try:
-        yield
-    finally:
-        connection.set_progress_handler(None, 0)
-
-
 def answers(connection: sqlite3.Connection, draft: Draft) -> bool:
     """Whether a query runs in time and returns something that is one answer."""
-    with in_time(connection), suppress(sqlite3.Error):
+    with in_time(connection, QUERY_SECONDS), suppress(sqlite3.Error):
         rows = connection.execute(draft.sql).fetchmany(MOST_ROWS + 1)
         if not rows or len(rows) > MOST_ROWS or rows in ([(None,)], [(0,)]):
             return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -89,6 +90,17 @@ def read_only(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except (OSError, sqlite3.DatabaseError) as error:
         raise UserError(f"cannot read the database '{path}': {error}") from None
+
+
+@contextmanager
+def in_time(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Queries in this block are interrupted after so many seconds."""
+    deadline = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 10_000)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def read_tables(

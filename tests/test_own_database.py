@@ -16,6 +16,7 @@ from conftest import one_line_error, run_script
 
 import dataset
 import test_finetuned
+from gemma_lora import own_database
 from gemma_lora.answers import GivenReply
 from gemma_lora.cli import UserError
 from gemma_lora.database_scoring import (
@@ -486,6 +487,17 @@ def test_a_database_is_prepared_like_any_source(library: Path, tmp_path: Path) -
     assert manifest["source"]["name"] == "library.sqlite"
     assert manifest["source"]["revision"] == read_database(library).schema_hash
     assert manifest["counts"]["kind"]["count"] > 0 and manifest["counts"]["table"]["books"] > 0
+
+
+def test_an_example_that_never_ends_is_named(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_database, "EXAMPLE_SECONDS", 0.3)
+    path = tmp_path / "slow.jsonl"
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    path.write_text(json.dumps({"question": "how many", "sql": endless}))
+    with pytest.raises(UserError, match=r"1: not done after 0\.3 s"):
+        read_examples(path, library)
 
 
 def test_examples_that_do_not_run_are_all_named(library: Path, tmp_path: Path) -> None:
