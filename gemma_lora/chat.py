@@ -78,7 +78,7 @@ def set_seed(chat: Chat, text: str) -> None:
 
 def set_max_tokens(chat: Chat, text: str) -> None:
     """Change how long an answer may be, in tokens."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UserError(f"/max-tokens takes a whole number above 0, not '{text}'")
     chat.settings.max_tokens = int(text)
     chat.say(f"answers of at most {chat.settings.max_tokens} tokens")
@@ -106,9 +106,20 @@ def ask_example(chat: Chat, _: str) -> None:
     chat.say(f"reference: {row['completion']}")
 
 
+def path_of(text: str) -> Path:
+    """What somebody typed as a path, also '~/file'; UserError when it can be none."""
+    path = Path(text)
+    try:
+        path = path.expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"'{text}' is no path that can be used: {error}") from None
+    return path
+
+
 def new_file(text: str, command: str) -> Path:
     """A path that a command may write to; UserError when there is something."""
-    path = Path(text).expanduser()
+    path = path_of(text)
     if not text or path.exists():
         raise UserError(
             f"'{text}' exists already: give another name"
@@ -188,12 +199,12 @@ def keep_question(chat: Chat, question: str, sql: str) -> None:
             file.write(line.encode())
     except OSError as error:
         raise UserError(f"cannot write {chat.log_path}: {error}") from None
-    chat.say(f"kept in {chat.log_path}")
+    chat.say(f"kept in {chat.log_path}: {' '.join(question.split())}")
 
 
 def use_schema(chat: Chat, text: str) -> None:
     """Ask about the tables of a SQL file."""
-    path = Path(text).expanduser()
+    path = path_of(text)
     try:
         size = path.stat().st_size
         if not path.is_file():  # a device has size 0 and no end
@@ -217,7 +228,7 @@ def use_schema(chat: Chat, text: str) -> None:
 
 def use_db(chat: Chat, text: str) -> None:
     """Ask about a SQLite file; it is read and never written."""
-    path = Path(text).expanduser()
+    path = path_of(text)
     database = DatabaseFile(path, max(FILE_TIMEOUT_SEC, chat.settings.sql_timeout))
     try:
         relations = database.relations()

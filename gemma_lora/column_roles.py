@@ -5,6 +5,7 @@ It does not guess what a code stands for.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -28,6 +29,15 @@ DATE_FORMS = {  # form -> what its values look like
     "month year": re.compile(r"(?:0[1-9]|1[0-2])/(?:19|20)\d\d"),
     "compact": re.compile(r"(?:19|20)\d{6}"),
 }
+PARSED = {
+    "iso": "%Y-%m-%d",
+    "dotted": "%d.%m.%Y",
+    "slashed": "%d/%m/%Y",
+    "month first": "%m/%d/%Y",
+    "month year": "%m/%Y",
+    "compact": "%Y%m%d",
+}
+LENGTHS = {form: 7 if form == "month year" else 8 if form == "compact" else 10 for form in PARSED}
 
 
 def date_form(name: str, values: Sequence[object]) -> str:
@@ -39,9 +49,20 @@ def date_form(name: str, values: Sequence[object]) -> str:
         if form == "compact" and not is_named_date(name):
             continue
         if all(pattern.fullmatch(str(v)) for v in values):
-            return form
+            return form if any(is_day(form, v) for v in values) else ""
     in_range = all(isinstance(v, int) and 10**8 < v < 4 * 10**9 for v in values)
     return "unix" if in_range and is_named_date(name) else ""
+
+
+def is_day(form: str, value: object) -> bool:
+    """Whether a value in the form of a date is a day that there is: not '0000-00-00'."""
+    if form == "unix":
+        return True
+    try:
+        day = datetime.datetime.strptime(str(value)[: LENGTHS[form]], PARSED[form])
+    except ValueError:
+        return False
+    return day.year < 9999  # which stands for no end
 
 
 def is_number(value: object) -> bool:

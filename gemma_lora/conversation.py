@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -206,7 +206,11 @@ def follow_up(chat: Chat, turn: Turn, reply: Reply, run: bool, show: Callable[[s
 
     query = turn.query(reply.text)
     others = chat.settings.candidates if turn.name == TUNED else 0  # the base would never end
-    chat.answered = query if query and turn.name == TUNED else chat.answered
+    if turn.name == TUNED:
+        chat.answered = None if reply.reason == "interrupted" else query
+    if reply.reason == "interrupted":
+        say("stopped: what there is of an answer is not run")
+        return reply.text
     doubt = doubt_about(chat, turn, query, reply.lowest_logprob)
     if query is None or not run:
         if query and doubt:
@@ -220,7 +224,7 @@ def follow_up(chat: Chat, turn: Turn, reply: Reply, run: bool, show: Callable[[s
     except KeyboardInterrupt:
         say("the query was stopped")
         return reply.text
-    if not (others and replaceable(shows)) or reply.reason == "interrupted":
+    if not (others and replaceable(shows)):
         return reply.text
     try:
         taken = try_others(chat, turn, reply, others, say)
@@ -289,10 +293,8 @@ def try_others(
 
 def show_completed(chat: Chat, turn: Turn, say: Callable[[str], None]) -> None:
     """Show the answer once more, with what it left out of the question, where that can be added."""
-    first = chat.answered  # of an earlier turn, where this one has brought no query
-    if not (chat.completer and first and first.question == turn.question):
-        return
-    if (left := chat.completer(first.sql, turn.question)) is None:
+    first = chat.answered
+    if not (chat.completer and first) or (left := chat.completer(first.sql, turn.question)) is None:
         return
     query = chat.answered = Query(turn.question, left.sql, turn.database)
     say(f"with {listed(left.changes)}, as the question says; I am not sure of it:\n{query.sql}")
@@ -342,7 +344,7 @@ def stream_answer(
     sampler = make_sampler(settings.temp, top_p=settings.top_p)
     text, reason, tokens, speed, first, lowest = "", "interrupted", 0, 0.0, None, 0.0
     start = time.perf_counter()
-    try:
+    with suppress(KeyboardInterrupt):
         for part in stream_generate(
             model, tokenizer, ids, max_tokens=settings.max_tokens, sampler=sampler
         ):
@@ -352,8 +354,6 @@ def stream_answer(
             tokens, speed = part.generation_tokens, part.generation_tps
             lowest = min(lowest, GreedyHead.logprob(part.token, part.logprobs))
             reason = part.finish_reason or reason
-    except KeyboardInterrupt:
-        reason = "interrupted"
     wait = f", first after {first:.1f} s" if first is not None else ""
     facts = f"{tokens} tokens, {speed:.1f} tokens/s{wait}, {reason}"
     return Reply(text, facts, reason, tokens, lowest)

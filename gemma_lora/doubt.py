@@ -30,6 +30,8 @@ CHANGING = re.compile(
 )
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 DAY = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)")  # 20240305, by which days of some forms compare
+LARGE_NUMBERS = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+LARGE = re.compile(r"\b(\d+(?:\.\d+)?) (thousand|million|billion)\b", re.IGNORECASE)
 QUARTER = re.compile(r"\bq[1-4]\b", re.IGNORECASE)  # a query writes its months
 # Words of any question: a name of nothing else (`name`, `is_out`) is not known by them.
 COMMON = frozenset(
@@ -82,8 +84,14 @@ def omissions(question: str, sql: str, known: Sequence[Named]) -> list[str]:
     numbers = numbers_in(sql)
     days = filter(None, map(DAY.fullmatch, numbers))
     written = {*numbers} | {shortened(part) for day in days for part in day.groups()}
-    named += [n for n in numbers_in(QUARTER.sub("", question)) if n not in written]
-    return named
+    meant = numbers_in(QUARTER.sub("", spelt_out(question)))
+    return [*named, *(n for n in meant if n not in written)]
+
+
+def spelt_out(text: str) -> str:
+    """A text with '1,500' as 1500 and '1.5 million' as 1500000."""
+    whole = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    return LARGE.sub(lambda m: f"{float(m[1]) * LARGE_NUMBERS[m[2].lower()]:.12g}", whole)
 
 
 def numbers_in(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_lora.cli import UserError
-from gemma_lora.column_roles import ROLES
+from gemma_lora.column_roles import ROLES, is_number
 from gemma_lora.name_reading import is_temporary
 from gemma_lora.schema_reading import DatabaseReading, Link
 from gemma_lora.table_reading import ColumnReading, TableReading
@@ -89,15 +89,59 @@ def read_lexicon(path: Path) -> dict[str, Any]:
     return held
 
 
+def is_texts(held: Any) -> bool:
+    """Whether a part is a list of words or names; nothing at all is an empty one."""
+    return held is None or (
+        isinstance(held, list)
+        and all(isinstance(one, (str, int, float)) and str(one).strip() for one in held)
+    )
+
+
+def misshapen(name: str, said: Mapping[str, Any]) -> list[str]:
+    """What of a table's part is no list where a list is meant, no mapping where that is."""
+    found = [
+        f"{name}: {part} must be a list, [...]"
+        for part in ("words", "label", "show")
+        if not is_texts(said.get(part))
+    ]
+    columns = said.get("columns")
+    if not isinstance(columns, (dict, type(None))):
+        return [*found, f"{name}: columns must be a mapping, 'NAME: {{...}}' for each"]
+    for column, about in (columns or {}).items():
+        if not isinstance(about, dict):
+            continue  # told with what is not there
+        if not is_texts(about.get("words")):
+            found.append(f"{name}.{column}: words must be a list, [...]")
+        found += [
+            f"{name}.{column}: {part} must be a mapping, 'SAID: MEANT' for each"
+            for part in ("sayings", "values")
+            if not isinstance(about.get(part), (dict, type(None)))
+        ]
+    return found
+
+
+def unfit_role(column: ColumnReading, role: str) -> str:
+    """Why a column cannot be of a role that its owner gives it; '' where it can."""
+    if role == "date" and not column.form:
+        return "its values are no dates that are known"
+    numbers = all(map(is_number, column.values))
+    return "its values are no numbers" if role in ("measure", "year") and not numbers else ""
+
+
 def problems_of(reading: DatabaseReading, lexicon: Mapping[str, Any]) -> list[str]:
     """Everything in a lexicon that this database does not have or that cannot be meant."""
     found = [f"unknown part '{k}'" for k in lexicon if k not in ("tables", "links")]
+    if not is_texts(lexicon.get("links")):
+        found.append("links must be a list, [...]")
     tables = {t.name: t for t in reading.tables}
     for name, said in (lexicon.get("tables") or {}).items():
         if name not in tables or not isinstance(said, dict):
             found.append(
                 f"there is no table '{name}'" if name not in tables else f"'{name}' is empty"
             )
+            continue
+        if wrong := misshapen(name, said):
+            found += wrong
             continue
         found += [f"{name}: unknown part '{k}'" for k in said if k not in TABLE_KEYS]
         columns = {c.name for c in tables[name].columns}
@@ -116,8 +160,11 @@ def problems_of(reading: DatabaseReading, lexicon: Mapping[str, Any]) -> list[st
             found += [f"{name}.{column}: unknown part '{k}'" for k in about if k not in COLUMN_KEYS]
             if not about.get("words", True) and column in (said.get("label") or tables[name].label):
                 found.append(f"{name}.{column}: it names the rows and needs words")
-            if about.get("role", "key") not in ROLES:
-                found.append(f"{name}.{column}: '{about['role']}' is none of {', '.join(ROLES)}")
+            role = about.get("role", "key")
+            if role not in ROLES:
+                found.append(f"{name}.{column}: '{role}' is none of {', '.join(ROLES)}")
+            elif why := unfit_role(tables[name].column(column), role):
+                found.append(f"{name}.{column}: it cannot be a {role}, {why}")
     return found
 
 

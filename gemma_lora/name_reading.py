@@ -81,7 +81,7 @@ def numbered(word: str) -> str:
 
 def name_words(name: str) -> list[str]:
     """'dtOrdered' -> ['ordered'], 'CUST_ID' -> ['customer', 'id']: the words in a name."""
-    bare = HUNGARIAN.sub("", re.sub(r"[^A-Za-z\d]+", " ", name).strip())
+    bare = HUNGARIAN.sub("", re.sub(r"[\W_]+", " ", name).strip())
     spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", bare)
     spaced = re.sub(r"([A-Z])([A-Z][a-z])", r"\1 \2", spaced)
     words = " ".join(parted(numbered(w.lower())) for w in spaced.split()).split()
@@ -90,7 +90,7 @@ def name_words(name: str) -> list[str]:
     said = " ".join(ABBREVIATIONS.get(w, w) for w in words)
     for initial, meant in PARTED.items():
         said = re.sub(rf"\b{initial}\b", meant, said)
-    return said.split() or [name.lower()]
+    return said.split() or [name.lower().strip() or "unnamed"]
 
 
 def singular(words: Sequence[str]) -> str:
@@ -119,7 +119,7 @@ def table_words(name: str) -> tuple[str, ...]:
 
 def is_named_date(name: str) -> bool:
     """Whether a column's name says that it holds a date: 'dtShipped', 'created_at'."""
-    spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", re.sub(r"[^A-Za-z\d]+", " ", name))
+    spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", re.sub(r"[\W_]+", " ", name))
     return bool(DATE_WORDS & set(spaced.lower().split()))
 
 

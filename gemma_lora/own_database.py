@@ -38,6 +38,8 @@ def read_own(path: Path, lexicon: Path | None) -> DatabaseReading:
     if not path.is_file():
         raise UserError(f"there is no database '{path}': give a SQLite file with --db")
     whole = read_database(path)
+    for view, why in whole.failing.items():
+        print(f"left out: the view '{view}' ({why})")
     reading = with_lexicon(whole, lexicon)
     kept = {t.name for t in reading.tables}
     for table in whole.tables:
@@ -95,7 +97,9 @@ def read_examples(path: Path, database: Path) -> list[Example]:
     with read_only(database) as connection:
         for number, row in enumerate(raw, 1):
             question, sql = row.get(columns["sql_prompt"]), row.get(columns["sql"])
-            if not isinstance(question, str) or not isinstance(sql, str) or not question.strip():
+            if not (isinstance(question, str) and isinstance(sql, str)) or not (
+                question.strip() and sql.strip()
+            ):
                 problems.append(f"{number}: no question or no sql")
                 continue
             try:

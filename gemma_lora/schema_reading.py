@@ -9,9 +9,10 @@ import hashlib
 import re
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from gemma_lora.table_reading import (
     read_table,
 )
 
+VIEW_SECONDS = 5.0  # a view that takes longer is left out
 MOST_BY_CHANCE = 10  # texts that may be another table's names without meaning its rows
 
 
@@ -49,6 +51,7 @@ class DatabaseReading:
     links: tuple[Link, ...]
     schema_hash: str
     called: str = ""  # the file's name as people say it: 'europe'
+    failing: dict[str, str] = field(default_factory=dict)  # views that are left out, and why
 
     def table(self, name: str) -> TableReading:
         """The table of that name."""
@@ -121,10 +124,11 @@ def declared_links(connection: sqlite3.Connection, tables: Sequence[str]) -> lis
         columns = {
             t: [c[1] for c in connection.execute(f"PRAGMA table_info({quoted(t)})")] for t in tables
         }
-        for _, _, parent, child_column, parent_column, *_ in info:
+        together = Counter(number for number, *_ in info)
+        for number, _, parent, child_column, parent_column, *_ in info:
             there = known.get(parent.lower())
-            if there is None:
-                continue
+            if there is None or together[number] > 1:
+                continue  # one column alone of a key of two leads to other rows too
             if parent_column is None:
                 keys = connection.execute(f"PRAGMA table_info({quoted(there)})").fetchall()
                 parent_column = next((c[1] for c in keys if c[5]), None)
@@ -252,6 +256,20 @@ def user_tables(connection: sqlite3.Connection) -> dict[str, str]:
     }
 
 
+def failing_views(connection: sqlite3.Connection) -> dict[str, str]:
+    """{name: why} of the views that cannot be read, or not in VIEW_SECONDS."""
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall()
+    failing = {}
+    for (name,) in names:
+        try:
+            with in_time(connection, VIEW_SECONDS):
+                connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()
+        except sqlite3.Error as error:
+            slow = str(error) == "interrupted"
+            failing[name] = f"it takes over {VIEW_SECONDS:g} s" if slow else str(error)
+    return failing
+
+
 def hash_of_schema(created: dict[str, str]) -> str:
     """A short hash of CREATE statements that does not depend on their order or spacing."""
     text = "\n".join(sorted(" ".join((sql or name).split()) for name, sql in created.items()))
@@ -278,14 +296,16 @@ def read_database(path: Path) -> DatabaseReading:
     """Read a SQLite file as a person would; raises UserError when it holds nothing to ask."""
     with read_only(path) as connection:
         created = user_tables(connection)
-        links = declared_links(connection, list(created))
-        tables = read_tables(connection, list(created), links)
+        failing = failing_views(connection)
+        names = [name for name in created if name not in failing]
+        links = declared_links(connection, names)
+        tables = read_tables(connection, names, links)
         found = undeclared_links(tables, links)
         found += own_keys(tables, [*links, *found])
         found += same_names(tables, [*links, *found])
         if found:
             links += found
-            tables = read_tables(connection, list(created), links)
+            tables = read_tables(connection, names, links)
     if not tables:
         raise UserError(f"'{path}' has no table with rows: there is nothing to ask about")
     tables = called_as_named(tables)
@@ -293,4 +313,4 @@ def read_database(path: Path) -> DatabaseReading:
     usable = [k for k in links if k.child in held and k.parent in held]
     said = " ".join(name_words(path.stem))
     said = said if re.fullmatch("[a-z]{3,}( [a-z]{3,})?", said) else ""  # not 'backup 2026 11'
-    return DatabaseReading(tuple(tables), tuple(usable), hash_of_schema(created), said)
+    return DatabaseReading(tuple(tables), tuple(usable), hash_of_schema(created), said, failing)

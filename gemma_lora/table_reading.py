@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gemma_lora.column_roles import CODE_WORDS, Role, is_number, role_of
+from gemma_lora.column_roles import CODE_WORDS, Role, is_day, is_number, role_of
 from gemma_lora.name_reading import column_words, name_words, table_words
 
 SAMPLE_ROWS = 20_000
@@ -206,6 +206,8 @@ def read_table(connection: sqlite3.Connection, table: str, keys: set[str]) -> Ta
         if not filled:
             continue
         role, form = role_of(name, filled, len(sample))
+        if role == "date":
+            filled = [v for v in filled if is_day(form, v)]
         ident = set(name_words(name)) & {"id", "key", "guid", "uuid"}
         numbered = all(isinstance(v, int) for v in filled)
         if name in keys or ident or (primary[name] and single and numbered):

@@ -171,6 +171,9 @@ def named(*texts: str) -> list[Named]:
             [],
         ),
         ("since 6 March 2024", "SELECT 1 WHERE a >= '2024-03-05'", ["6"]),
+        ("over 500,000", "SELECT 1 WHERE a > 500000", []),
+        ("over 1.5 million", "SELECT 1 WHERE a > 1500000", []),
+        ("over 2 million", "SELECT 1 WHERE a > 2000", ["2000000"]),
         ("in Q3 2024", "SELECT 1 WHERE a >= '2024-07-01' AND a < '2024-10-01'", []),
     ],
 )
