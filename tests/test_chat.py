@@ -92,6 +92,31 @@ def reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
     return set_reply
 
 
+def test_an_interrupted_answer_is_neither_run_nor_kept(
+    chat: Chat,
+    pets_file: Path,
+    reply: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    use_db(chat, str(pets_file))
+    chat.log_path = tmp_path / "kept.jsonl"
+    reply(NAMES)
+    take_line(chat, "Who is there?")
+    assert "Rex" in capsys.readouterr().out
+
+    def stopped(_: Any, which: str, turns: Any, show: Any) -> Reply:
+        return Reply(NAMES, "facts", "interrupted", 3, 0.0)
+
+    monkeypatch.setattr(conversation, "stream_answer", stopped)
+    take_line(chat, "Who else?")
+    assert "Rex" not in capsys.readouterr().out
+    take_line(chat, "/right")  # nor is the question before it meant
+    assert "there is none with a query" in capsys.readouterr().err
+    assert not chat.log_path.exists()
+
+
 # --- Asking --------------------------------------------------------------------------------------
 
 
