@@ -94,7 +94,7 @@ def test_names_are_read_as_words(name: str, words: str) -> None:
 def test_rows_and_columns_get_the_words_of_people() -> None:
     assert table_words("tbl_order_items") == ("order item",)
     assert table_words("categories") == ("category",)
-    assert table_words(" ") == (" ",) and table_words("") == ("",)  # SQLite allows both
+    assert table_words(" ") == table_words("") == ("unnamed",)  # SQLite allows both
     assert table_words("address") == ("address",)
     assert table_words("tbl_cust_mst") == ("customer",)
     assert column_words("dt_hire", "employee", True) == ("hire date", "hire")
