@@ -176,15 +176,17 @@ def test_the_rest_is_left_alone(sql: str, shop: Path) -> None:
     assert answer(shop, sql) == (None, [])
 
 
-def test_a_file_that_cannot_be_read_whole_is_left_alone(tmp_path: Path) -> None:
+def test_a_view_that_fails_stops_no_mending_and_a_lost_file_does(tmp_path: Path) -> None:
     path = tmp_path / "broken.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             "CREATE TABLE a (name TEXT); INSERT INTO a VALUES ('x'); CREATE TABLE b (n);"
             "CREATE VIEW v AS SELECT * FROM b; DROP TABLE b;"
         )
-    for one in (path, tmp_path / "gone.sqlite"):
-        assert Mender(partial(schema_of_file, one), lambda sql: [])("SELECT nmae FROM a") is None
+    mended = Mender(partial(schema_of_file, path), lambda sql: [])("SELECT nmae FROM a")
+    assert mended is not None and mended.sql == "SELECT name FROM a"
+    gone = partial(schema_of_file, tmp_path / "gone.sqlite")
+    assert Mender(gone, lambda sql: [])("SELECT nmae FROM a") is None
 
 
 @pytest.mark.parametrize("largest", [100, 10**8])
