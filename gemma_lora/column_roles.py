@@ -37,7 +37,6 @@ PARSED = {
     "month year": "%m/%Y",
     "compact": "%Y%m%d",
 }
-LENGTHS = {form: 7 if form == "month year" else 8 if form == "compact" else 10 for form in PARSED}
 
 
 def date_form(name: str, values: Sequence[object]) -> str:
@@ -59,7 +58,7 @@ def is_day(form: str, value: object) -> bool:
     if form == "unix":
         return True
     try:
-        day = datetime.datetime.strptime(str(value)[: LENGTHS[form]], PARSED[form])
+        day = datetime.datetime.strptime(str(value)[:10], PARSED[form])  # without its time
     except ValueError:
         return False
     return day.year < 9999  # which stands for no end

@@ -132,19 +132,15 @@ def daily_condition(
     if kind.endswith("_month"):
         sign = ">=" if kind == "since_month" else "<"
         return said, f"{left} {sign} {day_written(column, first)}"
-    months = 3
     if kind == "quarter":
         quarter = (day.month - 1) // 3
-        first = first.replace(month=3 * quarter + 1)
+        first, last = first.replace(month=3 * quarter + 1), 3 * quarter + 3
         said |= {"nth": ("first", "second", "third", "fourth")[quarter], "q": f"Q{quarter + 1}"}
     else:
-        months = g.draw.randint(2, 6)
-        last = (day.month + months - 2) % 12 + 1
-        if last < day.month:
-            return said, f"{left} >= {day_written(column, first)}"
-        said |= {"month2": marked(month_said(g, last))}
-    over = first.month + months
-    after = first.replace(year=first.year + (over - 1) // 12, month=(over - 1) % 12 + 1)
+        first = first.replace(month=min(day.month, 11))
+        last = min(12, first.month + g.draw.randint(1, 5))
+        said |= {"month": marked(month_said(g, first.month)), "month2": marked(month_said(g, last))}
+    after = first.replace(year=first.year + last // 12, month=last % 12 + 1)
     low, high = day_written(column, first), day_written(column, after)
     return said, f"{left} >= {low} AND {left} < {high}"
 

@@ -29,7 +29,8 @@ CHANGING = re.compile(
     re.I,
 )
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
-DAY = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)")  # 20240305, by which days of some forms compare
+# 20240305 and 202403, by which days and months of some forms compare.
+DAY = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)?")
 LARGE_NUMBERS = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 LARGE = re.compile(r"\b(\d+(?:\.\d+)?) (thousand|million|billion)\b", re.IGNORECASE)
 QUARTER = re.compile(r"\bq[1-4]\b", re.IGNORECASE)  # a query writes its months
@@ -83,7 +84,7 @@ def omissions(question: str, sql: str, known: Sequence[Named]) -> list[str]:
     named = [one.text for one in known if one.words <= asked and not one.words <= said]
     numbers = numbers_in(sql)
     days = filter(None, map(DAY.fullmatch, numbers))
-    written = {*numbers} | {shortened(part) for day in days for part in day.groups()}
+    written = {*numbers} | {shortened(part) for day in days for part in day.groups(default="")}
     meant = numbers_in(QUARTER.sub("", spelt_out(question)))
     return [*named, *(n for n in meant if n not in written)]
 

@@ -10,7 +10,7 @@ from gemma_lora.date_conditions import NAMELESS, dated, main_date, says_no_date
 from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.name_reading import name_words
 from gemma_lora.schema_reading import DatabaseReading, Link
-from gemma_lora.table_reading import TableReading
+from gemma_lora.table_reading import KEPT_VALUES, TableReading
 from gemma_lora.value_wording import kind_noun
 from gemma_lora.wording import (
     called,
@@ -190,7 +190,7 @@ def of_others(g: Grammar, table: TableReading) -> Condition | None:
     if kind:
         usable = tuple(f for f in usable if "the {" not in f)
     phrase = filled(g.draw, usable, said)
-    if (when := when_done(g, table, way)) is not None and g.draw.random() < 0.3:
+    if g.draw.random() < 0.3 and (when := when_done(g, table, way)) is not None:
         phrase, sql = f"{phrase} {when.said}", f"{sql} AND {when.where}"
     return Condition(phrase, sql, False, way, True, (other.name, ""))
 
@@ -198,7 +198,8 @@ def of_others(g: Grammar, table: TableReading) -> Condition | None:
 def when_done(g: Grammar, table: TableReading, way: Sequence[Link]) -> Condition | None:
     """A condition on the date of what joins a row to another: 'had an x-ray in 2023'."""
     passed = [g.reading.table(k.child) for k in way if k.child != table.name]
-    passed += [g.reading.table(k.parent) for k in way[:-1] if k.parent != table.name]
+    above = [g.reading.table(k.parent) for k in way[:-1] if k.parent != table.name]
+    passed += [t for t in above if not t.label]  # an order of its items, not what was ordered
     found = [(t, c) for t in passed if (c := main_date(t))]
     if not found:
         return None
@@ -255,7 +256,7 @@ def extends(reading: DatabaseReading, link: Link) -> bool:
     """Whether a child only says more about its parent's row (one row each, no name of its own)."""
     child = reading.table(link.child)
     values = child.column(link.child_column).values if child.columns else ()
-    return not child.label and not child.is_link and len(values) >= min(child.rows, 5_000)
+    return not child.label and not child.is_link and len(values) >= min(child.rows, KEPT_VALUES)
 
 
 def is_its_own(reading: DatabaseReading, link: Link) -> bool:
@@ -263,7 +264,7 @@ def is_its_own(reading: DatabaseReading, link: Link) -> bool:
     child = reading.table(link.child)
     leading = {k.child_column for k in reading.links if k.child == child.name}
     keys = (c for c in child.columns if c.role == "key" and c.name not in leading)
-    return any(len(c.values) >= min(child.rows, 5_000) for c in keys)
+    return any(len(c.values) >= min(child.rows, KEPT_VALUES) for c in keys)
 
 
 def from_extension(g: Grammar, link: Link) -> Condition | None:

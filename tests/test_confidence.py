@@ -170,6 +170,7 @@ def named(*texts: str) -> list[Named]:
             "SELECT 1 WHERE substr(a, 7, 4) || substr(a, 4, 2) > '20240305'",
             [],
         ),
+        ("before March 2024", "SELECT 1 WHERE substr(a, 4, 4) || substr(a, 1, 2) < '202403'", []),
         ("since 6 March 2024", "SELECT 1 WHERE a >= '2024-03-05'", ["6"]),
         ("over 500,000", "SELECT 1 WHERE a > 500000", []),
         ("over 1.5 million", "SELECT 1 WHERE a > 1500000", []),

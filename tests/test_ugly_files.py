@@ -121,7 +121,6 @@ def test_a_percentage_is_of_all_rows(file: Path, made: list[Question]) -> None:
                 f"SELECT (SELECT count(*) FROM {of[2]} WHERE {of[1]}), count(*) FROM {of[2]}"
             ).fetchone()
             assert found == pytest.approx(100 * some / every), one
-            assert re.search(r"percent|share|proportion", one.question.lower())
 
 
 def test_yes_is_minus_one_where_the_file_says_so(made: list[Question]) -> None:
@@ -245,8 +244,6 @@ def test_a_condition_on_days_holds_for_the_days_it_says(calendar: Path, kind: st
                 continue
             for index in (0, 7, 19, len(column.values) - 1):
                 said, where = daily_condition(g, table, column, kind, column.values[index])
-                if kind == "months" and "month2" not in said:
-                    continue  # over the new year: another draw asks it
                 day = datetime.date.fromisoformat(iso_date(column, column.values[index]))
                 sql = plain(f"SELECT number FROM {name} WHERE {where} ORDER BY number", 1)
                 found = [DAYS[row[0]] for row in connection.execute(sql)]
