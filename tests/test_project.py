@@ -329,7 +329,7 @@ def test_scripts_import_where_linux_packages_are_missing(script: str) -> None:
     """As on a Mac: another platform name, none of the Linux-only packages, no /proc."""
     code = (
         "import sys; sys.platform = 'darwin'\n"
-        "for name in ('cmeel', 'mlx_cpu'): sys.modules[name] = None\n"
+        "for name in ('scipy_openblas32', 'mlx_cpu'): sys.modules[name] = None\n"
         f"import {Path(script).stem} as module\n"
         "from gemma_lora.device import use_openblas\n"
         "assert use_openblas() is None\n"
