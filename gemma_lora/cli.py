@@ -167,7 +167,12 @@ def optional(module: str, package: str, costs: str) -> Any | None:
     try:
         return importlib.import_module(module)
     except ImportError:
-        if package not in _missing:
-            print(f"no {costs}: pip install {package}", file=sys.stderr)
-            _missing.add(package)
+        say_absent(package, f"no {costs}")
         return None
+
+
+def say_absent(package: str, costs: str) -> None:
+    """Say once what it costs that an optional package is missing, and how to get it."""
+    if package not in _missing:
+        print(f"{costs}: pip install {package}", file=sys.stderr)
+        _missing.add(package)

