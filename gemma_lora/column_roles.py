@@ -18,9 +18,11 @@ Role = Literal["key", "label", "measure", "year", "date", "flag", "category", "c
 ROLES: tuple[str, ...] = Role.__args__  # type: ignore[attr-defined]
 
 CODE_WORDS = set(
-    "id code number zip postal phone fax sku isbn house no email mail address url website".split()
+    "id code number zip postal phone fax extension sku isbn house no email mail address url path "
+    "website homepage".split()
 )
 PLACE_WORDS = set("city town country state county region province continent".split())
+ADDRESS = re.compile(r"https?://|www\.|\.html?\b|\w@[\w-]+\.\w", re.I)  # of a page, or for mail
 DATE_FORMS = {  # form -> what its values look like
     "iso": re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?"),
     "dotted": re.compile(r"\d\d\.\d\d\.\d{4}"),
@@ -92,6 +94,8 @@ def role_of(name: str, values: Sequence[str | int | float], rows: int) -> tuple[
         return "code", ""
     if words & PLACE_WORDS:
         return "category", ""
+    if sum(bool(ADDRESS.search(str(v))) for v in values) > 0.8 * len(values):
+        return "code", ""
     if sum(len(str(v)) for v in values) > LONG_TEXT * len(values):
         return "text", ""
     if len(values) > 0.8 * rows and len(values) > 30:

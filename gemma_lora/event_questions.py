@@ -13,7 +13,7 @@ from gemma_lora.conditions import own_condition, some_label
 from gemma_lora.date_conditions import main_date, says_no_date
 from gemma_lora.grammar import Grammar, asked
 from gemma_lora.group_questions import most_tied
-from gemma_lora.joined_conditions import STAFF
+from gemma_lora.joined_conditions import SERVICES, STAFF
 from gemma_lora.queries import Draft, Query, label_of, worth_of, written_query
 from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import measures
@@ -49,6 +49,7 @@ def some_event(g: Grammar, table: TableReading) -> Event | None:
             people += [(up, k) for k in further if is_person(g, g.reading.table(k.parent))]
     things = [k for k in ups if g.reading.table(k.parent).label]
     things = [k for k in things if not is_person(g, g.reading.table(k.parent))]
+    things = [k for k in things if not SERVICES & set(g.reading.table(k.parent).words)]
     people = [p for p in people if is_actor(g, p)] or people
     if not verbs or not people or not things:
         return None

@@ -8,7 +8,7 @@ from gemma_lora.column_sql import number_of, ref
 from gemma_lora.conditions import own_condition
 from gemma_lora.grammar import Condition, Grammar, asked
 from gemma_lora.group_questions import most_tied
-from gemma_lora.joined_conditions import STAFF, extends, verb_of
+from gemma_lora.joined_conditions import SERVICES, STAFF, extends, verb_of
 from gemma_lora.nested_conditions import relations
 from gemma_lora.queries import (
     Draft,
@@ -57,8 +57,9 @@ def some_family(g: Grammar, table: TableReading, conditions: float = 0.15) -> Fa
     link = g.draw.choice(children)
     child = seen = g.reading.table(link.child)
     ups = [k for k in g.reading.parents(child.name) if k.parent != table.name]
-    verb = verb_of(g, [link])
+    verb = None if SERVICES & set(table.words) else verb_of(g, [link])
     things = [k for k in ups if not is_called(g.phrasings, "people", target(g, k).words)]
+    things = [k for k in things if not SERVICES & set(target(g, k).words)]
     if (child.is_link and ups) or (verb and things and g.draw.random() < 0.4):
         seen = target(g, g.draw.choice(things or ups))
     word, other = called(g.draw, g.phrasings, table), called(g.draw, g.phrasings, seen)

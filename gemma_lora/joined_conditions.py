@@ -24,6 +24,10 @@ from gemma_lora.wording import (
 )
 
 STAFF = {"employee", "staff", "worker"}
+# They take part in a sale, and nobody buys them.
+SERVICES = set(
+    "shipper carrier courier store branch warehouse office status method channel".split()
+)
 KEY_WORDS = {"id", "key", "number", "no", "code", "name", "guid", "uuid"}
 
 
@@ -76,7 +80,8 @@ def of_parent(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Condi
     if len(links) == 1 and parent.label == (links[0].parent_column,):
         sql = sql.replace(ref(parent.name, parent.label[0]), ref(table.name, key))
         links = ()  # the name itself is the key: no need to go there
-    words = parent.words + parent.column(parent.label[0]).words
+    named = parent.column(parent.label[0]).words if parent.label else ()  # else 'order 17'
+    words = parent.words + named
     agent = agent_of(g, parent)
     noun = kind_noun(g, parent.words, value) if len(links) == 1 else ""
     if noun and g.draw.random() < 0.4:  # 'which mountain bikes', of that category
@@ -174,8 +179,8 @@ def of_others(g: Grammar, table: TableReading) -> Condition | None:
     else:
         return None
     form, verb = "condition_child", verb_of(g, [k for k in way if k.child != other.name])
-    if verb and STAFF & {*table.words, *other.words}:
-        return None  # who took an order neither ordered nor was bought
+    if verb and (STAFF | SERVICES) & {*table.words, *other.words}:
+        return None  # who took or shipped an order neither ordered nor was bought
     if way[0].child != way[-1].child and verb and verb[0] in ("visit", "see"):
         verb = None  # who came to have a treatment did not visit it
     if verb and g.draw.random() < 0.85:
@@ -239,7 +244,9 @@ def own_of(g: Grammar, table: TableReading, links: tuple[Link, ...]) -> Conditio
     word = role_word(g, links[-1])
     column = parent.column(one.column[1])
     place = column.role != "measure" and is_called(g.phrasings, "places", column.words)
-    short = len(links) == 1 and links[0] in g.reading.parents(table.name)
+    # 'sales representatives' are suppliers, and none of their products
+    short = len(links) == 1 and links[0] in g.reading.parents(table.name) and not one.noun
+    one = one._replace(noun="")
     if (place or one.before) and short and g.draw.random() < (0.75 if place else 0.4):
         return one._replace(links=(*links, *one.links))
     agent = agent_of(g, parent)

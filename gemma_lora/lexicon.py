@@ -54,7 +54,7 @@ def show_reading(reading: DatabaseReading) -> None:
     console, engine = Console(), inflect.engine()
     for table in reading.tables:
         named = f", named by {' and '.join(table.label)}" if table.label else ""
-        kind = ", only joins others" if table.is_link else ""
+        kind = ", only joins others" if table.is_link else ", a view" if table.is_view else ""
         each = " or ".join(map(engine.a, table.words))
         title = f"{table.name}: {table.rows:,} rows, each {each}{named}{kind}"
         grid = Table(title=Text(title), title_justify="left", title_style="bold", box=None)

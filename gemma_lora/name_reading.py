@@ -130,7 +130,7 @@ def measure_words(words: Sequence[str]) -> tuple[str, ...]:
         return ("temperature", "temp")
     timed = len(kept) > 1 and kept[-1] in TIME_UNITS and kept[-2] in TIMED
     unit = kept.pop() if len(kept) > 1 and (kept[-1] in UNITS or timed) else ""
-    if len(kept) > 1 and kept[0] in KINDS_OF_NUMBER:
+    if len(kept) > 1 and kept[0] in KINDS_OF_NUMBER and kept[1] not in ("per", "of"):
         kept = kept[1:]
         if kept[-1] == "hand":
             return ("stock", "quantity on hand", "quantity in stock")

@@ -183,7 +183,9 @@ def askable(table: TableReading) -> list[ColumnReading]:
 
 def adds_up(g: Grammar, column: ColumnReading) -> bool:
     """Whether a sum of the column means something: ratings and ages have none."""
-    return not NO_SUM & set(" ".join(column.words).split())
+    said = set(" ".join(column.words).split())
+    part = "discount" in said and max(float(v) for v in column.values) <= 1
+    return not NO_SUM & said and not said >= {"unit", "price"} and not part
 
 
 def stock_worths(table: TableReading) -> dict[str, str]:
@@ -205,7 +207,13 @@ def worth_of(table: TableReading, stored: bool = False) -> str:
     numbers = [c for c in table.columns if c.role == "measure"]
     counts = [c for c in numbers if {"quantity", "units", "stock"} & set(c.words[0].split())]
     many = next(
-        (c for c in counts if bool(IN_STOCK & set(" ".join(c.words).split())) is stored), None
+        (
+            c
+            for c in counts
+            if bool(IN_STOCK & set(" ".join(c.words).split())) is stored
+            and "on order" not in c.words[0]  # still to come
+        ),
+        None,
     )
     price = next((c for c in numbers if c.words[0].split()[-1] == "price"), None)
     if many is None or price is None:

@@ -7,7 +7,7 @@ from gemma_lora.column_sql import UNSORTED, number_of, ref
 from gemma_lora.conditions import describes, some_label
 from gemma_lora.date_conditions import main_date
 from gemma_lora.grammar import Grammar, asked
-from gemma_lora.joined_conditions import agent_of, agent_said, extends, role_word, verb_of
+from gemma_lora.joined_conditions import SERVICES, agent_of, agent_said, extends, role_word, verb_of
 from gemma_lora.queries import (
     Draft,
     Query,
@@ -156,7 +156,7 @@ def last_of_row(g: Grammar, table: TableReading) -> Draft | None:
     last = g.draw.random() < 0.75
     said = {"value": value, "thing": called(g.draw, g.phrasings, child)}
     said["last"] = g.draw.choice(("last", "latest", "most recent") if last else ("first",))
-    form, verb = "last_of_row", verb_of(g, [link])
+    form, verb = "last_of_row", None if SERVICES & set(table.words) else verb_of(g, [link])
     if verb and link == g.reading.parents(child.name)[0] and g.draw.random() < 0.5:
         said |= {"last": "last" if last else "first", "base": verb[0], "done": verb[2]}
         person = is_called(g.phrasings, "people", table.words) and verb[0] != "see"

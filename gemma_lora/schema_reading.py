@@ -111,8 +111,29 @@ def read_tables(
 ) -> list[TableReading]:
     """Read the tables and views that hold anything, knowing the keys between them."""
     keys = {name: {k.child_column for k in links if k.child == name} for name in names}
-    tables = [read_table(connection, name, keys[name]) for name in names]
+    views = view_names(connection)
+    tables = [
+        replace(read_table(connection, name, keys[name]), is_view=name in views) for name in names
+    ]
     return [t for t in tables if t.rows and t.columns]
+
+
+def view_names(connection: sqlite3.Connection) -> list[str]:
+    """The views of a file."""
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")
+    return [name for (name,) in found.fetchall()]
+
+
+def hidden_links(tables: Sequence[TableReading], known: Sequence[Link]) -> list[Link]:
+    """The keys that nobody declared.
+
+    None leads to a view or from it: a view has joined what it shows already, and what is unique in
+    it, as the customers of a quarter, is so by chance.
+    """
+    tables = [t for t in tables if not t.is_view]
+    found = undeclared_links(tables, known)
+    found += own_keys(tables, [*known, *found])
+    return found + same_names(tables, [*known, *found])
 
 
 def declared_links(connection: sqlite3.Connection, tables: Sequence[str]) -> list[Link]:
@@ -258,9 +279,8 @@ def user_tables(connection: sqlite3.Connection) -> dict[str, str]:
 
 def failing_views(connection: sqlite3.Connection) -> dict[str, str]:
     """{name: why} of the views that cannot be read, or not in VIEW_SECONDS."""
-    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall()
     failing = {}
-    for (name,) in names:
+    for name in view_names(connection):
         try:
             with in_time(connection, VIEW_SECONDS):
                 connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()
@@ -300,10 +320,7 @@ def read_database(path: Path) -> DatabaseReading:
         names = [name for name in created if name not in failing]
         links = declared_links(connection, names)
         tables = read_tables(connection, names, links)
-        found = undeclared_links(tables, links)
-        found += own_keys(tables, [*links, *found])
-        found += same_names(tables, [*links, *found])
-        if found:
+        if found := hidden_links(tables, links):
             links += found
             tables = read_tables(connection, names, links)
     if not tables:

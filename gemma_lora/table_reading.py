@@ -64,6 +64,7 @@ class TableReading:
     unsaid: tuple[ColumnReading, ...] = ()  # nobody asks for these: they only lead to other tables
     repeated: tuple[tuple[str | int | float, ...], ...] = ()  # of `names`, those of several rows
     spread: str = ""  # the key that parts the rows of one thing: a river has a row in each state
+    is_view: bool = False  # and so shows what tables hold
 
     def column(self, name: str) -> ColumnReading:
         """The column of that name."""

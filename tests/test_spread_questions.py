@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import sqlite3
+from difflib import get_close_matches
 from pathlib import Path
 
 import pytest
@@ -191,7 +192,10 @@ def test_the_second_longest_is_one_river(file: Path, made: list[Question]) -> No
     two = "SELECT DISTINCT river_name FROM river ORDER BY length DESC LIMIT 1 OFFSET 1"
     assert two in alone
     assert answers(file, two) == [("r7",)]
-    assert all(re.search("second|2nd|third|thrid|thir|sec", q.question.lower()) for q in second)
+    for q in second:  # with typing mistakes
+        words = re.findall(r"\w+", q.question.lower())
+        ranks = ("second", "third", "2nd", "3rd")
+        assert any(get_close_matches(rank, words, cutoff=0.7) for rank in ranks), q.question
 
 
 def test_neighbours_are_said_in_many_ways(file: Path, made: list[Question]) -> None:
@@ -332,7 +336,7 @@ def test_a_name_of_small_letters_is_asked_for_with_and_without(made: list[Questi
     asked = [q for q in made if "country_name = 'alia'" in q.sql]
     large = [q for q in asked if "Alia" in q.question and not q.question.startswith("Alia")]
     small = [q for q in asked if "alia" in q.question]
-    assert len(large) > 10 and len(small) > 10
+    assert len(large) > 5 and len(small) > 5
 
 
 def test_a_table_all_of_whose_names_are_several_rows_compares_none_by_name(tmp_path: Path) -> None:
