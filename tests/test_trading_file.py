@@ -61,8 +61,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Order Details": [(1000 + i, (i * 3 + j * 11) % 50, 2 + i / 9, i % 30 + 1,
                            (0, 0.1, 0.05)[i % 3])
                           for i in range(160) for j in range(2)],
-        "Complaints": [(i, 1000 + i, i % 50, i % 5) for i in range(40)],
-        "Replies": [(i, i % 40, i * 5 % 47, ("kind", "cool")[i % 2]) for i in range(60)],
+        "Complaints": [(i, 1000 + i, i % 50, i % 5) for i in range(160)],
+        "Replies": [(i, i % 160, i * 5 % 47, ("kind", "cool")[i % 2]) for i in range(320)],
     }  # fmt: skip
     with sqlite3.connect(path) as connection:
         connection.executescript(SCHEMA)
