@@ -174,6 +174,7 @@ def keep_correction(chat: Chat, sql: str) -> None:
     if result.status != "ok" or result.note:
         raise UserError(f"not kept: {shown}")
     chat.say(shown)
+    chat.has_rows = Query(answered.question, sql, answered.database)
     keep_question(chat, answered.question, sql)
 
 
@@ -240,19 +241,16 @@ def use_db(chat: Chat, text: str) -> None:
         raise
     if database.note:
         chat.say(database.note)
-    known = chat.tuned.config.get("database")
-    if known and hash_of_schema({r.name: r.sql for r in relations}) != known["schema_hash"]:
-        chat.say(
-            f"the adapter was trained for {known['name']} with another schema: prepare and train "
-            "again with `python dataset.py --db`, or expect wrong names"
-        )
 
 
 def take_database(chat: Chat, database: Database, relations: list[Relation], path: Path) -> None:
     """Make a database the subject of the chat, when its prompts fit the model."""
     if not chat.is_sql:
         raise UserError("schemas and databases are for adapters trained on SQL")
-    shown = "known to the adapter by heart"
+    trained = chat.tuned.config.get("database")
+    schema_hash = hash_of_schema({r.name: r.sql for r in relations})
+    learnt = trained is None or schema_hash == trained["schema_hash"]
+    shown = "known to the adapter by heart" if learnt else "of which prompts show nothing"
     form = prompt_form(chat.tuned.config)
     if form == "pointed":
         shown = "of which each question is shown those that its words point at"
@@ -283,6 +281,11 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     views = sum(r.kind == "view" for r in relations)
     count += f" ({views} of them view{'s' * (views != 1)})" if views else ""
     chat.say(f"asking about {path}: {count}, {shown}")
+    if trained and not learnt:
+        chat.say(
+            f"the adapter was trained for {trained['name']} with another schema: prepare and train "
+            "again with `python dataset.py --db`, or expect wrong names"
+        )
 
 
 def quit_chat(chat: Chat, _: str) -> None:

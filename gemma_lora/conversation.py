@@ -337,8 +337,7 @@ def stream_answer(
 
     model, tokenizer, settings = chat.tuned.use(which), chat.tuned.tokenizer, chat.settings
     tokenizer.eos_token_ids = stop_ids(tokenizer)
-    rendered = render_chat(turns, chat.system)
-    ids = prompt_ids(model, tokenizer, rendered, settings.max_tokens)
+    ids = prompt_ids(model, tokenizer, render_chat(turns, chat.system), settings.max_tokens)
     if settings.seed is not None:
         mx.random.seed(settings.seed)
     sampler = make_sampler(settings.temp, top_p=settings.top_p)
@@ -354,8 +353,9 @@ def stream_answer(
             tokens, speed = part.generation_tokens, part.generation_tps
             lowest = min(lowest, GreedyHead.logprob(part.token, part.logprobs))
             reason = part.finish_reason or reason
-    wait = f", first after {first:.1f} s" if first is not None else ""
-    facts = f"{tokens} tokens, {speed:.1f} tokens/s{wait}, {reason}"
+    wait = "" if first is None else f", first after {first:.1f} s"
+    pace = f", {speed:.1f} tokens/s" if tokens > 1 else ""  # one takes no time that is measured
+    facts = f"{tokens} token{'s' * (tokens != 1)}{pace}{wait}, {reason}"
     return Reply(text, facts, reason, tokens, lowest)
 
 

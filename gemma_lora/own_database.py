@@ -7,7 +7,7 @@ there is one schema and the model learns it by heart. Nothing of the file leaves
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,4 +113,15 @@ def read_examples(path: Path, database: Path) -> list[Example]:
             found.append(Example(question.strip(), sql.strip().rstrip(";").strip()))
     if problems:
         raise UserError(f"{path}: examples that do not run: {'; '.join(problems)}")
-    return found
+    return latest(found)
+
+
+def latest(examples: Sequence[Example]) -> list[Example]:
+    """Of one question's queries the last: what was kept as right may have been corrected later."""
+    by_question = {" ".join(one.question.casefold().split()): one for one in examples}
+    kept = list(by_question.values())
+    others = sum(one not in kept for one in examples)
+    if others:
+        count = f"{others} example{'s' * (others != 1)}"
+        print(f"left out: {count} whose question is given again with another query")
+    return kept

@@ -67,8 +67,14 @@ def read_csv(path: Path) -> Iterator[JsonObject]:
     csv.field_size_limit(2**27)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as text:
         try:
-            for row in csv.DictReader(s.replace("\0", "") for s in bounded_lines(text, path)):
-                row.pop(None, None)  # type: ignore[call-overload]  # cells beyond the header
+            rows = csv.DictReader(s.replace("\0", "") for s in bounded_lines(text, path))
+            for row in rows:
+                beyond = row.pop(None, [])  # type: ignore[call-overload]
+                if any(beyond):  # a query cut at its first comma may well run
+                    raise UserError(
+                        f"{path}, line {rows.line_num}: more cells than the header names "
+                        f"('{beyond[0]}'): put a value that holds commas in double quotes"
+                    )
                 yield row
         except csv.Error as error:
             raise UserError(f"{path} is not readable as CSV ({error}): mend it") from None

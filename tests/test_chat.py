@@ -214,6 +214,11 @@ def test_an_adapter_that_knows_its_database_is_shown_the_question_alone(
     take_line(chat, "one?")
     assert "CREATE" not in prompts[0] and "one?" in prompts[0]
     assert "by heart" in chat.transcript[0]
+    known = {"name": "shop.sqlite", "schema_hash": "0" * 16}
+    monkeypatch.setitem(chat.tuned.config, "database", known)
+    use_db(chat, str(pets_file))
+    asking, warning = chat.transcript[-2:]
+    assert "prompts show nothing" in asking and "trained for shop.sqlite" in warning
 
 
 def test_a_second_draw_differs_and_a_seed_fixes_it(chat: Chat) -> None:
@@ -488,6 +493,7 @@ def test_questions_are_kept_for_the_next_training(
         take_line(chat, wrong)
     assert capsys.readouterr().err.count("error: ") == 3
     take_line(chat, "/wrong SELECT COUNT(*) FROM pets")
+    assert chat.has_rows and chat.has_rows.sql == "SELECT COUNT(*) FROM pets"  # what /csv saves
     assert chat.log_path
     lines = [json.loads(line) for line in chat.log_path.read_text().splitlines()]
     assert lines == [

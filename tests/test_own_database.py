@@ -55,6 +55,30 @@ def made(path: Path, script: str) -> DatabaseReading:
     return read_database(path)
 
 
+def test_the_last_of_contradicting_examples_counts(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`/right` of the morning is corrected by `/wrong` of the evening."""
+    path = tmp_path / "mine.jsonl"
+    kept = [("how many  Books?", "SELECT 1"), ("who?", "SELECT 2"), ("who?", "SELECT 2"),
+            ("How many books?", "SELECT COUNT(*) FROM books")]  # fmt: skip
+    path.write_text("".join(json.dumps({"question": q, "sql": s}) + "\n" for q, s in kept))
+    assert read_examples(path, library) == [
+        ("How many books?", "SELECT COUNT(*) FROM books"),
+        ("who?", "SELECT 2"),
+    ]
+    assert "left out: 1 example whose" in capsys.readouterr().out
+
+
+def test_a_query_cut_at_its_comma_is_refused(library: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("question,sql\na,SELECT 1,,\nb,SELECT 1, 2\n")
+    with pytest.raises(UserError, match=r"line 3: more cells .*\(' 2'\): .* double quotes"):
+        read_examples(path, library)
+    path.write_text('question,sql\na,SELECT 1,,\nb,"SELECT 1, 2"\n')
+    assert len(read_examples(path, library)) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
