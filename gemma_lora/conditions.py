@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gemma_lora.column_sql import in_order, label_equals, number_of, ref, written
 from gemma_lora.date_conditions import dated, main_date
@@ -289,36 +289,35 @@ def says(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     return Condition(word, sql, True, column=about)
 
 
-def comparable(g: Grammar, table: TableReading) -> list[tuple[ColumnReading, ColumnReading]]:
+def comparable(g: Grammar, table: TableReading) -> Iterator[tuple[ColumnReading, ColumnReading]]:
     """Columns whose values can be set against each other: two dates, two amounts of one thing."""
     dates = [c for c in table.columns if c.role == "date" and "birth" not in c.words[0]]
-    pairs = [(a, b) for a in dates for b in dates if a is not b and a.form == b.form]
+    yield from ((a, b) for a in dates for b in dates if a is not b and a.form == b.form)
     numbers = [c for c in table.columns if c.role == "measure" and len(c.values) > 2]
-    for one in numbers:
-        for other in numbers:
-            shared = set(one.name.lower().split("_")[:1]) & set(other.name.lower().split("_")[:1])
-            alike = shared or concept_less(one) == concept_less(other) != ""
-            if one is not other and (alike or are_rivals(g, one, other)):
-                pairs.append((one, other))
-    return pairs
+    told = [(c, c.name.lower().split("_")[0], kind_of_number(c), rivals(g, c)) for c in numbers]
+    for one, lead, kind, ours in told:
+        opposite = {(place, not first) for place, first in ours}
+        for other, other_lead, other_kind, theirs in told:
+            alike = lead == other_lead or kind == other_kind or not opposite.isdisjoint(theirs)
+            if one is not other and alike:
+                yield one, other
 
 
-def are_rivals(g: Grammar, one: ColumnReading, other: ColumnReading) -> bool:
-    """Whether two numbers are set against each other, as stock and reorder level are."""
-    ours, theirs = " ".join(one.words), " ".join(other.words)
-    return any(
-        (a in ours and b in theirs) or (b in ours and a in theirs) for a, b in g.phrasings.rivals
-    )
+def rivals(g: Grammar, column: ColumnReading) -> set[tuple[int, bool]]:
+    """Pairs that people set against each other, as stock and reorder level; whether it is first."""
+    words = " ".join(column.words)
+    pairs = enumerate(g.phrasings.rivals)
+    return {(n, name == a) for n, (a, b) in pairs for name in (a, b) if name in words}
 
 
-def concept_less(column: ColumnReading) -> str:
+def kind_of_number(column: ColumnReading) -> str:
     """The last word of what a column is called: what kind of number it is."""
     return column.words[0].split()[-1]
 
 
 def differs(g: Grammar, table: TableReading) -> Condition:
     """One column is greater than another: 'loans returned after the due date'."""
-    one, other = g.draw.choice(comparable(g, table))
+    one, other = g.draw.choice(list(comparable(g, table)))
     attr, attr2 = called(g.draw, g.phrasings, one), called(g.draw, g.phrasings, other)
     said = {"attr": attr, "attr2": attr2}
     done = participle(one)
@@ -342,7 +341,7 @@ def own_conditions(g: Grammar, table: TableReading) -> list[tuple[float, Maker]]
     for column in table.columns:
         if column.values:
             makers += column_conditions(g, table, column)
-    if comparable(g, table):
+    if next(comparable(g, table), None):
         makers.append((0.5, lambda: differs(g, table)))
     return makers
 
