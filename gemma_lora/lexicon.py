@@ -18,7 +18,7 @@ from gemma_lora.cli import UserError
 from gemma_lora.column_roles import ROLES, is_number
 from gemma_lora.name_reading import is_temporary
 from gemma_lora.schema_reading import DatabaseReading, Link
-from gemma_lora.table_reading import ColumnReading, TableReading
+from gemma_lora.table_reading import KEPT_VALUES, ColumnReading, TableReading
 
 TABLE_KEYS = {"words", "label", "show", "leave_out", "columns"}
 COLUMN_KEYS = {"words", "role", "sayings", "values", "leave_out"}
@@ -165,7 +165,21 @@ def problems_of(reading: DatabaseReading, lexicon: Mapping[str, Any]) -> list[st
                 found.append(f"{name}.{column}: '{role}' is none of {', '.join(ROLES)}")
             elif why := unfit_role(tables[name].column(column), role):
                 found.append(f"{name}.{column}: it cannot be a {role}, {why}")
-    return found
+            held = tables[name].column(column).values
+            found += [
+                f"{name}.{column}: '{said}' stands for '{meant}', which is none of its values"
+                for said, meant in (about.get("values") or {}).items()
+                if len(held) < KEPT_VALUES and str(meant) not in map(str, held)
+            ]
+    return found + (strange_links(reading, lexicon) if not found else [])
+
+
+def strange_links(reading: DatabaseReading, lexicon: Mapping[str, Any]) -> list[str]:
+    """The links whose ends are no columns of the database."""
+    held = {(t.name, column) for t in reading.tables for column in t.held}
+    links = [link_of(str(line)) for line in lexicon.get("links") or ()]
+    ends = [(k.child, k.child_column) for k in links] + [(k.parent, k.parent_column) for k in links]
+    return [f"links name no column '{'.'.join(end)}'" for end in ends if end not in held]
 
 
 def mended_column(column: ColumnReading, said: Mapping[str, Any]) -> ColumnReading:

@@ -18,6 +18,7 @@ from gemma_lora.questions import make_questions
 from gemma_lora.schema_reading import DatabaseReading, in_time, read_database, read_only
 from gemma_lora.sources import match_columns, read_local
 from gemma_lora.splits import Origin
+from gemma_lora.table_reading import quoted
 
 QUESTIONS = 6_000
 # Few are held apart: made questions say little of how people are answered, and cost minutes.
@@ -41,6 +42,7 @@ def read_own(path: Path, lexicon: Path | None) -> DatabaseReading:
     for view, why in whole.failing.items():
         print(f"left out: the view '{view}' ({why})")
     reading = with_lexicon(whole, lexicon)
+    require_sayings(path, reading, lexicon)
     kept = {t.name for t in reading.tables}
     for table in whole.tables:
         if lexicon is None and table.name not in kept:
@@ -49,6 +51,26 @@ def read_own(path: Path, lexicon: Path | None) -> DatabaseReading:
                 "(`leave_out: false` in a --lexicon brings it back)"
             )
     return reading
+
+
+def require_sayings(path: Path, reading: DatabaseReading, lexicon: Path | None) -> None:
+    """Raise UserError naming the words of a lexicon that stand for no condition that ever holds."""
+    said = [(t, c, *one) for t in reading.tables for c in t.columns for one in c.sayings.items()]
+    problems = []
+    with read_only(path) as connection:
+        for table, column, word, condition in said:
+            where = f"{table.name}.{column.name}: '{word}'"
+            name = quoted(column.name)
+            value = f"CAST({name} AS REAL)" if column.form == "text" else name
+            sql = f"SELECT 1 FROM {quoted(table.name)} WHERE {value} {condition} LIMIT 1"
+            try:
+                with in_time(connection, EXAMPLE_SECONDS):
+                    if connection.execute(sql).fetchone() is None:
+                        problems.append(f"{where} is true of no row")
+            except sqlite3.Error as error:
+                problems.append(f"{where} stands for no condition ({error})")
+    if problems:
+        raise UserError(f"the lexicon '{lexicon}' does not fit the database: {'; '.join(problems)}")
 
 
 def describe(path: Path, lexicon: Path | None) -> DatabaseReading:

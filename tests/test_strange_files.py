@@ -137,6 +137,7 @@ def test_a_column_whose_name_has_no_word_is_read(tmp_path: Path, name: str) -> N
         ("columns: {weight: {values: [1]}}", "things.weight: values must be a mapping"),
         ("columns: {name: {role: measure}}", "things.name: it cannot be a measure"),
         ("columns: {name: {role: date}}", "things.name: it cannot be a date"),
+        ("columns: {name: {values: {big: oak}}}", "'big' stands for 'oak', which is none of its"),
     ],
 )
 def test_a_lexicon_of_another_shape_is_told_so(tmp_path: Path, text: str, says: str) -> None:
@@ -158,6 +159,27 @@ def test_links_that_are_no_list_are_told_so(tmp_path: Path) -> None:
     (tmp_path / "words.yml").write_text("links: 3\n")
     with pytest.raises(UserError, match="links must be a list"):
         with_lexicon(reading, tmp_path / "words.yml")
+
+
+def test_what_a_lexicon_says_and_nothing_uses_is_told(tmp_path: Path) -> None:
+    path, lexicon = tmp_path / "t.sqlite", tmp_path / "words.yml"
+    held = ", ".join(f"('{name}', {i})" for i, name in enumerate(NAMES))
+    database(
+        path, f"CREATE TABLE things (name TEXT, weight REAL); INSERT INTO things VALUES {held}"
+    )
+
+    def refused(text: str) -> str:
+        lexicon.write_text(text)
+        with pytest.raises(UserError) as told:
+            read_own(path, lexicon)
+        return str(told.value)
+
+    sayings = "tables: {things: {columns: {weight: {sayings: {heavy: '%s'}}}}}\n"
+    assert "things.weight: 'heavy' stands for no condition" in refused(sayings % ">> 3 >")
+    assert "things.weight: 'heavy' is true of no row" in refused(sayings % "> 3000")
+    assert "links name no column 'things.maker'" in refused("links: [things.maker -> things.name]")
+    lexicon.write_text(sayings % "> 3")
+    assert read_own(path, lexicon).table("things").column("weight").sayings == {"heavy": "> 3"}
 
 
 def test_an_example_without_a_query_is_named(tmp_path: Path) -> None:
