@@ -326,8 +326,12 @@ def read_database(path: Path) -> DatabaseReading:
     if not tables:
         raise UserError(f"'{path}' has no table with rows: there is nothing to ask about")
     tables = called_as_named(tables)
-    held = {t.name for t in tables}
-    usable = [k for k in links if k.child in held and k.parent in held]
+    held = {(t.name, c.name) for t in tables for c in t.columns}  # less what has no value at all
+    usable = [
+        k
+        for k in links
+        if (k.child, k.child_column) in held and (k.parent, k.parent_column) in held
+    ]
     said = " ".join(name_words(path.stem))
     said = said if re.fullmatch("[a-z]{3,}( [a-z]{3,})?", said) else ""  # not 'backup 2026 11'
     return DatabaseReading(tuple(tables), tuple(usable), hash_of_schema(created), said, failing)
