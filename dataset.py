@@ -65,7 +65,7 @@ from gemma_lora.prompts import (
     sql_prompt,
 )
 from gemma_lora.sandbox import SqlWorker, verify_gold
-from gemma_lora.schema_prompt import own_form_of, relations_of, render_question, suits
+from gemma_lora.schema_prompt import POINTED, own_form_of, relations_of, render_question, suits
 from gemma_lora.sources import (
     READERS,
     REQUIRED_COLUMNS,
@@ -317,7 +317,7 @@ def rendered(
     `shown` is what the prompt shows of the context, where that took running it.
     """
     if config.db and config.prompt_context == "pointed":
-        prompt = render_question(question, relations_of(config.db), "pointed", len).prompt
+        prompt = render_question(question, relations_of(config.db), POINTED, len).prompt
     elif config.type == "sql":
         prompt = sql_prompt(question, shown or shown_of(context, config.prompt_context))
     else:
@@ -536,7 +536,7 @@ def build_manifest(
         "whole": [p + c for p, c in found.lengths],
     }
     return {
-        "format": 1,
+        "format": 2,
         "type": config.type,
         "source": found.origin,
         "columns": found.columns,

@@ -90,7 +90,7 @@ from gemma_lora.report import evaluation_markdown, make_console, ranked_samples,
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.schema_prompt import as_trained, in_form
 from gemma_lora.selection import with_candidates
-from gemma_lora.splits import Row, prepared_form, read_split
+from gemma_lora.splits import PromptForm, Row, prepared_form, read_split
 from gemma_lora.suite_cache import suite_folder
 from gemma_lora.table_links import schema_of_file, schema_of_text
 from gemma_lora.text_scores import score_text
@@ -277,7 +277,7 @@ def evaluation_rows(config: EvaluationConfig, tuned: Finetuned) -> list[Row]:
         rows = on_database(question_rows(config.questions, config.db), config.db)
         return as_trained(rows, config.db, tuned)
     if config.rows_from is None:
-        return in_form(default_rows(adapter_kind(tuned), config.quick_test), "schema", tuned)
+        return in_form(default_rows(adapter_kind(tuned), config.quick_test), PromptForm(), tuned)
     rows = typed_rows(config, config.rows_from, tuned)
     if config.num_samples and config.num_samples < len(rows):
         rows = random.Random(config.seed).sample(rows, config.num_samples)

@@ -21,7 +21,7 @@ from gemma_lora.report import (
     summary_cells,
     summary_notes,
 )
-from gemma_lora.splits import Manifest
+from gemma_lora.splits import Manifest, form_of
 from gemma_lora.statistics import Figure
 
 # By type of data: what the adapter is for, what it does, what its reader should mind.
@@ -160,7 +160,8 @@ def usage_section(config: AdapterConfig) -> str:
     """
     pets, bits = "CREATE TABLE pets (name TEXT, age INT);", config.get("quantize")
     sql = config["dataset_type"] == "sql"
-    prompt = sql_prompt("How many pets are there?", pets) if sql else "Name three plants."
+    asked = sql_prompt("How many pets are there?", pets, form_of(config).twice)
+    prompt = asked if sql else "Name three plants."
     prompt = render_prompt(prompt).removeprefix(BOS)
     convert = (
         f"mlx_lm.convert --model {hub_model(config) or UNKNOWN_BASE} --mlx-path base-{bits}bit "

@@ -28,8 +28,9 @@ from gemma_lora.files import write_atomic
 from gemma_lora.mending import KEPT_VALUES, Mender
 from gemma_lora.omitted_conditions import Completer
 from gemma_lora.result_table import csv_lines, result_text
-from gemma_lora.schema_prompt import RenderedQuestion, declaration, prompt_form, schema_text
+from gemma_lora.schema_prompt import RenderedQuestion, declaration, schema_text
 from gemma_lora.schema_reading import hash_of_schema
+from gemma_lora.splits import form_of
 from gemma_lora.table_links import schema_of_file, schema_of_text
 
 MAX_SCHEMA_BYTES = 1_000_000
@@ -251,7 +252,7 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     schema_hash = hash_of_schema({r.name: r.sql for r in relations})
     learnt = trained is None or schema_hash == trained["schema_hash"]
     shown = "known to the adapter by heart" if learnt else "of which prompts show nothing"
-    form = prompt_form(chat.tuned.config)
+    form = form_of(chat.tuned.config).context
     if form == "pointed":
         shown = "of which each question is shown those that its words point at"
     elif form != "none":

@@ -39,11 +39,10 @@ from gemma_lora.sandbox import SqlWorker
 from gemma_lora.schema_prompt import (
     RenderedQuestion,
     listed,
-    prompt_form,
     render_question,
     schema_budget,
 )
-from gemma_lora.splits import Row
+from gemma_lora.splits import Row, form_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,9 +116,8 @@ def count_tokens(chat: Chat, text: str) -> int:
 def room_for_schema(chat: Chat, question: str) -> int:
     """Tokens that a schema may take in the prompt of a question."""
     limit = getattr(chat.tuned.model.args, "max_position_embeddings", math.inf)
-    taken = count_tokens(chat, question) + PROMPT_REST
-    form = prompt_form(chat.tuned.config)
-    trained = schema_budget(chat.tuned.config, form, taken)
+    taken = 2 * count_tokens(chat, question) + PROMPT_REST
+    trained = schema_budget(chat.tuned.config, taken)
     return int(min(trained, limit - taken - chat.settings.max_tokens))
 
 
@@ -129,7 +127,7 @@ def render(chat: Chat, question: str) -> RenderedQuestion:
         text = alpaca_prompt(question, None)
         return RenderedQuestion(text, text, None)
     count, database = partial(count_tokens, chat), chat.database
-    form, budget = prompt_form(chat.tuned.config), room_for_schema(chat, question)
+    form, budget = form_of(chat.tuned.config), room_for_schema(chat, question)
     if database is None:
         return render_question(question, chat.relations, form, count, budget)
     rows_of = partial(first_rows, database)

@@ -55,10 +55,20 @@ def render_example(prompt: str, completion: str) -> str:
     return f"{render_prompt(prompt)}{neutralize(completion).strip()}{END_OF_TURN}{EOS}"
 
 
-def sql_prompt(question: str, schema: str | None) -> str:
-    """The user turn of a text-to-SQL example."""
-    about = f"\n\nSchema:\n{schema.strip()}" if schema and schema.strip() else ""
-    return f"Write a SQLite query that answers the question.{about}\n\nQuestion: {question}"
+def sql_prompt(question: str, schema: str | None, twice: bool = True) -> str:
+    """The user turn of a text-to-SQL example: the schema between the question and the question.
+
+    A causal model reads a schema without what comes after it; with the question ahead of it too it
+    knows what to look for (re-reading: Xu et al., arXiv:2309.06275). `twice=False`: as adapters of
+    before were trained. Without a schema the question stands alone.
+    """
+    if not (schema and schema.strip()):
+        return f"Write a SQLite query that answers the question.\n\nQuestion: {question}"
+    ahead = f"question: {question}" if twice else "question."
+    return (
+        f"Write a SQLite query that answers the {ahead}\n\nSchema:\n{schema.strip()}"
+        f"\n\nQuestion: {question}"
+    )
 
 
 def alpaca_prompt(instruction: str, input: str | None = None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gemma_lora.adapters import AdapterConfig, Finetuned
+from gemma_lora.adapters import AdapterConfig, Finetuned, adapter_kind
 from gemma_lora.cli import UserError
 from gemma_lora.context_rows import (
     ANSWER_ROOM,
@@ -24,7 +24,7 @@ from gemma_lora.context_rows import (
 from gemma_lora.database import DatabaseFile, Relation
 from gemma_lora.prompts import encode, render_example, render_prompt, sql_prompt
 from gemma_lora.sandbox import SqlWorker
-from gemma_lora.splits import Row
+from gemma_lora.splits import PromptForm, Row, form_of
 from gemma_lora.sql_text import SCHEMA_NOISE
 
 SCHEMA_TOKENS = 2048  # a longer schema takes a small model's attention, and its time
@@ -34,6 +34,7 @@ NAMES_SAID = 8
 # their words point at. Databases of 11 tables and 64 columns were learnt; five in one file, 38
 # tables and 256 columns, were not in 15 minutes (20% of 260 questions). Pointing was not compared.
 BY_HEART_TABLES, BY_HEART_COLUMNS = 30, 300
+POINTED = PromptForm("pointed")
 POINTED_CHARACTERS = 1200  # of CREATE statements; characters, so that every side counts alike
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 
@@ -44,11 +45,6 @@ class RenderedQuestion(NamedTuple):
     prompt: str
     bare: str  # the same without the schema, for an earlier turn of a conversation
     note: str | None  # what was left out
-
-
-def prompt_form(config: AdapterConfig) -> str:
-    """What the adapter's prompts showed in training: "schema" where it does not say."""
-    return config.get("prompt_context") or "schema"
 
 
 def words_of(text: str) -> set[str]:
@@ -130,7 +126,7 @@ def schema_text(relations: Sequence[Relation]) -> str:
 def render_question(
     question: str,
     relations: Sequence[Relation],
-    form: str,
+    form: PromptForm,
     count_tokens: Callable[[str], int],
     budget: int = SCHEMA_TOKENS,
     rows_of: Callable[[Relation], Rows] = lambda relation: (),
@@ -142,19 +138,19 @@ def render_question(
     `rows_of` finds in each table, as many rows as fit beside the CREATE statements.
     """
     bare = sql_prompt(question, None)
-    if form == "none" or not relations:
+    if form.context == "none" or not relations:
         return RenderedQuestion(bare, bare, None)
-    if form == "pointed":
-        pointed = pointed_relations(question, relations)
-        return RenderedQuestion(sql_prompt(question, schema_text(pointed)), bare, None)
+    if form.context == "pointed":
+        pointed = schema_text(pointed_relations(question, relations))
+        return RenderedQuestion(sql_prompt(question, pointed, form.twice), bare, None)
     shown, note = list(relations), None
     if count_tokens(schema_text(shown)) > budget:
         shown, note = fitting_relations(question, relations, count_tokens, budget)
     text = schema_text(shown)
-    if form == "rows":
+    if form.context == "rows":
         texts = fewer_and_fewer([Shown(one, rows_of(one)) for one in shown])
         text = next((t for t in texts if count_tokens(t) <= budget), text)
-    return RenderedQuestion(sql_prompt(question, text), bare, note)
+    return RenderedQuestion(sql_prompt(question, text, form.twice), bare, note)
 
 
 def fitting_relations(
@@ -186,19 +182,20 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES_SAID]) + (f" and {more} more" if more > 0 else "")
 
 
-def schema_budget(config: AdapterConfig, form: str, tokens: int) -> int:
+def schema_budget(config: AdapterConfig, tokens: int) -> int:
     """Tokens that a prompt may show of a database, beside `tokens` of question and the like.
 
     Rows of tables are shown up to the length that the adapter was trained at; CREATE statements
     up to SCHEMA_TOKENS, because leaving a table out costs more than an unusual length.
     """
     trained = config.get("max_seq_length") or SCHEMA_TOKENS
-    return max(0, trained - ANSWER_ROOM - tokens) if form == "rows" else SCHEMA_TOKENS
+    with_rows = form_of(config).context == "rows"
+    return max(0, trained - ANSWER_ROOM - tokens) if with_rows else SCHEMA_TOKENS
 
 
 def as_trained(rows: Sequence[Row], path: Path, tuned: Finetuned) -> list[Row]:
     """Rows asked of a SQLite file, with prompts as the adapter was trained to read them."""
-    form, found = prompt_form(tuned.config), list[Row]()
+    form, found = form_of(tuned.config), list[Row]()
 
     def count_tokens(text: str) -> int:
         return len(encode(tuned.tokenizer, text))
@@ -206,8 +203,8 @@ def as_trained(rows: Sequence[Row], path: Path, tuned: Finetuned) -> list[Row]:
     with DatabaseFile(path) as database:
         rows_of = functools.cache(functools.partial(first_rows, database))
         for row in rows:
-            taken = count_tokens(render_prompt(sql_prompt(row["question"], None)))
-            budget = schema_budget(tuned.config, form, taken)
+            taken = count_tokens(render_prompt(sql_prompt(row["question"], "-", form.twice)))
+            budget = schema_budget(tuned.config, taken)
             prompt = render_question(
                 row["question"], relations_of(path), form, count_tokens, budget, rows_of
             ).prompt
@@ -215,27 +212,28 @@ def as_trained(rows: Sequence[Row], path: Path, tuned: Finetuned) -> list[Row]:
     return found
 
 
-def in_form(rows: Sequence[Row], prepared: str, tuned: Finetuned) -> list[Row]:
+def in_form(rows: Sequence[Row], prepared: PromptForm, tuned: Finetuned) -> list[Row]:
     """Rows with contexts, whose prompts were `prepared` in one form, in the adapter's form."""
-    form = prompt_form(tuned.config)
-    if form == prepared or not suits(form, None):
+    form = form_of(tuned.config)
+    unlike = adapter_kind(tuned) == "sql" and form != prepared
+    if not unlike or not suits(form.context, None):
         return list(rows)
-    if form != "rows":
-        return [
-            with_prompt(r, sql_prompt(r["question"], shown_of(r["context"], form))) for r in rows
-        ]
+
+    def prompt_of(row: Row, shown: str | None) -> str:
+        shown = shown or shown_of(row["context"], form.context)
+        return sql_prompt(row["question"], shown, form.twice)
+
+    if form.context != "rows":
+        return [with_prompt(row, prompt_of(row, None)) for row in rows]
     room = tuned.config.get("max_seq_length") or SCHEMA_TOKENS
 
     def fits(row: Row, shown: str) -> bool:
-        prompt = render_prompt(sql_prompt(row["question"], shown))
+        prompt = render_prompt(prompt_of(row, shown))
         return len(encode(tuned.tokenizer, prompt)) + ANSWER_ROOM <= room
 
     with SqlWorker() as worker:
         shown_rows = shown_with_rows(rows, lambda r: r["context"], worker, ROWS_TIMEOUT_SEC, fits)
-        return [
-            with_prompt(row, sql_prompt(row["question"], shown or shown_of(row["context"], form)))
-            for row, shown in shown_rows
-        ]
+        return [with_prompt(row, prompt_of(row, shown)) for row, shown in shown_rows]
 
 
 def with_prompt(row: Row, prompt: str) -> Row:

@@ -8,7 +8,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from gemma_lora.cli import UserError
 from gemma_lora.files import read_json_lines, sha256_of
@@ -64,7 +64,15 @@ class TrainedOn(TypedDict, total=False):
 
     # What prompts show beside the question: "schema" | "rows" | "full" | "none" | "pointed".
     prompt_context: str
+    question_twice: bool  # whether the question stands ahead of that too, as since format 2
     database: KnownDatabase  # the one they are about, if it is one
+
+
+class PromptForm(NamedTuple):
+    """How a question about a database is put to a model."""
+
+    context: str = "schema"  # TrainedOn's prompt_context
+    twice: bool = True
 
 
 class SplitFile(TypedDict):
@@ -171,15 +179,21 @@ def trained_on(manifest: Manifest) -> TrainedOn:
         return {}
     settings, known = manifest.get("settings", {}), TrainedOn()
     known["prompt_context"] = str(settings.get("prompt_context") or "schema")
+    known["question_twice"] = manifest.get("format", 1) >= 2
     if settings.get("db"):
         source = manifest["source"]
         known["database"] = {"name": source["name"], "schema_hash": source["revision"] or ""}
     return known
 
 
-def prepared_form(data_dir: Path) -> str:
-    """What the prompts of a prepared folder show beside the question."""
-    return trained_on(read_manifest(data_dir)).get("prompt_context", "schema")
+def form_of(known: TrainedOn) -> PromptForm:
+    """The form of prompts; as in the beginning where nothing is said of it."""
+    return PromptForm(known.get("prompt_context") or "schema", known.get("question_twice", False))
+
+
+def prepared_form(data_dir: Path) -> PromptForm:
+    """The form of a prepared folder's prompts."""
+    return form_of(trained_on(read_manifest(data_dir)))
 
 
 def read_split(data_dir: Path, split: str) -> list[Row]:

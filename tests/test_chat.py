@@ -31,6 +31,7 @@ from gemma_lora.report import make_console
 from gemma_lora.result_table import cell_text, csv_lines, result_text, table_text
 from gemma_lora.schema_prompt import (
     BY_HEART_COLUMNS,
+    POINTED,
     POINTED_CHARACTERS,
     as_trained,
     declaration,
@@ -41,6 +42,7 @@ from gemma_lora.schema_prompt import (
     schema_text,
     words_of,
 )
+from gemma_lora.splits import PromptForm
 
 PETS = """CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT, age INTEGER);
 INSERT INTO pets VALUES (1, 'Tom', 3), (2, 'Rex', 11), (3, 'Odd', NULL);"""
@@ -557,7 +559,9 @@ def test_tables_that_the_question_names_come_first() -> None:
 
 def test_many_tables_do_not_overflow_the_prompt() -> None:
     relations, budget = sixty_tables(), 300
-    rendered = render_question("What do book prices add up to?", relations, "schema", len, budget)
+    rendered = render_question(
+        "What do book prices add up to?", relations, PromptForm(), len, budget
+    )
     shown = [r for r in relations if declaration(r) in rendered.prompt]
     assert relations[33] in shown and 0 < len(shown) < 60
     schema = rendered.prompt.split("Schema:\n")[1].split("\n\nQuestion")[0]
@@ -568,7 +572,7 @@ def test_many_tables_do_not_overflow_the_prompt() -> None:
 
 def test_a_schema_that_fits_is_shown_as_it_is_stored() -> None:
     relations = sixty_tables()
-    rendered = render_question("star parts?", relations, "schema", len, 10**6)
+    rendered = render_question("star parts?", relations, PromptForm(), len, 10**6)
     assert schema_text(relations) in rendered.prompt and rendered.note is None
 
 
@@ -577,8 +581,9 @@ def test_what_is_shown_of_a_schema_never_passes_the_budget(
     question: str, names: list[str], budget: int
 ) -> None:
     relations = [Relation(n, "table", f"CREATE TABLE x ({n} INT)") for n in names]
-    rendered = render_question(question, relations, "schema", len, budget)
-    assert len(rendered.prompt) <= len(rendered.bare) + len("\n\nSchema:\n") + budget
+    rendered = render_question(question, relations, PromptForm(), len, budget)
+    around = len(rendered.bare) + len(f": {question}\n\nSchema:\n")
+    assert len(rendered.prompt) <= around + budget
     assert (rendered.note is None) == (not names or len(schema_text(relations)) <= budget)
 
 
@@ -588,7 +593,7 @@ def test_only_what_the_question_points_at_is_shown() -> None:
     assert shown[0].name == "book_price" and 1 < len(shown) < 30
     assert all({"book", "price"} & set(r.name.split("_")) for r in shown)
     assert pointed_relations("Hello?", relations) == []
-    rendered = render_question("Hello?", relations, "pointed", len, 0)
+    rendered = render_question("Hello?", relations, POINTED, len, 0)
     assert rendered.prompt == rendered.bare
 
 

@@ -18,8 +18,10 @@ from gemma_lora import context_rows, splits
 from gemma_lora.adapters import load_finetuned
 from gemma_lora.context_rows import Shown, fewer_and_fewer, first_rows, rows_of_contexts
 from gemma_lora.database import DatabaseFile, Relation, declared_relations
+from gemma_lora.prompts import render_example, sql_prompt
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.schema_prompt import render_question
+from gemma_lora.sql_text import schema_of
 
 PETS = """CREATE TABLE pets (name TEXT, age INT);
 INSERT INTO pets VALUES ('Rex', 3), ('Mia', NULL), ('O''Neil', 5), ('Bo', 7);
@@ -133,7 +135,7 @@ def test_prompts_show_rows_and_the_manifest_says_in_how_many(tmp_path: Path) -> 
 
 def test_fewer_rows_are_shown_before_an_example_is_dropped(tmp_path: Path) -> None:
     wide = prepared(tmp_path, contexts(12, "'" + "word " * 40 + "'"))
-    fitted = prepared(tmp_path, contexts(12, "'" + "word " * 40 + "'"), "--max-seq-length", "172")
+    fitted = prepared(tmp_path, contexts(12, "'" + "word " * 40 + "'"), "--max-seq-length", "184")
     assert len(fitted) == len(wide) == 12
     assert {row["prompt"].count("word...'") for row in wide} == {3}
     assert {row["prompt"].count("word...'") for row in fitted} <= {1, 2}
@@ -166,12 +168,42 @@ def test_an_adapter_is_asked_in_its_own_form_whatever_the_folder_was_prepared_in
     assert {text for who, text in shots if who == "user"} <= prompts
 
 
+def test_an_older_adapter_is_asked_once_and_a_newer_one_twice(
+    tmp_path: Path, adapter_copy: Path, tiny_model: Path
+) -> None:
+    """Whatever form the folder was prepared in, by whichever version."""
+    prepared(tmp_path, contexts(30), form="schema")
+    data = tmp_path / "data"
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert manifest["format"] == 2 and splits.trained_on(manifest)["question_twice"]
+    tuned = load_finetuned(adapter_copy, str(tiny_model))
+    config = test_finetuned.EvaluationConfig(data=data, split="test")
+
+    def times_asked(twice: bool | None) -> set[int]:
+        tuned.config.pop("question_twice", None)
+        if twice is not None:
+            tuned.config["question_twice"] = twice
+        rows = test_finetuned.evaluation_rows(config, tuned)
+        assert all(row["prompt"] in row["text"] for row in rows)
+        return {row["prompt"].count(row["question"]) for row in rows}
+
+    assert (times_asked(None), times_asked(False), times_asked(True)) == ({1}, {1}, {2})
+    for name in splits.SPLITS:  # as an older version prepared them
+        rows = splits.read_split(data, name)
+        for row in rows:
+            row["prompt"] = sql_prompt(row["question"], schema_of(row["context"]), twice=False)
+            row["text"] = render_example(row["prompt"], row["completion"])
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (data / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    assert (times_asked(None), times_asked(False), times_asked(True)) == ({1}, {1}, {2})
+
+
 def test_rows_fit_beside_the_schema_or_are_left_out() -> None:
     relation = Relation("pets", "table", "CREATE TABLE pets (name TEXT)")
 
     def shown(budget: int) -> str:
-        rows = [("Rex",), ("Mia",), ("Bo",)]
-        return render_question("Who?", [relation], "rows", len, budget, lambda _: rows).prompt
+        rows, form = [("Rex",), ("Mia",), ("Bo",)], splits.PromptForm("rows")
+        return render_question("Who?", [relation], form, len, budget, lambda _: rows).prompt
 
     assert [shown(budget).count("('") for budget in (200, 75, 67, 40)] == [3, 2, 1, 0]
     assert all("CREATE TABLE pets" in shown(budget) for budget in (200, 75, 67, 40))

@@ -589,6 +589,19 @@ def test_verification_can_be_left_out(quick: None) -> None:
     assert not any("gold_runs" in row for row in read_rows(Path("data")))
 
 
+def test_the_question_stands_on_both_sides_of_the_schema() -> None:
+    """A causal model that reads the schema knows by then what to look for."""
+    asked = sql_prompt("How old?", " CREATE TABLE t (age INT); ")
+    assert asked == (
+        "Write a SQLite query that answers the question: How old?\n\nSchema:\n"
+        "CREATE TABLE t (age INT);\n\nQuestion: How old?"
+    )
+    alone = "Write a SQLite query that answers the question.\n\nQuestion: How old?"
+    assert sql_prompt("How old?", None) == sql_prompt("How old?", " ", twice=False) == alone
+    once = "question.\n\nSchema:\nCREATE TABLE t (age INT);\n\nQuestion: How old?"
+    assert sql_prompt("How old?", "CREATE TABLE t (age INT);", twice=False).endswith(once)
+
+
 def test_prompt_context(quick: None) -> None:
     prepared(sql_rows(), verify_sql=False)
     assert not any("INSERT" in row["prompt"] for row in read_rows(Path("data")))
