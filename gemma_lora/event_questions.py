@@ -99,13 +99,16 @@ def events(g: Grammar, table: TableReading) -> Draft | None:
     query = Query(event.table.name, seen, links=ways, where=where, distinct=True)
     form = "event_what" if by_person else "event_who"
     chance = g.draw.random()
-    worth = worth_of(event.table)
-    if worth and by_person and g.draw.random() < 0.3:
+    if by_person and (worth := worth_of(event.table)) and g.draw.random() < 0.3:
         query = query._replace(select=f"SUM({worth})", links=event.links, distinct=False)
         return Draft(asked(g, "total_spent", **said), written_query(query), event.table.name)
     if event.date and chance < 0.2:
         query = query._replace(select=f"{seen}, {event.date}", distinct=False)
         form += "_when"
+    elif by_person and chance < 0.26:
+        key = ref(event.thing.name, event.thing_link.parent_column)
+        query = query._replace(select=f"COUNT(DISTINCT {key})", distinct=False)
+        form += "_different"
     elif chance < 0.4:
         only = event.links if by_person else (event.thing_link,)
         query = query._replace(select="COUNT(*)", links=only, distinct=False)

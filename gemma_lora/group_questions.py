@@ -91,12 +91,19 @@ def revenue(g: Grammar, table: TableReading, stored: bool = False) -> Draft | No
     said = noun_slots(g, table, found) | {"attr": g.draw.choice(g.phrasings.forms["revenue_words"])}
     after = " ".join(c.said for c in found)
     said |= {"after": after} if found else {}
+    said["attr"] += discounted(g, table) if not stored else ""
     worth, form = worth_of(table, stored), "stock_worth" if stored else "revenue"
     if stored and (worths := stock_worths(table)) and g.draw.random() < 0.6:
         said["price"], worth = g.draw.choice(list(worths.items()))
         form = "stock_worth_at"
     query = Query(table.name, f"SUM({worth})", found)
     return Draft(asked(g, form, **said), written_query(query), table.name)
+
+
+def discounted(g: Grammar, table: TableReading) -> str:
+    """' after discounts', now and then, where a sale's worth is less a discount."""
+    after = g.draw.choice((" after discounts", " after discount", " net of discounts"))
+    return after if "(1 - " in worth_of(table) and g.draw.random() < 0.25 else ""
 
 
 class Group(NamedTuple):
@@ -170,7 +177,7 @@ def measured(g: Grammar, table: TableReading) -> Measured:
     """A count, an average or a sum of a group's rows."""
     worth = worth_of(table)
     if worth and g.draw.random() < 0.4:
-        word = g.draw.choice(g.phrasings.forms["revenue_words"])
+        word = g.draw.choice(g.phrasings.forms["revenue_words"]) + discounted(g, table)
         return Measured("sum", f"SUM({worth})", {"attr": word, "attrs": word})
     if not measures(table) or g.draw.random() < 0.5:
         return Measured("count", "COUNT(*)", {})

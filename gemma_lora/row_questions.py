@@ -15,6 +15,7 @@ from gemma_lora.queries import (
     askable,
     label_of,
     shown_links,
+    worth_of,
     written_query,
 )
 from gemma_lora.schema_reading import Link
@@ -33,6 +34,7 @@ from gemma_lora.wording import (
 )
 
 UNNAMED = 0.7  # of the lists of rows without names, which only show keys, so many are not asked
+SOLD = {"quantity", "units"}  # what a sale has of a thing
 SPENT = {"total", "amount", "price", "cost", "fee", "fine", "payment", "total amount"}
 
 
@@ -191,14 +193,9 @@ def look_up_children(g: Grammar, table: TableReading) -> Draft | None:
     chance = g.draw.random()
     if summed and chance < 0.3:
         column = g.draw.choice(summed)
-        said["attr"] = called(g.draw, g.phrasings, column)
-        said["attrs"] = plural(said["attr"])
-        worth = SPENT & set(column.words)
-        spent = is_called(g.phrasings, "people", table.words) and worth
-        said |= {"worth": "worth"} if worth else {}
-        form = "total_spent" if spent and g.draw.random() < 0.5 else "total_children"
+        question = total_asked(g, table, child, column, said)
         query = Query(child.name, f"SUM({number_of(column, child.name)})", links=links, where=where)
-        return Draft(asked(g, form, **said), written_query(query), child.name)
+        return Draft(question, written_query(query), child.name)
     if chance < 0.6:
         query = Query(child.name, "COUNT(*)", links=links, where=where)
         return Draft(asked(g, "count_children", **said), written_query(query), child.name)
@@ -210,6 +207,25 @@ def look_up_children(g: Grammar, table: TableReading) -> Draft | None:
         form = "look_up_made"
     query = Query(child.name, label_of(child), links=links, where=where)
     return Draft(asked(g, form, **said), written_query(query), child.name)
+
+
+def total_asked(
+    g: Grammar,
+    table: TableReading,
+    child: TableReading,
+    column: ColumnReading,
+    said: dict[str, str],
+) -> str:
+    """The question for the sum of a column over the rows that belong to one that is named."""
+    attr = called(g.draw, g.phrasings, column)
+    said = said | {"attr": attr, "attrs": plural(attr)}
+    worth = SPENT & set(column.words)
+    said |= {"worth": "worth"} if worth else {}
+    spent = is_called(g.phrasings, "people", table.words) and worth
+    form = "total_spent" if spent and g.draw.random() < 0.5 else "total_children"
+    if SOLD & set(column.words) and table.label and worth_of(child) and g.draw.random() < 0.7:
+        form, said["attrs"] = "total_units", g.draw.choice(("units", "units", "pieces"))
+    return asked(g, form, **said)
 
 
 def contents(g: Grammar, table: TableReading) -> Draft | None:

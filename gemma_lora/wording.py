@@ -27,6 +27,7 @@ ORDERS = re.compile("(?i)(?:list|show|give|find|tell|name|count|get|display|prin
 ASKS = re.compile(  # the rest is mere things
     "(?i)(?:(?:in |by |on |for |to )?wh|how|is|are|do|did|was|were|ha[sv]e?|can|exist)"
 )
+PLANNED = {"required", "requested", "expected", "planned", "scheduled", "promised", "estimated"}
 MONTHS = (
     "january february march april may june july august september october november december"
 ).split()
@@ -183,8 +184,9 @@ def compared_words(draw: random.Random, concept: Concept | None, up: bool) -> di
 
 
 def participle(thing: ColumnReading) -> str | None:
-    """'shipped', where a column is called so: what had been done on its date."""
-    return next((w for w in thing.words if w.endswith("ed") and " " not in w), None)
+    """'shipped' of 'shipped' or 'shipped date': what had been done then, not what was planned."""
+    done = [m[1] for w in thing.words if (m := re.fullmatch(r"([a-z]+ed)(?: date)?", w))]
+    return next((w for w in done if w not in PLANNED), None)
 
 
 def rounded(draw: random.Random, value: float) -> int | float:
