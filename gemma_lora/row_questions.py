@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from gemma_lora.chosen_children import chosen_of, parent_of_chosen, some_chosen
 from gemma_lora.column_sql import UNSORTED, number_of, ref
 from gemma_lora.conditions import describes, some_label
@@ -96,10 +98,11 @@ def is_meant(table: TableReading, column: ColumnReading, concept: Concept) -> bo
 
 
 def in_plural(value: str) -> dict[str, str]:
-    """The slot {values} for a name that has a plural: 'yoga mats'."""
+    """The slot {values} for a name that has a plural: 'yoga mats', no 'mirrors of the king'."""
     name = unmarked(value)
     last = name.split()[-1] if name.split() else ""
-    return {"values": marked(plural(name))} if len(last) > 2 and last.isalpha() else {}
+    plain = len(last) > 2 and last.isalpha() and not re.search("(?i) (?:of|in|on|per|by) ", name)
+    return {"values": marked(plural(name))} if plain else {}
 
 
 def look_up_parent(g: Grammar, table: TableReading) -> Draft | None:

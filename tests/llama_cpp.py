@@ -43,6 +43,9 @@ class Llama:
             start = time.perf_counter()
             self.server = xllamacpp.Server(params)
             self.load_sec = time.perf_counter() - start
+            written = -1
+            while written != (written := os.fstat(2).st_size):  # a thread of its own writes the log
+                time.sleep(0.5)
         self.log = said[0]
 
     def ask(self, where: str, **given: Any) -> Any:
