@@ -116,7 +116,8 @@ def count_tokens(chat: Chat, text: str) -> int:
 def room_for_schema(chat: Chat, question: str) -> int:
     """Tokens that a schema may take in the prompt of a question."""
     limit = getattr(chat.tuned.model.args, "max_position_embeddings", math.inf)
-    taken = 2 * count_tokens(chat, question) + PROMPT_REST
+    times = 2 if form_of(chat.tuned.config).twice else 1
+    taken = times * count_tokens(chat, question) + PROMPT_REST
     trained = schema_budget(chat.tuned.config, taken)
     return int(min(trained, limit - taken - chat.settings.max_tokens))
 

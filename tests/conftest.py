@@ -28,6 +28,8 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # tiny matrices: t
 import train  # noqa: E402
 from gemma_lora import device, prompts  # noqa: E402
 from gemma_lora.models import named_arrays  # noqa: E402
+from gemma_lora.questions import Question, make_questions  # noqa: E402
+from gemma_lora.schema_reading import DatabaseReading, read_database, read_only  # noqa: E402
 
 device.prepare_process()  # before anything imports mlx.core
 
@@ -262,3 +264,15 @@ def one_line_error(done: subprocess.CompletedProcess[str], status: int = 1) -> s
 def script() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_script` as a fixture, for files that import nothing from here."""
     return run_script
+
+
+@pytest.fixture(scope="module")
+def reading(file: Path) -> DatabaseReading:
+    """How the database of a test file's own fixture `file` is read."""
+    return read_database(file)
+
+
+def questions_of(path: Path, wanted: int, seed: int) -> list[Question]:
+    """Questions made from a database."""
+    with read_only(path) as connection:
+        return list(make_questions(connection, read_database(path), wanted, seed))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from conftest import questions_of
 
 from gemma_lora.questions import make_questions
 from gemma_lora.schema_reading import read_database, read_only
@@ -124,7 +125,5 @@ def test_a_key_that_no_row_uses_leads_nowhere(tmp_path: Path) -> None:
             "INSERT INTO players VALUES (1, 'Ann', NULL), (2, 'Bob', NULL), (3, 'Cid', NULL);"
         )
     connection.close()
-    reading = read_database(path)
-    assert reading.links == ()
-    with read_only(path) as connection:
-        assert len(list(make_questions(connection, reading, 20, 1))) == 20
+    assert read_database(path).links == ()
+    assert len(questions_of(path, 20, 1)) == 20

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import pytest
+from conftest import questions_of
 
 from gemma_lora.lexicon import with_lexicon
 from gemma_lora.questions import Question, make_questions
@@ -56,14 +57,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reading(file: Path) -> DatabaseReading:
-    return read_database(file)
-
-
-@pytest.fixture(scope="module")
-def made(file: Path, reading: DatabaseReading) -> list[Question]:
-    with read_only(file) as connection:
-        return list(make_questions(connection, reading, 4000, 3))
+def made(file: Path) -> list[Question]:
+    return questions_of(file, 4000, 3)
 
 
 def answers(file: Path, sql: str) -> list[tuple[object, ...]]:
@@ -348,7 +343,6 @@ def test_a_table_all_of_whose_names_are_several_rows_compares_none_by_name(tmp_p
         held = [(titles[i % 5], i % 4 + 1, i * 7 % 31) for i in range(45)]
         connection.executemany("INSERT INTO review VALUES (?, ?, ?)", held)
     connection.close()
-    with read_only(path) as connection:
-        found = list(make_questions(connection, read_database(path), 300, 1))
+    found = questions_of(path, 300, 1)
     assert found and not any(q.kind == "compared" for q in found)
     assert not any(re.search(r"> \(SELECT (stars|length) FROM review WHERE", q.sql) for q in found)

@@ -199,18 +199,18 @@ def test_what_can_be_no_path_is_said(typed: str) -> None:
 
 
 def test_a_table_of_many_columns_does_not_take_minutes(tmp_path: Path) -> None:
-    """A survey: every two of 90 numbers were compared again for each question."""
+    """A survey: every two of 200 numbers were compared again for each question (over a minute)."""
     path = tmp_path / "survey.sqlite"
-    whats = "age height rent depth width price weight speed load".split()
-    places = "first last north south east west up down front back".split()
+    whats = "age height rent depth width price weight speed load power".split()
+    places = [f"{side}_{way}" for side in "nsew" for way in ("up", "down", "in", "out", "by")]
     asked = [f"{what}_{place}" for what in whats for place in places]
     with sqlite3.connect(path) as connection:
         connection.execute(f"CREATE TABLE answers (name TEXT, {', '.join(asked)})")
         marks = ", ".join("?" * (len(asked) + 1))
-        held = [(f"Person {i}", *(i * n % 97 for n in range(1, 91))) for i in range(100)]
+        held = [(f"Person {i}", *(i * n % 97 for n in range(1, 201))) for i in range(100)]
         connection.executemany(f"INSERT INTO answers VALUES ({marks})", held)
     connection.close()
     begun = time.process_time()
     with read_only(path) as connection:
         found = list(make_questions(connection, read_database(path), 300, 1))
-    assert len(found) == 300 and time.process_time() - begun < 8
+    assert len(found) == 300 and time.process_time() - begun < 45

@@ -7,9 +7,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from conftest import questions_of
 
-from gemma_lora.questions import Question, make_questions
-from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
+from gemma_lora.questions import Question
+from gemma_lora.schema_reading import DatabaseReading
 from gemma_lora.wording import plural
 
 SCHEMA = """
@@ -74,16 +75,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reading(file: Path) -> DatabaseReading:
-    """How it is read."""
-    return read_database(file)
-
-
-@pytest.fixture(scope="module")
-def made(file: Path, reading: DatabaseReading) -> list[Question]:
+def made(file: Path) -> list[Question]:
     """Questions about it; two keys up from a reply is an order, which has a number and no name."""
-    with read_only(file) as connection:
-        return list(make_questions(connection, reading, 3_000, 3))
+    return questions_of(file, 3_000, 3)
 
 
 def test_rows_without_a_name_two_keys_away_are_asked_for_by_number(made: list[Question]) -> None:
@@ -117,8 +111,7 @@ def test_a_file_of_views_alone_is_asked_about_by_them(tmp_path: Path) -> None:
             f"column3 AS points FROM (VALUES {listed})"
         )
     connection.close()
-    with read_only(path) as connection:
-        assert len(list(make_questions(connection, read_database(path), 60, 1))) == 60
+    assert len(questions_of(path, 60, 1)) == 60
 
 
 def test_what_is_on_order_has_not_been_sold(made: list[Question]) -> None:

@@ -9,11 +9,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from conftest import questions_of
 
 from gemma_lora.column_sql import iso_date, plain
 from gemma_lora.date_conditions import DAILY, daily_condition, day_said
 from gemma_lora.grammar import Grammar
-from gemma_lora.questions import Question, make_questions
+from gemma_lora.questions import Question
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
 from gemma_lora.value_wording import kind_noun
 from gemma_lora.wording import MONTHS, load_phrasings, unmarked
@@ -77,14 +78,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reading(file: Path) -> DatabaseReading:
-    return read_database(file)
-
-
-@pytest.fixture(scope="module")
-def made(file: Path, reading: DatabaseReading) -> list[Question]:
-    with read_only(file) as connection:
-        return list(make_questions(connection, reading, 3_000, 4))
+def made(file: Path) -> list[Question]:
+    return questions_of(file, 3_000, 4)
 
 
 def test_an_old_program_s_tables_are_read_as_people_call_them(reading: DatabaseReading) -> None:
