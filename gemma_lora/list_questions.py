@@ -215,7 +215,8 @@ def count_named(g: Grammar, table: TableReading) -> Draft | None:
     name = dealt(g, (table.name, "repeated"), table.repeated)
     value, where = said_of(g, table.column(table.label[0]), name[0]), label_equals(table, name)
     found = tuple(c for c in conditions_on(g, table, (2, 5)) if not c.before and not c.repeats)
-    said = {"things": f"{value} {' '.join(c.said for c in found)}".strip(), "thing": value}
+    things = f"{value} {' '.join(c.said for c in found)}".strip()
+    said = {"things": things, "thing": things}
     if found:
         said |= {"heads": value, "after": found[0].said}
     query = Query(table.name, "COUNT(*)", found, where=where)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from gemma_lora.cli import UserError
 from gemma_lora.files import JsonObject
 from gemma_lora.lexicon import reading_yaml, show_reading, with_lexicon
+from gemma_lora.progress import track_rows
 from gemma_lora.questions import make_questions
 from gemma_lora.schema_reading import DatabaseReading, in_time, read_database, read_only
 from gemma_lora.sources import match_columns, read_local
@@ -90,7 +92,8 @@ def database_rows(
     def rows() -> Iterator[JsonObject]:
         made = 0
         with read_only(path) as connection:
-            for one in make_questions(connection, reading, wanted, seed):
+            watch = partial(track_rows, label="making questions", total=wanted)
+            for one in make_questions(connection, reading, wanted, seed, watch):
                 made += 1
                 yield {
                     "sql_prompt": one.question,

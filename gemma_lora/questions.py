@@ -43,6 +43,7 @@ from gemma_lora.list_questions import (
     listed,
     share,
 )
+from gemma_lora.one_meaning import Said, one_meaning
 from gemma_lora.own_key_questions import is_relation, own_key, relation
 from gemma_lora.queries import Draft, askable
 from gemma_lora.row_questions import (
@@ -78,6 +79,7 @@ class Question(NamedTuple):
     table: str
 
 
+Drawn = tuple[Said, Question]
 Kind = Callable[[Grammar, TableReading], Draft | None]
 KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "look up": (look_up, 0.12),
@@ -222,9 +224,9 @@ def column_called(g: Grammar, sql: str, selected: str) -> str | None:
     return called(g.draw, g.phrasings, named[0].column(name))
 
 
-def make_questions(
+def drawn_questions(
     connection: sqlite3.Connection, reading: DatabaseReading, wanted: int, seed: int
-) -> Iterator[Question]:
+) -> Iterator[Drawn]:
     """Up to `wanted` questions, each once, in the shares of KINDS; seeded."""
     holds = functools.cache(functools.partial(returns_a_row, connection))
     g = Grammar(reading, load_phrasings(), random.Random(seed), {}, [], holds)
@@ -246,8 +248,8 @@ def make_questions(
             draft = draft._replace(sql=shortened(reading, once))
             if asked_so_far[draft.sql] > max(4, wanted // 150):
                 continue
-            question = with_names(g, in_the_country(g, name, draft), draft.sql)
-            question = roughened(g.draw, loosened(g.draw, g.phrasings, question))
+            said = Said(with_names(g, in_the_country(g, name, draft), draft.sql), draft.sql)
+            question = roughened(g.draw, loosened(g.draw, g.phrasings, said.question))
             if question.lower() in seen:
                 continue
             if draft.sql not in runs:
@@ -255,5 +257,25 @@ def make_questions(
             if runs[draft.sql]:
                 seen.add(question.lower())
                 asked_so_far[draft.sql] += 1
-                yield Question(question, draft.sql, name, draft.table)
+                yield said, Question(question, draft.sql, name, draft.table)
                 break
+
+
+def make_questions(
+    connection: sqlite3.Connection,
+    reading: DatabaseReading,
+    wanted: int,
+    seed: int,
+    watch: Callable[[Iterator[Drawn]], Iterator[Drawn]] = iter,
+) -> list[Question]:
+    """Up to `wanted` questions, each once, no two said alike with queries that both answer.
+
+    `watch` passes them through while they are drawn, to tell how far that is.
+    """
+    drawn = list(watch(drawn_questions(connection, reading, wanted, seed)))
+
+    def shows(sql: str) -> bool:
+        return answers(connection, Draft("", sql, ""))
+
+    queries = one_meaning([said for said, _ in drawn], reading.tables, functools.cache(shows))
+    return [one._replace(sql=sql) for (_, one), sql in zip(drawn, queries, strict=True)]

@@ -37,6 +37,8 @@ from gemma_lora.wording import (
 
 UNNAMED = 0.7  # of the lists of rows without names, which only show keys, so many are not asked
 SOLD = {"quantity", "units"}  # what a sale has of a thing
+LIVED_IN = ("city", "town", "village", "state", "region", "country", "address")
+COMES_FROM = ("country", "nation", "state", "region", "city", "town", "address")
 SPENT = {"total", "amount", "price", "cost", "fee", "fine", "payment", "total amount"}
 
 
@@ -84,6 +86,7 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
         question = filled(g.draw, concept.ask, said)
     elif place and not table.shown and g.draw.random() < 0.4:
         person = is_called(g.phrasings, "people", table.words)
+        said |= at_home(g, table, column, value)
         question = asked(g, "look_up_home" if person else "look_up_place", **said)
     else:
         question = asked(g, "look_up", **said)
@@ -95,6 +98,18 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
 def is_meant(table: TableReading, column: ColumnReading, concept: Concept) -> bool:
     """Whether 'when was it' asks for this date: not where a row has another that comes first."""
     return "date" not in concept.match or column is main_date(table)
+
+
+def at_home(g: Grammar, table: TableReading, column: ColumnReading, value: str) -> dict[str, str]:
+    """The slots {resident} and {native} where the column is what 'where do they live' means."""
+    places = [c for c in askable(table) if is_called(g.phrasings, "places", c.words)]
+
+    def meant(words: tuple[str, ...]) -> ColumnReading:
+        order = {word: number for number, word in enumerate(words)}
+        return min(places, key=lambda c: min(order.get(word, len(words)) for word in c.words))
+
+    slots = {"resident": LIVED_IN, "native": COMES_FROM}
+    return {slot: value for slot, words in slots.items() if column is meant(words)}
 
 
 def in_plural(value: str) -> dict[str, str]:

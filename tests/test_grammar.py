@@ -12,7 +12,9 @@ import make_library
 import pytest
 
 from gemma_lora.grammar import Grammar, dealt
+from gemma_lora.list_questions import count_named
 from gemma_lora.name_reading import column_words, table_words
+from gemma_lora.one_meaning import wording_of
 from gemma_lora.queries import worth_of
 from gemma_lora.questions import Question, make_questions
 from gemma_lora.schema_reading import DatabaseReading, read_database, read_only
@@ -249,6 +251,23 @@ def test_rows_of_one_name_are_counted_by_it_however_many_names_there_are(tmp_pat
         made = [q for q in make_questions(connection, reading, 400, 3) if q.kind == "count named"]
     assert made
     assert all(re.search(r"COUNT\(\*\) FROM shops WHERE .*name = 'Chain \d+'", q.sql) for q in made)
+
+
+def test_what_narrows_rows_of_one_name_is_said(tmp_path: Path) -> None:
+    """'How many Song 3 are there' is not asked of the short ones alone."""
+    reading = database(
+        tmp_path / "tracks.sqlite",
+        "CREATE TABLE tracks (id INTEGER PRIMARY KEY, name TEXT, seconds INTEGER);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) "
+        "INSERT INTO tracks SELECT i, 'Song ' || (i % 190), 100 + i * 7 % 90 FROM n;",
+    )
+    grammar = Grammar(reading, load_phrasings(), random.Random(0), {}, [])
+    made = [draft for _ in range(300) if (draft := count_named(grammar, reading.tables[0]))]
+    plain, narrowed = (
+        {wording_of(d.question) for d in made if ("seconds" in d.sql) is told}
+        for told in (False, True)
+    )
+    assert plain and narrowed and not plain & narrowed
 
 
 def test_what_is_sold_out_and_what_got_five_stars(tmp_path: Path) -> None:
