@@ -167,12 +167,12 @@ def optional(module: str, package: str, costs: str) -> Any | None:
     try:
         return importlib.import_module(module)
     except ImportError:
-        say_once(f"no {costs}: pip install {package}")
+        say_once(package, f"no {costs}: pip install {package}")
         return None
 
 
-def say_once(note: str) -> None:
-    """Say on stderr what something that is missing costs and how to get it; never twice."""
-    if note not in _said:
+def say_once(missing: str, note: str) -> None:
+    """Say on stderr what it costs that something is missing and how to get it; of each once."""
+    if missing not in _said:
         print(note, file=sys.stderr)
-        _said.add(note)
+        _said.add(missing)

@@ -59,7 +59,8 @@ def prepare_process() -> None:
 
     if not on_gpu():
         if sys.platform == "linux" and not openblas_path():
-            say_once(f"MLX computes at a twentieth of its speed: {openblas_remedy()}")
+            note = f"MLX computes at a twentieth of its speed: {openblas_remedy()}"
+            say_once("OpenBLAS", note)
         mx.disable_compile()
         use_fast_gelu()
     BatchKVCache.step = CACHE_STEP

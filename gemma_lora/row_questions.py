@@ -104,9 +104,10 @@ def at_home(g: Grammar, table: TableReading, column: ColumnReading, value: str) 
     """The slots {resident} and {native} where the column is what 'where do they live' means."""
     places = [c for c in askable(table) if is_called(g.phrasings, "places", c.words)]
 
-    def meant(words: tuple[str, ...]) -> ColumnReading:
+    def meant(words: tuple[str, ...]) -> ColumnReading | None:
         order = {word: number for number, word in enumerate(words)}
-        return min(places, key=lambda c: min(order.get(word, len(words)) for word in c.words))
+        near = {c.name: min(order.get(word, len(words)) for word in c.words) for c in places}
+        return min(places, key=lambda c: near[c.name], default=None)  # an extension's: none here
 
     slots = {"resident": LIVED_IN, "native": COMES_FROM}
     return {slot: value for slot, words in slots.items() if column is meant(words)}

@@ -581,7 +581,7 @@ def test_missing_optional_package_costs_one_line(
 ) -> None:
     for name in ("scipy.stats", "sqlglot"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(cli, "_missing", set())
+    monkeypatch.setattr(cli, "_said", set())
     samples = fake_samples([(False, True)] * 4)
     summary = summarize(samples)
     assert sql_text.normal_sql("SELECT  1") == "select 1"
@@ -811,7 +811,7 @@ def test_a_scored_run_needs_no_optional_package(
 ) -> None:
     for name in ("scipy.stats", "sqlglot", "sacrebleu", "rapidfuzz.distance"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(cli, "_missing", set())
+    monkeypatch.setattr(cli, "_said", set())
     for kind in ("sql", "alpaca"):
         done = run(
             "--adapter-path", home / kind, "--data", home / f"{kind}-data", "--split", "test",
@@ -821,7 +821,7 @@ def test_a_scored_run_needs_no_optional_package(
         assert re.search(rf"{TUNED} +│ +2 │", done.stdout)
         figures = json.loads((tmp_path / kind / "evaluation.json").read_text())["summary"]
         assert figures["paired"][0]["n"] == 2
-    assert cli._missing == {"scipy", "sqlglot", "sacrebleu", "rapidfuzz"}
+    assert cli._said == {"scipy", "sqlglot", "sacrebleu", "rapidfuzz"}
 
 
 def test_validation_rows_are_said_to_have_chosen_the_checkpoint(home: Path) -> None:

@@ -303,7 +303,7 @@ def test_without_a_library_nothing_is_mended_and_it_is_said(
     library: str, shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.setattr(cli, "_missing", set())
+    monkeypatch.setattr(cli, "_said", set())
     for read in (partial(schema_of_file, shop), partial(schema_of_text, CONTEXT)):
         assert Mender(read, lambda sql: [])("SELECT nmae FROM people") is None
     assert capsys.readouterr().err == f"no mending of queries: pip install {library}\n"

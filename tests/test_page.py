@@ -289,7 +289,7 @@ def test_without_jinja2_or_matplotlib_the_figures_are_written_all_the_same(
     assert run("--answers", path).returncode == 0
     assert "<svg" not in (place / "evaluation.html").read_text()
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
-    monkeypatch.setattr(cli, "_missing", set())
+    monkeypatch.setattr(cli, "_said", set())
     done = run("--answers", path)
     assert done.returncode == 0 and "no evaluation.html: pip install jinja2" in done.stderr
     assert (place / "evaluation.json").exists() and not (place / "evaluation.html").exists()
