@@ -270,7 +270,8 @@ def make_questions(
 ) -> list[Question]:
     """Up to `wanted` questions, each once, no two said alike with queries that both answer.
 
-    `watch` passes them through while they are drawn, to tell how far that is.
+    (But for the first of several in an order, which is proved for its own values.) `watch` passes
+    them through while they are drawn, to tell how far that is.
     """
     drawn = list(watch(drawn_questions(connection, reading, wanted, seed)))
 

@@ -37,6 +37,7 @@ from gemma_lora.wording import (
 
 UNNAMED = 0.7  # of the lists of rows without names, which only show keys, so many are not asked
 SOLD = {"quantity", "units"}  # what a sale has of a thing
+FOUND_AT = ("address", "street", "city")
 LIVED_IN = ("city", "town", "village", "state", "region", "country", "address")
 COMES_FROM = ("country", "nation", "state", "region", "city", "town", "address")
 SPENT = {"total", "amount", "price", "cost", "fee", "fine", "payment", "total amount"}
@@ -100,17 +101,17 @@ def is_meant(table: TableReading, column: ColumnReading, concept: Concept) -> bo
     return "date" not in concept.match or column is main_date(table)
 
 
+def places_of(g: Grammar, table: TableReading, first: tuple[str, ...]) -> list[ColumnReading]:
+    """The columns that say where a row is; those called by these words first, in their order."""
+    order = {word: number for number, word in enumerate(first)}
+    places = [c for c in askable(table) if is_called(g.phrasings, "places", c.words)]
+    return sorted(places, key=lambda c: min(order.get(word, len(first)) for word in c.words))
+
+
 def at_home(g: Grammar, table: TableReading, column: ColumnReading, value: str) -> dict[str, str]:
     """The slots {resident} and {native} where the column is what 'where do they live' means."""
-    places = [c for c in askable(table) if is_called(g.phrasings, "places", c.words)]
-
-    def meant(words: tuple[str, ...]) -> ColumnReading | None:
-        order = {word: number for number, word in enumerate(words)}
-        near = {c.name: min(order.get(word, len(words)) for word in c.words) for c in places}
-        return min(places, key=lambda c: near[c.name], default=None)  # an extension's: none here
-
     slots = {"resident": LIVED_IN, "native": COMES_FROM}
-    return {slot: value for slot, words in slots.items() if column is meant(words)}
+    return {slot: value for slot, w in slots.items() if column in places_of(g, table, w)[:1]}
 
 
 def in_plural(value: str) -> dict[str, str]:
@@ -306,16 +307,13 @@ def where_is(g: Grammar, table: TableReading) -> Draft | None:
     if chosen is None:
         return None
     value, where = chosen
-    places = [c for c in askable(table) if is_called(g.phrasings, "places", c.words)]
-    places = [c for c in places if c.role in ("category", "code")]
+    places = [c for c in places_of(g, table, FOUND_AT) if c.role in ("category", "code")]
     said = [k for k in g.reading.parents(table.name) if g.reading.is_said(k)]
     around = [k for k in said if is_called(g.phrasings, "places", g.reading.table(k.parent).words)]
     links = shown_links(g, table)
     if table.shown:
         select = label_of(table)
     elif places:
-        order = {w: i for i, w in enumerate(("address", "street", "city"))}
-        places.sort(key=lambda c: order.get(c.words[0], 9))
         select = ref(table.name, places[0].name)
     elif around and g.reading.table(around[0].parent).label:
         parent = g.reading.table(around[0].parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,11 @@ def connection(file: Path) -> Iterator[sqlite3.Connection]:
         yield opened
 
 
+def answering(connection: sqlite3.Connection) -> Callable[[str], bool]:
+    """Whether a query returns something of the file."""
+    return lambda sql: answers(connection, Draft("", sql, ""))
+
+
 def answered_twice(connection: sqlite3.Connection, said: list[Said]) -> list[tuple[str, str]]:
     """(question, another query for its wording that answers for its values too)."""
     shapes: dict[str, set[str]] = defaultdict(set)
@@ -70,7 +75,7 @@ def answered_twice(connection: sqlite3.Connection, said: list[Said]) -> list[tup
     for one in said:
         for shape in shapes[wording_of(one.question)] - {shape_of(one.sql)}:
             sql = with_values(shape, values_of(one.sql))
-            if sql and " LIMIT " not in sql and answers(connection, Draft("", sql, "")):
+            if sql and " LIMIT " not in sql and answering(connection)(sql):
                 found.append((one.question, sql))
     return found
 
@@ -82,9 +87,7 @@ def test_no_question_has_two_answers(
     drawn = [said for said, _ in drawn_questions(connection, reading, 3_000, 5)]
     before = answered_twice(connection, drawn)
     assert any("how much is" in question for question, _ in before)
-    queries = one_meaning(
-        drawn, reading.tables, lambda sql: answers(connection, Draft("", sql, ""))
-    )
+    queries = one_meaning(drawn, reading.tables, answering(connection))
     after = [one._replace(sql=sql) for one, sql in zip(drawn, queries, strict=True)]
     assert answered_twice(connection, after) == []
 
@@ -109,7 +112,7 @@ def test_tables_are_meant_before_views_and_few_joins_before_many(
         Said("What did \x02ada birch\x03 spend", total.format("Ada Birch")),
         Said("what did \x02Nobody\x03 spend", lines.format("Nobody")),
     ]
-    found = one_meaning(said, reading.tables, lambda sql: answers(connection, Draft("", sql, "")))
+    found = one_meaning(said, reading.tables, answering(connection))
     assert found == [
         price.format("goods", "Jam X"), said[1].sql, total.format("Bo Cray"), said[3].sql,
         said[4].sql,
