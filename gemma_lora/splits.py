@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
@@ -186,6 +187,18 @@ def trained_on(manifest: Manifest) -> TrainedOn:
     return known
 
 
+def taught_by(data_dir: Path) -> TrainedOn:
+    """What an adapter trained on a prepared folder must know of it."""
+    return trained_on(read_manifest(data_dir))
+
+
+def is_of_database(data_dir: Path) -> bool:
+    """Whether a folder holds the questions of one database; a folder that is none does not."""
+    with suppress(UserError):
+        return "database" in taught_by(data_dir)
+    return False
+
+
 def form_of(known: TrainedOn) -> PromptForm:
     """The form of prompts; as in the beginning where nothing is said of it."""
     return PromptForm(known.get("prompt_context") or "schema", known.get("question_twice", False))
@@ -193,7 +206,7 @@ def form_of(known: TrainedOn) -> PromptForm:
 
 def prepared_form(data_dir: Path) -> PromptForm:
     """The form of a prepared folder's prompts."""
-    return form_of(trained_on(read_manifest(data_dir)))
+    return form_of(taught_by(data_dir))
 
 
 def read_split(data_dir: Path, split: str) -> list[Row]:

@@ -191,6 +191,7 @@ def test_modes_in_the_readme_are_those_of_the_code() -> None:
         "`--quick-test`": train.QUICK_TEST,
         "standard": {},
         "`--conservative`": train.CONSERVATIVE,
+        "of `--db`": train.OWN_DATABASE,
     }
     for name, preset in rows.items():
         line = next(x for x in README.splitlines() if x.startswith(f"| {name} |"))

@@ -1423,7 +1423,7 @@ def test_help_is_quick_and_needs_no_mlx() -> None:
         (["--dropout", "1", "--rank", "0"], "--rank must be 1 or more; --dropout must be"),
         (["--lora-keys", "embed_tokens"], "--lora-keys must be of"),
         (["--lora-keys", "self_attn.q_proj,model.embed_tokens"], "the embedding is also the head"),
-        (["--quick-test", "--conservative"], "give one of"),
+        (["--quick-test", "--conservative"], "give --quick-test or"),
         (["--resume", "--overwrite"], "give one of"),
         (["--optimizer", "sgd"], "--optimizer"),
         (["--quantize", "3"], "--quantize"),
@@ -1454,10 +1454,24 @@ def test_flags_win_over_modes() -> None:
     assert (careful.rank, careful.iters) == (32, 700)
     assert careful.early_stopping_patience and careful.learning_rate == 5e-5
     assert parsed("--batch_size", "3").batch_size == 3
-    assert parsed() == TrainingConfig()
+    assert parsed("--data", "nowhere") == TrainingConfig(data=Path("nowhere"))
     assert parsed("--lora-keys", "self_attn.q_proj, mlp.up_proj").keys == (
         "self_attn.q_proj", "mlp.up_proj",
     )  # fmt: skip
+
+
+def test_questions_of_one_database_have_a_recipe_of_their_own(tmp_path: Path) -> None:
+    manifest = {"type": "sql", "settings": {"db": "shop.sqlite", "prompt_context": "none"},
+                "source": {"name": "shop.sqlite", "revision": "1"}}  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    data = ("--data", str(tmp_path))
+    own = parsed(*data)
+    assert (own.iters, own.learning_rate) == (900, 1e-3)
+    assert parsed(*data, "--iters", "300") == replace(own, iters=300)
+    assert parsed(*data, "--conservative").learning_rate == 5e-5
+    assert parsed(*data, "--quick-test").iters == 100
+    (tmp_path / "manifest.json").write_text("no JSON")  # told when the data are read, not here
+    assert parsed(*data).learning_rate == TrainingConfig.learning_rate
 
 
 def test_resume_remembers_every_setting(tiny_adapter: Path) -> None:
