@@ -175,9 +175,7 @@ class TrainingConfig:
     )
     seed: int = field(default=42, metadata={"help": "seed of weights, order and dropout"})
     resume: bool = field(default=False, metadata={"help": "go on with the run in --adapter-path"})
-    overwrite: bool = field(
-        default=False, metadata={"help": "drop an earlier run in --adapter-path"}
-    )
+    overwrite: bool = field(default=False, metadata={"help": "drop an earlier run in that folder"})
     export_peft: Path | None = field(
         default=None,
         metadata={"help": "write the adapter in --adapter-path as a PEFT folder, and stop"},
@@ -199,10 +197,7 @@ class TrainingConfig:
                 for name in COUNTS
                 for given in [getattr(self, name)]
             ),
-            (
-                self.epochs is None or 0 < self.epochs < math.inf,
-                "--epochs must be above 0 and finite",
-            ),
+            (self.epochs is None or 0 < self.epochs < math.inf, "--epochs must be finite, above 0"),
             (0 < self.learning_rate < 1, "--learning-rate must be between 0 and 1"),
             (self.max_seq_length >= 16, "--max-seq-length must be 16 or more"),
             (self.num_layers == -1 or self.num_layers >= 1, "--num-layers must be -1 or 1 and up"),
@@ -574,7 +569,10 @@ def finish(run: Run, stopped: str | None) -> Outcome:
         f"{progress.best_val_loss:.4f} at the best step; on all {len(run.validator.examples)} "
         f"validation rows {on_all}"
     )
-    is_sql = run.checkpointer.record.adapter_config["dataset_type"] == "sql"
+    adapter = run.checkpointer.record.adapter_config
+    known = adapter.get("database")  # its own file can be asked at once
+    own = f" --interactive --db {shlex.quote(known['name'])}" if known else ""
+    is_sql = adapter["dataset_type"] == "sql"
     if run.is_main and is_sql and not run.config.quick_test:  # that shows nothing but that it works
         share_blas(1)  # the others have nothing to do any more
         show(keep_confidence(run.model, run.examples["valid"], folder))
@@ -582,7 +580,7 @@ def finish(run: Run, stopped: str | None) -> Outcome:
         show("it got no better than the base model: try another --learning-rate or more data")
     show(
         f"{folder}/adapters.safetensors holds the {run.config.keep} step; "
-        f"{seconds:.0f} s in all. Next: python test_finetuned.py --adapter-path {folder}"
+        f"{seconds:.0f} s in all. Next: python test_finetuned.py --adapter-path {folder}{own}"
     )
     return outcome
 

@@ -616,6 +616,7 @@ def test_an_adapter_knows_its_database(library: Path, tiny_model: Path, tmp_path
     config = json.loads((adapter / "adapter_config.json").read_text())
     known = {"name": "library.sqlite", "schema_hash": read_database(library).schema_hash}
     assert (config["prompt_context"], config["database"]) == ("none", known)
+    assert done.stdout.rstrip().endswith(f"{adapter} --interactive --db library.sqlite")
     other = tmp_path / "other.sqlite"
     with closing(sqlite3.connect(other)) as connection:
         connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
