@@ -16,14 +16,13 @@ from typing import Any, NamedTuple, Protocol
 
 from gemma_lora.cli import UserError
 from gemma_lora.confinement import KILL_GRACE_SEC, SQL_LENGTH
+from gemma_lora.database_files import explain, log_is_empty
 from gemma_lora.database_process import Batch, Job, Opened, late, serve
 from gemma_lora.sandbox import SqlResult, SqlWorker
 from gemma_lora.sql_text import schema_of, sql_tokens
 
 FILE_TIMEOUT_SEC = 30.0
 START_SEC = 60.0
-HEADER = b"SQLite format 3\x00"
-WAL_VERSION = 2  # byte 18 of a file whose log is written ahead
 CREATE_WORDS = frozenset("create table view virtual temp temporary if not exists".split())
 DECLARED = ("CREATE TABLE", "CREATE VIRTUAL TABLE", "CREATE VIEW", "CREATE TEMP")
 
@@ -180,11 +179,11 @@ class DatabaseFile:
             return
         self.close()
         self._opened, self._owes = opened, False
-        log_is_empty = check_file(self.path)
+        nothing_in_log = log_is_empty(self.path)  # here: see its docstring
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         self._process = spawn.Process(
-            target=serve, args=(theirs, self.path, log_is_empty), daemon=True
+            target=serve, args=(theirs, self.path, nothing_in_log), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -212,37 +211,6 @@ def identity(path: Path) -> tuple[int, int]:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the database '{path}': {error}") from None
     return status.st_dev, status.st_ino
-
-
-def check_file(path: Path) -> bool:
-    """Whether a SQLite file with a write-ahead log has nothing in it; UserError for other files.
-
-    Read here and not in the process that asks: closing the file there would drop SQLite's locks.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(20)
-        whole = path.resolve()  # the log lies beside the file, not beside a link to it
-        log = whole.with_name(f"{whole.name}-wal")
-        pending = log.exists() and log.stat().st_size > 0
-    except OSError as error:
-        raise UserError(f"cannot read the database '{path}': {error.strerror}") from None
-    if head and not head.startswith(HEADER):
-        raise UserError(f"cannot read the database '{path}': it is not a SQLite file")
-    return head[18:19] == bytes([WAL_VERSION]) and not pending
-
-
-def explain(error: str) -> str:
-    """SQLite's reason not to open a file, with what to do where that is known."""
-    if "readonly" in error or "unable to open" in error:
-        return (
-            f"{error}; a change to it may have been cut off, or its log cannot be read from here: "
-            "open it once with the program that writes it, or copy it with its -wal and -journal "
-            "to a folder of your own"
-        )
-    if "locked" in error:
-        return f"{error} by a program that is writing to it: try again"
-    return error
 
 
 def obituary(exit_code: int | None, timeout_sec: float) -> Batch:

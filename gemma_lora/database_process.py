@@ -14,9 +14,7 @@ Covered, from the outside in:
   ATTACH, no extension, no PRAGMA but the two that full-text tables read. (`trusted_schema` stays
   on: without it SQLite 3.40 refuses a view on a full-text table.)
 
-`mode=ro` may make or touch the `-shm` file beside a database with a write-ahead log, and leave an
-empty `-wal` where there was none. `immutable=1` would not, but misses what is still in the log: it
-is used only where nothing else works (a folder that nobody may write to) and the log is empty.
+How the file is opened, and what that leaves beside it, says `database_files`.
 
 Not covered: a flaw in SQLite that lets SQL run machine code; a file system that hangs.
 """
@@ -42,6 +40,7 @@ from gemma_lora.confinement import (
     _as_text,
     _peak_bytes,
 )
+from gemma_lora.database_files import open_reading
 from gemma_lora.sql_text import is_empty_statement, statement_kind
 
 if TYPE_CHECKING:
@@ -114,16 +113,11 @@ def connect_read_only(address: str) -> sqlite3.Connection:
     return connection
 
 
-def open_file(path: Path, log_is_empty: bool) -> tuple[sqlite3.Connection, str | None]:
+def open_file(path: Path, nothing_in_log: bool) -> tuple[sqlite3.Connection, str | None]:
     """(connection, note) of a file, for reading only. Raises sqlite3.Error."""
-    address = path.absolute().as_uri()  # quotes '?', '#' and '%', which would end the path
-    try:
-        return connect_read_only(f"{address}?mode=ro"), None
-    except sqlite3.OperationalError as error:
-        kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if kind not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or not log_is_empty:
-            raise
-    connection = connect_read_only(f"{address}?mode=ro&immutable=1")
+    connection, current = open_reading(path, connect_read_only, lambda: nothing_in_log)
+    if current:
+        return connection, None
     return connection, "its folder cannot be written to: changes from now on are not seen"
 
 
@@ -317,11 +311,11 @@ def portions(
     yield rows, False, False
 
 
-def serve(pipe: Connection, path: Path, log_is_empty: bool) -> None:
+def serve(pipe: Connection, path: Path, nothing_in_log: bool) -> None:
     """Open the file, then answer jobs until the other end of the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this process
     try:
-        connection, note = open_file(path, log_is_empty)
+        connection, note = open_file(path, nothing_in_log)
         read_ahead(connection)
     except sqlite3.Error as error:
         pipe.send(Opened(" ".join(str(error).split()), None))

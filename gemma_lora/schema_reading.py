@@ -11,12 +11,13 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from gemma_lora.cli import UserError
+from gemma_lora.database_files import read_only
 from gemma_lora.name_reading import name_words
 from gemma_lora.table_reading import (
     KEPT_VALUES,
@@ -79,20 +80,6 @@ class DatabaseReading:
         """Keys that lead to `table` from another table, the first of each."""
         found = [k for k in self.links if k.parent == table and k.child != table]
         return list({k.child: k for k in reversed(found)}.values())[::-1]
-
-
-@contextmanager
-def read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write. Raises UserError when the file is no readable database."""
-    uri = f"{path.absolute().as_uri()}?mode=ro"  # as_uri() escapes what a URI would act on
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
-            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            connection.execute("PRAGMA query_only = 1")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            yield connection
-    except (OSError, sqlite3.DatabaseError) as error:
-        raise UserError(f"cannot read the database '{path}': {error}") from None
 
 
 @contextmanager

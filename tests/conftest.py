@@ -27,9 +27,10 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # tiny matrices: t
 
 import train  # noqa: E402
 from gemma_lora import device, prompts  # noqa: E402
+from gemma_lora.database_files import read_only  # noqa: E402
 from gemma_lora.models import named_arrays  # noqa: E402
 from gemma_lora.questions import Question, make_questions  # noqa: E402
-from gemma_lora.schema_reading import DatabaseReading, read_database, read_only  # noqa: E402
+from gemma_lora.schema_reading import DatabaseReading, read_database  # noqa: E402
 
 device.prepare_process()  # before anything imports mlx.core
 
