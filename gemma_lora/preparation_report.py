@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from gemma_lora.cli import UserError
 from gemma_lora.files import write_atomic
+from gemma_lora.lengths import DEFAULT_MODEL
 from gemma_lora.pictures import new_figure, png_of
 from gemma_lora.prompts import render_prompt
 from gemma_lora.splits import SPLITS, Manifest, Row, read_manifest
@@ -128,6 +132,16 @@ def show_summary(folder: Path, manifest: Manifest) -> None:
         )
     if manifest.get("balanced_by"):
         console.print(f"sample balanced by {manifest['balanced_by']}", highlight=False)
+    print(f"next: {next_command(folder, manifest['settings'])}")  # unbroken, to be copied
+
+
+def next_command(folder: Path, settings: Mapping[str, Any]) -> str:
+    """What trains on a prepared folder, with the model that its lengths were measured for."""
+    named = {"--data": (folder, Path("data")), "--model": (settings["model"], DEFAULT_MODEL)}
+    given = [
+        [flag, shlex.quote(str(value))] for flag, (value, usual) in named.items() if value != usual
+    ]
+    return " ".join(["python train.py", *itertools.chain(*given)])
 
 
 def show_preview(rows: Sequence[Row]) -> None:

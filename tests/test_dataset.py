@@ -731,6 +731,7 @@ def test_manifest_and_plot(capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(contents(Path("data"))) == sorted([*OUTPUTS, "lengths.png"])
     shown = capsys.readouterr().out
     assert "repaired: line ends" in shown and "would keep 99%" in shown
+    assert "\nnext: python train.py" in shown
     assert shown.count("<bos>") == shown.count("<eos>") == 2 and "example 2" in shown
     assert max(map(len, shown.splitlines())) <= 80
 
