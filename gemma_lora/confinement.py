@@ -40,11 +40,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemma_lora.clock import stop_clock
+from gemma_lora.dialects import DIALECTS, translate_to_sqlite
 from gemma_lora.sql_text import (
     is_empty_statement,
     sql_tokens,
     statement_kind,
-    translate_to_sqlite,
     uses_clock,
 )
 
@@ -86,7 +86,10 @@ _ALLOWED = frozenset(
 _TRANSACTIONS = (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT)
 _DENIED_FUNCTIONS = frozenset("load_extension readfile writefile edit fts3_tokenizer".split())
 _TOO_LARGE = ("too big", "too large", "too many", "is full", "out of memory", "interrupted")
-_FOREIGN = ("syntax error", "no such function", "unknown database", "unrecognized token")
+_FOREIGN = (
+    "syntax error", "no such function", "unknown database", "unrecognized token",
+    *(f"no such column: {unit}" for unit in ("year", "quarter", "month", "week", "day", "hour")),
+)  # fmt: skip  # the last as in DATEADD(year, -1, GETDATE())
 _DEFINITIONS = """SELECT 'main', type, name, sql FROM sqlite_master UNION ALL
     SELECT 'temp', type, name, sql FROM sqlite_temp_master ORDER BY 1, 2, 3 COLLATE NOCASE"""
 _as_text = functools.partial(str, encoding="utf-8", errors="replace")
@@ -339,7 +342,7 @@ def _is_foreign(result: WorkerReply) -> bool:
 def _readings(sql: str) -> Iterator[str]:
     """Translations of a text, one by one: the second costs as much time as the first."""
     seen = {sql}
-    for dialect in ("mysql", "postgres"):
+    for dialect in DIALECTS:
         _arm(TRANSLATE_SEC)
         translated = translate_to_sqlite(sql, dialect)
         if translated and translated not in seen:
@@ -350,8 +353,8 @@ def _readings(sql: str) -> Iterator[str]:
 def _worker_main(pipe: Connection, translate: bool, still: bool = False) -> None:
     """WorkerReply lists of jobs, in lists, until the parent's end of the pipe closes."""
     if translate:  # import sqlglot while files can still be opened
-        translate_to_sqlite("SELECT 1", "mysql")
-        translate_to_sqlite("SELECT 1", "postgres")
+        for dialect in DIALECTS:
+            translate_to_sqlite("SELECT 1", dialect)
         gc.freeze()  # syntax trees are many small objects: collecting took a tenth of the time
         gc.set_threshold(100_000)
     builtin = sqlite3.connect(":memory:") if still else None

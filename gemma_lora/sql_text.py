@@ -1,4 +1,4 @@
-"""Reading SQL without running it: statements, kinds, clock, schema, translation.
+"""Reading SQL without running it: statements, kinds, clock, schema.
 
 Promises linear time on hostile text, and no exception for any text. What only sqlglot can tell is
 None or empty where it is not installed or cannot read the statement.
@@ -36,7 +36,6 @@ _MAYBE_CLOCK = re.compile(
 )
 # What sqlglot raises besides its own: it trips over None in statements that are cut off.
 PARSER_TRIPS = (RecursionError, ValueError, AttributeError, TypeError)
-_DATE_PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
 
 SCHEMA_NOISE = frozenset(
     "create table if not exists primary key foreign references unique null default temp temporary "
@@ -104,38 +103,6 @@ def uses_clock(sql: str) -> bool:
             return True
         previous = text if group == "word" else ""
     return False
-
-
-def translate_to_sqlite(sql: str, dialect: str) -> str | None:
-    """What sqlglot makes of a text in `dialect` for SQLite; None when it cannot read it."""
-    import sqlglot
-    from sqlglot import exp
-
-    logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # it warns per construct it cannot keep
-
-    def adapt(node: exp.Expression) -> exp.Expression:
-        if isinstance(node, exp.Table):  # SQLite has one name space
-            node.set("db", None)
-            node.set("catalog", None)
-        elif isinstance(node, exp.DataType) and node.this in (exp.DType.ENUM, exp.DType.SET):
-            return exp.DataType.build("TEXT")
-        elif isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day):
-            whole = isinstance(node, exp.Extract)
-            if part := _DATE_PARTS.get((node.name if whole else type(node).__name__).upper()):
-                value = node.expression if whole else node.this
-                call = exp.Anonymous(this="STRFTIME", expressions=[exp.Literal.string(part), value])
-                return exp.cast(call, "INTEGER")
-        return node
-
-    kept = []
-    try:
-        for statement in sqlglot.parse(sql, read=dialect):
-            space = isinstance(statement, exp.Create) and statement.kind in ("SCHEMA", "DATABASE")
-            if statement is not None and not space and not isinstance(statement, exp.Use):
-                kept.append(statement.transform(adapt, copy=False).sql(dialect="sqlite"))
-    except (sqlglot.errors.SqlglotError, *PARSER_TRIPS):
-        return None
-    return ";\n".join(kept)
 
 
 def split_statements(sql: str) -> list[str]:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dataset
-from gemma_lora import confinement, sandbox, sql_text
+from gemma_lora import confinement, dialects, sandbox, sql_text
 from gemma_lora.sandbox import SqlJob, SqlResult, SqlWorker
 
 CONTEXT = """
@@ -511,9 +511,9 @@ def test_a_schema_that_sqlite_lacks_is_dropped_on_both_sides() -> None:
 
 def test_a_text_that_sqlglot_cannot_read_has_no_translation() -> None:
     pytest.importorskip("sqlglot")
-    translated = sql_text.translate_to_sqlite("SELECT `a` FROM t WHERE b ILIKE 'x'", "mysql")
+    translated = dialects.translate_to_sqlite("SELECT `a` FROM t WHERE b ILIKE 'x'", "mysql")
     assert translated is not None and "`" not in translated
-    assert sql_text.translate_to_sqlite("((", "mysql") is None
+    assert dialects.translate_to_sqlite("((", "mysql") is None
 
 
 WORDS = """SELECT FROM t a b , ( ) * 1 'x' " ; -- /* */ WITH RECURSIVE n AS UNION ALL JOIN INSERT
