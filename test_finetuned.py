@@ -350,7 +350,7 @@ def run_models(
                     chosen = choose_for_rows(
                         model, tuned.tokenizer, rows, prompts, answers, worker,
                         config.sql_timeout, drawing, row_menders(config, worker),
-                        config.db is not None,
+                        config.db is not None, "database" in tuned.config,
                     )  # fmt: skip
                 found[with_candidates(name, config.candidates)] = [*chosen]
     return found, speed

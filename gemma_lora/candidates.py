@@ -2,9 +2,10 @@
 
 Execution-guided selection, as in "Query and Conquer" (arXiv 2503.24364), without a vote: of the
 answers in the order in which they were drawn the first that returns a value is taken; where none
-does, the first answer as `mending` puts it right. On a user's file the one that is taken gets what
-it left out of the question (`omitted_conditions`). It is chosen by what the database returns, never
-by a reference. A statement that would write is final: it is neither run here nor drawn again.
+does, the first answer as `mending` puts it right. From the one that is taken goes what the question
+does not ask for (`unasked_conditions`); on a user's file it gets what it left out of the question
+(`omitted_conditions`). It is chosen by question and database, never by a reference. A statement
+that would write is final: it is neither run here nor drawn again.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from gemma_lora.confinement import WRITING_KINDS
 from gemma_lora.generation import Generation, generate_several
-from gemma_lora.mending import Mender
+from gemma_lora.mending import Amender, Mender
 from gemma_lora.omitted_conditions import Completer
 from gemma_lora.progress import count_answers
 from gemma_lora.replies import extract_sql
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import Row
 from gemma_lora.sql_text import statement_kind
+from gemma_lora.unasked_conditions import Trimmer
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -141,14 +143,14 @@ def choose(
     shown_by: Callable[[int, Generation], Showing],
     drawing: Drawing,
     mend: Mend = lambda index, said: None,
-    complete: Mend = lambda index, said: None,
+    amend: Mend = lambda index, said: None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> list[Chosen]:
     """Draw other answers where the first shows nothing; of each the first that shows rows.
 
     `shown_by` runs the query of an answer to the question at an index of `asked`. Where no answer
-    shows rows, the first is taken as `mend` puts it right, if it can. `complete` gives an answer
-    with what it left out.
+    shows rows, the first is taken as `mend` puts it right, if it can. `amend` gives the answer
+    that is taken as its question asks for it.
     """
     again = [index for index, one in enumerate(asked) if replaceable(one.showing)]
     start = time.perf_counter()
@@ -175,28 +177,46 @@ def choose(
             chosen[index] = Chosen(better.said, 0, tokens, seconds, better.changes)
         else:
             chosen[index] = Chosen(first, 0, tokens, seconds)
-    return [with_all_asked(index, one, complete) for index, one in enumerate(chosen)]
+    return [as_asked(index, one, amend) for index, one in enumerate(chosen)]
 
 
-def with_all_asked(index: int, chosen: Chosen, complete: Mend) -> Chosen:
-    """The answer that is taken with what it left out, if that can be said."""
-    fuller = complete(index, chosen.said)
-    if fuller is None:
+def as_asked(index: int, chosen: Chosen, amend: Mend) -> Chosen:
+    """The answer that is taken with what is asked for and nothing else, if that can be said."""
+    better = amend(index, chosen.said)
+    if better is None:
         return chosen
-    return chosen._replace(said=fuller.said, mended=(*chosen.mended, *fuller.changes))
+    return chosen._replace(said=better.said, mended=(*chosen.mended, *better.changes))
 
 
-def completing(rows: Sequence[Row], mender: Mender | None) -> Mend:
-    """What adds to an answer what it left out of its row's question; nothing without a mender."""
-    completer = Completer(mender) if mender else None
+def amending(rows: Sequence[Row], amenders_of: Callable[[int], Sequence[Amender]]) -> Mend:
+    """What makes an answer say all that its row's question asks for, and nothing else."""
 
-    def complete(index: int, said: Generation) -> MendedAnswer | None:
+    def amend(index: int, said: Generation) -> MendedAnswer | None:
         row = rows[index]
         sql = extract_sql(said.text, row["context"] or "")
-        found = completer(sql, row["question"]) if completer and sql else None
-        return MendedAnswer(replace(said, text=found.sql), found.changes) if found else None
+        changes: tuple[str, ...] = ()
+        for amender in amenders_of(index) if sql else ():
+            if (found := amender(sql, row["question"])) is not None:
+                sql, changes = found.sql, (*changes, *found.changes)
+        return MendedAnswer(replace(said, text=sql), changes) if changes else None
 
-    return complete
+    return amend
+
+
+def questions_asked(
+    prompts: Sequence[str],
+    first: Sequence[Generation],
+    shown_by: Callable[[int, Generation], Showing],
+    amend: Mend,
+) -> list[Asked]:
+    """Questions, first answers and what they show: rows where they do as `amend` has them."""
+    asked = []
+    for number, said in enumerate(first):
+        shows = shown_by(number, said)
+        if replaceable(shows) and amend(number, said):
+            shows = "rows"
+        asked.append(Asked(number, prompts[number], said, shows))
+    return asked
 
 
 def choose_for_rows(
@@ -210,31 +230,38 @@ def choose_for_rows(
     drawing: Drawing,
     mender_of: Callable[[Row], Mender | None] = lambda row: None,
     on_file: bool = False,
+    by_heart: bool = False,
 ) -> list[Chosen]:
     """The answers to rows, each tried on the row's own context: what its user's database would be.
 
-    A row without a context has nothing to run on, and keeps its first answer. `mender_of` gives
-    what puts queries on a row's database right. Where all rows ask one file (`on_file`), what an
-    answer left out is added too; on rows' own contexts, of a few rows, that was not measured.
+    A row without one keeps its first answer. `mender_of` gives what puts queries on a database
+    right. What an answer left out is added where all rows ask one file (`on_file`; on contexts of
+    a few rows it was not measured), what nobody asked for goes, but not from what is `by_heart`.
     """
+
+    def run(index: int, sql: str) -> Showing:
+        context = rows[index]["context"] or ""
+        return showing(sql, lambda query: worker.run(context, query, timeout_sec))
 
     def shown_by(index: int, said: Generation) -> Showing:
         context = rows[index]["context"]
-        if not context:
-            return "rows"
-        sql = extract_sql(said.text, context)
-        return showing(sql, lambda query: worker.run(context, query, timeout_sec))
+        return run(index, extract_sql(said.text, context)) if context else "rows"
 
     def mend(index: int, said: Generation) -> MendedAnswer | None:
         row = rows[index]
         sql = extract_sql(said.text, row["context"] or "")
         return mended_answer(mender_of(row), row["question"], sql, said, partial(shown_by, index))
 
-    complete = completing(rows, mender_of(rows[0]) if on_file and rows else None)
-    asked = [
-        Asked(number, prompts[number], said, shown_by(number, said))
-        for number, said in enumerate(first)
-    ]
+    mender = mender_of(rows[0]) if on_file and rows else None
+    completers = [Completer(mender)] if mender else []
+
+    def amenders_of(index: int) -> list[Amender]:
+        if by_heart or not rows[index]["context"]:
+            return [*completers]
+        return [Trimmer(lambda sql: run(index, sql) == "rows"), *completers]
+
+    amend = amending(rows, amenders_of)
+    asked = questions_asked(prompts, first, shown_by, amend)
     again = sum(replaceable(one.showing) for one in asked)
     with count_answers(again * drawing.wanted, "other answers") as advance:
-        return choose(model, tokenizer, asked, shown_by, drawing, mend, complete, advance)
+        return choose(model, tokenizer, asked, shown_by, drawing, mend, amend, advance)

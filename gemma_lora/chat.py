@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from gemma_lora.candidates import showing
 from gemma_lora.cli import UserError
 from gemma_lora.conversation import (
     ROWS_SHOWN,
@@ -32,6 +33,7 @@ from gemma_lora.schema_prompt import RenderedQuestion, declaration, schema_text
 from gemma_lora.schema_reading import hash_of_schema
 from gemma_lora.splits import form_of
 from gemma_lora.table_links import schema_of_file, schema_of_text
+from gemma_lora.unasked_conditions import Trimmer
 
 MAX_SCHEMA_BYTES = 1_000_000
 MAX_CANDIDATES = 64
@@ -275,7 +277,9 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     else:
         read = partial(schema_of_text, "\n".join(f"{r.sql};" for r in relations))
     chat.mender = Mender(read, lambda sql: database.run(sql, KEPT_VALUES).rows)
-    chat.completer = Completer(chat.mender) if isinstance(database, DatabaseFile) else None
+    trimmer = Trimmer(lambda sql: showing(sql, lambda q: database.run(q, KEPT_VALUES)) == "rows")
+    completers = [Completer(chat.mender)] if isinstance(database, DatabaseFile) else []
+    chat.amenders = completers if trained else [trimmer, *completers]
     chat.answered = chat.has_rows = None
     chat.history.clear()
     count = f"{len(relations)} table{'s' * (len(relations) != 1)}"

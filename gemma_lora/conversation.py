@@ -29,8 +29,7 @@ from gemma_lora.database import Database, QueryResult, Relation
 from gemma_lora.doubt import Named, doubts
 from gemma_lora.figures import TUNED
 from gemma_lora.generation import Generation, GreedyHead, prompt_ids, stop_ids
-from gemma_lora.mending import Mender
-from gemma_lora.omitted_conditions import Completer
+from gemma_lora.mending import Amender, Mender
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat
 from gemma_lora.replies import extract_sql
 from gemma_lora.report import WIDE
@@ -91,7 +90,7 @@ class Chat:
     relations: list[Relation] = field(default_factory=list)  # its tables and views
     known: list[Named] = field(default_factory=list)  # what questions can name of it
     mender: Mender | None = None  # puts queries on it right
-    completer: Completer | None = None  # adds what they leave out, on a file
+    amenders: Sequence[Amender] = ()  # add what they leave out, leave out what nobody asked for
     answered: Query | None = None  # the last answer that held SQL
     has_rows: Query | None = None  # the last that ran, for /csv
     history: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -218,8 +217,8 @@ def follow_up(chat: Chat, turn: Turn, reply: Reply, run: bool, show: Callable[[s
             return reply.text
     try:
         shows = run_first(chat, turn, query, doubt, say)
-        if shows == "rows" and others:
-            show_completed(chat, turn, say)
+        if others and shows != "writes" and show_amended(chat, turn, say):
+            return reply.text
     except KeyboardInterrupt:
         say("the query was stopped")
         return reply.text
@@ -227,7 +226,7 @@ def follow_up(chat: Chat, turn: Turn, reply: Reply, run: bool, show: Callable[[s
         return reply.text
     try:
         taken = try_others(chat, turn, reply, others, say)
-        show_completed(chat, turn, say)
+        show_amended(chat, turn, say)
         return taken
     except KeyboardInterrupt:
         say("stopped: the first answer stands")
@@ -290,14 +289,16 @@ def try_others(
     return chosen.said.text
 
 
-def show_completed(chat: Chat, turn: Turn, say: Callable[[str], None]) -> None:
-    """Show the answer once more, with what it left out of the question, where that can be added."""
-    first = chat.answered
-    if not (chat.completer and first) or (left := chat.completer(first.sql, turn.question)) is None:
-        return
-    query = chat.answered = Query(turn.question, left.sql, turn.database)
-    say(f"with {listed(left.changes)}, as the question says; I am not sure of it:\n{query.sql}")
-    show_result(chat, turn, query, run_query(query), say)
+def show_amended(chat: Chat, turn: Turn, say: Callable[[str], None]) -> bool:
+    """Show the answer as its question asks for it, where it is another; whether that was so."""
+    before = chat.answered
+    for amender in chat.amenders:
+        first = chat.answered
+        if first and (found := amender(first.sql, turn.question)):
+            query = chat.answered = Query(turn.question, found.sql, turn.database)
+            say(f"with {listed(found.changes)}, {amender.why}; I am not sure of it:\n{query.sql}")
+            show_result(chat, turn, query, run_query(query), say)
+    return chat.answered is not before
 
 
 def run_query(query: Query) -> QueryResult:

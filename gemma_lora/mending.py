@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gemma_lora.cli import optional
 from gemma_lora.query_blocks import (
@@ -50,6 +50,15 @@ class Mended(NamedTuple):
 
     sql: str
     changes: tuple[str, ...]
+
+
+class Amender(Protocol):
+    """What changes an answer that shows rows by what its question says."""
+
+    why: str  # said of its changes
+
+    def __call__(self, sql: str, question: str) -> Mended | None:
+        """The changed query, which shows rows too; None where nothing is to be changed."""
 
 
 class Mender:

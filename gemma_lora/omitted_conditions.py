@@ -87,6 +87,8 @@ def kinds_in(mender: Mender) -> Kinds:
 class Completer:
     """Completes queries on a mender's database, whose kinds are read when they are first needed."""
 
+    why = "as the question says"
+
     def __init__(self, mender: Mender) -> None:
         self.mender = mender
         self._kinds: Kinds | None = None

@@ -128,7 +128,12 @@ def test_the_first_that_shows_rows_is_taken(
         "SELECT age FROM pets WHERE id = 9", "SELECT 5", "DELETE FROM pets", "no idea", "SELECT x",
     ]  # fmt: skip
     contexts = [PETS, PETS, PETS, PETS, None]
-    rows = [cast(Any, {"context": context, "completion": "SELECT 5"}) for context in contexts]
+    rows = [
+        cast(
+            Any, {"context": context, "completion": "SELECT 5", "question": "How old is number 9?"}
+        )
+        for context in contexts
+    ]
     found = choose_for_rows(
         cast(Any, None), cast(Any, None), rows, ["p"] * 5, [said(text) for text in first],
         worker, 1.0, DRAWING,

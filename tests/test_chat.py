@@ -264,7 +264,7 @@ def test_where_the_first_shows_nothing_another_is_taken(
     chat.settings.candidates = 3
     drawn(["SELECT nope FROM pets", "SELECT name FROM pets WHERE age = 11", "SELECT 5"])
     for first, said in (
-        ("SELECT name FROM pets WHERE age > 99", "no rows"),
+        ("SELECT name FROM pets WHERE age IN (98, 99)", "no rows"),
         ("SELECT x FROM pets", "no such column: x"),
         ("who knows", "this is no query"),
     ):
@@ -326,10 +326,32 @@ def test_what_was_left_out_is_added_beside_the_answer(
     take_line(chat, "How many vans do we have?")
     assert " added, as" not in capsys.readouterr().out
     use_db(chat, str(path))
-    chat.completer = None  # as of SQL text
+    chat.amenders = ()  # as of SQL text
     chat.settings.candidates = 2
     take_line(chat, "How many vans do we have?")
     assert " added, as" not in capsys.readouterr().out
+
+
+def test_what_nobody_asked_for_is_left_out_beside_the_answer(
+    chat: Chat, pets_file: Path, reply: Any, drawn: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_db(chat, str(pets_file))
+    chat.settings.candidates = 2
+    drawn(["SELECT 5"])
+    for first in ("= 'Rex'", "= 'Nobody'"):  # shows a row, or none: none is drawn then
+        reply(f"SELECT COUNT(*) FROM pets WHERE name {first}")
+        take_line(chat, "How many pets are there?")
+        shown = capsys.readouterr().out
+        assert f"with name {first} left out, of which the question says nothing;" in shown
+        assert chat.answered and chat.answered.sql == "SELECT COUNT(*) FROM pets"
+        assert "number 1 of them" not in shown
+    reply("SELECT COUNT(*) FROM pets WHERE name = 'Rex'")
+    take_line(chat, "How many pets are called Rex?")
+    assert "left out" not in capsys.readouterr().out
+    chat.tuned.config["database"] = {"name": "pets", "schema_hash": "1"}  # learnt by heart
+    use_db(chat, str(pets_file))
+    take_line(chat, "How many pets are there?")
+    assert "left out" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
