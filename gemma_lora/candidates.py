@@ -252,8 +252,7 @@ def choose_for_rows(
         sql = extract_sql(said.text, row["context"] or "")
         return mended_answer(mender_of(row), row["question"], sql, said, partial(shown_by, index))
 
-    mender = mender_of(rows[0]) if on_file and rows else None
-    completers = [Completer(mender)] if mender else []
+    completers = [Completer(m)] if on_file and rows and (m := mender_of(rows[0])) else []
 
     def amenders_of(index: int) -> list[Amender]:
         if by_heart or not rows[index]["context"]:

@@ -87,7 +87,7 @@ def count_candidates(rows: Iterable[Replacement]) -> CandidateCounts:
 
 def candidate_sentence(name: str, counts: CandidateCounts) -> str:
     """What a reader of the table must know of a model's candidates."""
-    mended = f" ({counts['mended']} mended or completed)" if counts["mended"] else ""
+    mended = f" ({counts['mended']} mended, completed or cut)" if counts["mended"] else ""
     return (
         f"{name}: drawn for {number_of(counts['drawn_for'], 'row')}, "
         f"{number_of(counts['replaced'], 'answer')} replaced{mended}, of these now right: "
