@@ -68,12 +68,13 @@ def without_unasked(sql: str, question: str) -> Mended | None:
         kept = [part for part in parts if is_asked(part, question)]
         if len(kept) == len(parts):
             continue
-        dropped += [f"{part.sql('sqlite')} left out" for part in parts if part not in kept]
+        dropped += [part.sql("sqlite") for part in parts if part not in kept]
         if kept:
             where.set("this", exp.and_(*kept))
         else:
             where.parent.set("where", None)
-    return Mended(trees[0].sql("sqlite"), tuple(dropped)) if dropped else None
+    change = f"{' and '.join(dropped)} left out"
+    return Mended(trees[0].sql("sqlite"), (change,)) if dropped else None
 
 
 def is_asked(condition: Any, question: str) -> bool:
