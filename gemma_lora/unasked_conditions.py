@@ -88,7 +88,7 @@ def is_asked(condition: Any, question: str) -> bool:
     literals = [
         one for one in condition.find_all(exp.Literal) if not re.fullmatch("%[a-zA-Z]", one.this)
     ]
-    if not literals:
+    if not literals or any(one.this.lower() == "now" for one in literals):
         return True
     column = condition.find(exp.Column)
     is_key = column is not None and _KEY.search(column.name) is not None

@@ -48,6 +48,7 @@ def test_what_nobody_asked_for_is_left_out(question: str, condition: str, left: 
         ("How many women work here?", "gender = 'Female'"),
         ("Sales in Asia", "country IN ('China', 'Japan', 'India')"),
         ("Who ordered last month?", "day >= DATE('now', '-1 month') AND day >= '2023-01-01'"),
+        ("Who ordered in the past year?", "day >= DATE('now', '-12 months')"),
         ("Orders of last month", "day BETWEEN '2024-03-01' AND '2024-03-31'"),
         ("Orders in March", "day LIKE '2024-03%' AND STRFTIME('%m', day) = '03'"),
         ("Those over five feet", "height > 5"),
