@@ -53,12 +53,12 @@ class Mended(NamedTuple):
 
 
 class Amender(Protocol):
-    """What changes an answer that shows rows by what its question says."""
+    """What changes an answer by what its question says."""
 
     why: str  # said of its changes
 
     def __call__(self, sql: str, question: str) -> Mended | None:
-        """The changed query, which shows rows too; None where nothing is to be changed."""
+        """The changed query, which shows something; None where nothing is to be changed."""
 
 
 class Mender:

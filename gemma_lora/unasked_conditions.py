@@ -25,12 +25,9 @@ from typing import Any
 
 from gemma_lora.mending import LONGEST, MENDING, Mended
 from gemma_lora.sql_text import PARSER_TRIPS, sql_trees
-from gemma_lora.wording import load_phrasings
+from gemma_lora.wording import MONTHS, load_phrasings
 
 LIKE_BEGINNING = 4  # letters that two forms of a word have in common: 'Europe', 'European'
-MONTHS = (
-    "january february march april may june july august september october november december".split()
-)
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 # 'two dozen', 'the last quarter', 'half of': a number that does not stand there may be meant.
 COUNTING = re.compile(
@@ -146,8 +143,8 @@ def speaks_of_number(question: str, number: str) -> bool:
     found = [float(one) for one in _NUMBER.findall(question.replace(",", ""))]
     if any(abs(one * scale - value) <= 1e-9 * abs(value) for one in found for scale in SCALES):
         return True
-    by_words = {float(i): word for i, word in enumerate(NUMBER_WORDS)}
-    if by_words.get(value) in words or (1 <= value <= 12 and MONTHS[int(value) - 1] in words):
+    spelt = [word for number, word in enumerate(NUMBER_WORDS) if number == value]
+    if words & {*spelt} or (1 <= value <= 12 and MONTHS[int(value) - 1] in words):
         return True
     return value not in (0, 1) and COUNTING.search(question) is not None
 
