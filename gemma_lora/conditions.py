@@ -379,8 +379,8 @@ def column_conditions(
 
 
 def own_condition(g: Grammar, table: TableReading) -> Condition | None:
-    """One of the conditions on a table's own columns."""
+    """One of the conditions on a table's own columns; seldom one where there is only a phone."""
     makers = own_conditions(g, table)
-    if not makers:
+    if g.draw.random() >= sum(w for w, _ in makers):
         return None
     return g.draw.choices([m for _, m in makers], [w for w, _ in makers])[0]()

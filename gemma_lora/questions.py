@@ -58,8 +58,17 @@ from gemma_lora.row_questions import (
 from gemma_lora.schema_reading import DatabaseReading, in_time
 from gemma_lora.short_sql import shortened
 from gemma_lora.spread_questions import each_once, reach
-from gemma_lora.table_reading import TableReading
-from gemma_lora.wording import UnsayableError, called, load_phrasings, loosened, marked, roughened
+from gemma_lora.table_reading import TableReading, quoted
+from gemma_lora.wording import (
+    VALUE,
+    UnsayableError,
+    called,
+    load_phrasings,
+    loosened,
+    marked,
+    plural,
+    roughened,
+)
 
 QUERY_SECONDS = 2.0  # a gold query that takes longer is dropped
 TRIES = 40  # attempts for each question wanted, before what there is has to do
@@ -155,8 +164,7 @@ def weight(g: Grammar, table: TableReading) -> float:
     """
     if table.is_link and not is_relation(g, table):
         return 0.0
-    if table.is_view and not all(t.is_view for t in g.reading.tables):
-        stored = {c for t in g.reading.tables if not t.is_view for c in t.held}
+    if table.is_view and (stored := stored_columns(g.reading)):
         return 0.04 if stored.issuperset(table.held) else 0.12
     ups = [k for k in g.reading.parents(table.name) if k.child == table.name]
     if any(extends(g.reading, k) and not is_its_own(g.reading, k) for k in ups):
@@ -165,13 +173,34 @@ def weight(g: Grammar, table: TableReading) -> float:
     return few * (1.0 if table.label else 0.5) * min(6, 1 + len(askable(table))) ** 0.5
 
 
+def stored_columns(reading: DatabaseReading) -> set[str]:
+    """The names of all columns of tables, views left out."""
+    return {c for t in reading.tables if not t.is_view for c in t.held}
+
+
+def is_about(g: Grammar, draft: Draft) -> bool:
+    """Whether a question is about its table: of a view only what names it or what it alone shows.
+
+    'How much is jam' asks what jam costs, not for the sum of a view of a year's sales.
+    """
+    table = g.reading.table(draft.table)
+    stored = stored_columns(g.reading)
+    if not table.is_view or not stored:
+        return True
+    own = [c for c in table.columns if c.name not in stored and quoted(c.name) in draft.sql]
+    words = [*table.words, *(w for c in own for w in c.words)]
+    words += [w for word in words for w in g.phrasings.synonyms.get(word, ())]
+    said = VALUE.sub("", draft.question).lower()
+    return any(w in said or plural(w) in said for w in words)
+
+
 def drafted(g: Grammar, kind: Kind, tables: Sequence[TableReading]) -> Draft | None:
     """A question of a kind about the first of some tables that has one."""
     for table in tables:
         if kind is not relation and is_relation(g, table):
             continue  # nobody asks for borders, but for states by what they border
         with suppress(UnsayableError):  # the words that this needs are not there
-            if (draft := kind(g, table)) is not None:
+            if (draft := kind(g, table)) is not None and is_about(g, draft):
                 return draft
     return None
 

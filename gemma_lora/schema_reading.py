@@ -169,12 +169,15 @@ def possible_keys(tables: Sequence[TableReading]) -> list[tuple[TableReading, Co
     """Unique columns and their tables; first those named after their own table.
 
     Where 'state_name' is unique in the tables of states and of their heights, a city's is a state.
+    Neither a day nor a price tells which row is meant, unique as it may be.
     """
     found = [
         (table, column)
         for table in tables
         for column in table.columns
         if len(column.values) >= min(table.rows, KEPT_VALUES)
+        and column.role not in ("date", "year")
+        and not any(isinstance(v, float) and v % 1 for v in column.values)
     ]
     return sorted(found, key=lambda pair: not is_named_after(*pair))
 

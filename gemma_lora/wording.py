@@ -148,7 +148,7 @@ def inflector() -> inflect.engine:
 @functools.cache
 def plural(words: str) -> str:
     """The words with what they name in the plural: 'unit prices', 'titles of courtesy'."""
-    if named := re.match(r"(\w.*?)( (?:of|in|on|per|by) .*)", words):
+    if named := re.match(r"(\w.*?)( (?:of|in|on|per|by|for) .*)", words):
         return f"{plural(named[1])}{named[2]}"
     head, _, last = words.rpartition(" ")
     if not last.endswith("ss") and inflector().singular_noun(last):  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ LANDS = ("Germany", "England", "France")
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shop with two places of a customer, sums in two tables, and a view of dear goods."""
+    """A shop: two places of a customer, sums and goods in two tables, a view of dear goods."""
     path = tmp_path_factory.mktemp("alike") / "alike.sqlite"
     with sqlite3.connect(path) as connection:
         connection.executescript("""
@@ -39,11 +39,13 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 day TEXT, total REAL);
             CREATE TABLE lines (id INTEGER PRIMARY KEY, invoice_id INTEGER REFERENCES invoices,
                 good_id INTEGER REFERENCES goods, quantity INTEGER, unit_price REAL);
+            CREATE TABLE shelf (name TEXT, price REAL);
             CREATE VIEW dear_goods AS SELECT name, price FROM goods WHERE price > 9;
         """)
         rows = {
             "customers": [(i, n, TOWNS[i % 3], LANDS[i % 3]) for i, n in enumerate(NAMES)],
             "goods": [(i, f"Jam {chr(65 + i)}", 2 + i / 2) for i in range(24)],
+            "shelf": [(f"Jam {chr(65 + i)}", 2 + i / 2) for i in range(24)],
             "invoices": [(i, i % 7, f"2024-0{i % 9 + 1}-11", 3.5 * i % 97) for i in range(60)],
             "lines": [(i, i % 60, i % 24, i % 5 + 1, 2 + i % 24 / 2) for i in range(150)],
         }
@@ -83,9 +85,10 @@ def answered_twice(connection: sqlite3.Connection, said: list[Said]) -> list[tup
 def test_no_question_has_two_answers(
     connection: sqlite3.Connection, reading: DatabaseReading
 ) -> None:
-    """As drawn some have: what is dear has its price in the table and in the view."""
+    """As drawn some have: goods have their price twice."""
     drawn = [said for said, _ in drawn_questions(connection, reading, 3_000, 5)]
     before = answered_twice(connection, drawn)
+    assert not [k for k in reading.links if k.child == "shelf"]  # a price tells no row
     assert any("how much is" in question for question, _ in before)
     queries = one_meaning(drawn, reading.tables, answering(connection))
     after = [one._replace(sql=sql) for one, sql in zip(drawn, queries, strict=True)]

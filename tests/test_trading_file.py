@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import questions_of
 
-from gemma_lora.questions import Question
-from gemma_lora.schema_reading import DatabaseReading
-from gemma_lora.wording import plural
+from gemma_lora.questions import Question, drawn_questions
+from gemma_lora.schema_reading import DatabaseReading, read_only
+from gemma_lora.wording import VALUE, plural
 
 SCHEMA = """
 CREATE TABLE Shippers (ShipperID INTEGER PRIMARY KEY, CompanyName TEXT, Phone TEXT);
@@ -98,8 +98,22 @@ def test_views_are_asked_about_seldom_and_alone(made: list[Question]) -> None:
     seen = [q for q in made if re.search('"Orders Qry"|"Quarterly C|"Order Sub', q.sql)]
     assert 0 < len(seen) < 0.06 * len(made)
     assert not [q for q in seen if "JOIN" in q.sql]
-    repeating = [q for q in seen if "Orders Qry" in q.sql]
-    assert len(repeating) < len([q for q in seen if "Order Subtotals" in q.sql])
+    repeating = [q for q in seen if "Orders Qry" in q.sql]  # what tables hold
+    assert 0 < len(repeating) < 0.015 * len(made)
+
+
+def test_a_question_about_a_view_names_it_or_what_it_alone_shows(
+    file: Path, reading: DatabaseReading
+) -> None:
+    """'Which contact does Inn A have' is about a customer, and no view of a quarter's."""
+    with read_only(file) as connection:
+        drawn = [said for said, _ in drawn_questions(connection, reading, 3_000, 3)]
+    for view, names in {
+        "Orders Qry": "orders? qr", "Quarterly Customers": "quarterly c", "Order Subtotals": "subt"
+    }.items():  # fmt: skip
+        seen = [VALUE.sub("", s.question).lower() for s in drawn if f'"{view}"' in s.sql]
+        assert seen
+        assert not [q for q in seen if not re.search(names, q)]
 
 
 def test_a_file_of_views_alone_is_asked_about_by_them(tmp_path: Path) -> None:
