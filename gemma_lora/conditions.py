@@ -66,12 +66,12 @@ def equals(g: Grammar, table: TableReading, column: ColumnReading) -> Condition:
     forms = g.phrasings.forms
     chance = g.draw.random()
     states = not place and mostly(describes, column.values)
-    if chance < 0.06:
+    if chance < 0.09:
         form = forms[
             "condition_not_place" if place else f"condition_not{'_state' if states else ''}"
         ]
         return Condition(filled(g.draw, form, said), f"{name} <> {written(value)}", column=about)
-    if chance < 0.12 and len(column.values) > 2:
+    if chance < 0.15 and len(column.values) > 2:
         other = g.draw.choice([v for v in column.values if v != value])
         said["value2"] = said_of(g, column, other)
         form = forms["condition_either_place" if place else "condition_either"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gemma_lora.column_sql import month_of, number_of, ref, year_of
+from gemma_lora.column_sql import month_of, number_of, ref, written, year_of
 from gemma_lora.conditions import comparable
 from gemma_lora.date_conditions import date_condition, main_date
 from gemma_lora.grammar import Condition, Grammar, asked, dealt
@@ -22,9 +22,20 @@ from gemma_lora.queries import (
 from gemma_lora.schema_reading import Link
 from gemma_lora.superlatives import measures, superlative
 from gemma_lora.table_reading import ColumnReading, TableReading
-from gemma_lora.wording import called, concept_of, marked, plural, rounded
+from gemma_lora.value_wording import said_of
+from gemma_lora.wording import (
+    called,
+    concept_of,
+    is_called,
+    marked,
+    number_said,
+    plural,
+    rounded,
+)
 
 MOST_GROUPS = 60
+COUNTS = (1, 2, 3, 5, 10, 20, 50, 100)
+TURNOVERS = (100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 150_000)
 MORE = ("more than", "over", "above", "more than")
 FEWER = ("less than", "fewer than", "under", "below")
 
@@ -240,6 +251,39 @@ def one_year(g: Grammar, table: TableReading) -> Condition:
     return Condition(f"in {said['n']}", sql, column=(table.name, column.name))
 
 
+def compared_groups(g: Grammar, table: TableReading) -> Draft | None:
+    """Two groups that are named, side by side: 'compare the average price of ale and of stout'."""
+    groups: list[tuple[Group, ColumnReading]] = []
+    for column in table.columns:
+        if is_grouping(table, column) and len(column.values) > 2:
+            name = ref(table.name, column.name)
+            groups.append((Group("", name, name), column))
+    for link in g.reading.parents(table.name):
+        parent = g.reading.table(link.parent)
+        if (
+            len(parent.label) == 1
+            and len(parent.names) > 2
+            and link.parent_column not in parent.label
+        ):
+            key = ref(link.parent, link.parent_column)
+            column = parent.column(parent.label[0])
+            groups.append((Group("", label_of(parent), key, (link,)), column))
+    if not groups:
+        return None
+    group, column = g.draw.choice(groups)
+    values = [dealt(g, (group.by, "compared"), column.values) for _ in range(2)]
+    if values[0] == values[1]:
+        return None
+    kind, what, said, _ = measured(g, table)
+    one, other = (said_of(g, column, value) for value in values)
+    said = said | noun_slots(g, table, ()) | {"value": one, "value2": other}
+    place = "_place" * (kind == "count" and is_called(g.phrasings, "places", column.words))
+    where = f"{group.by} IN ({', '.join(map(written, values))})"
+    rest = f"GROUP BY {group.key}"
+    query = Query(table.name, f"{group.by}, {what}", (), group.links, rest, where)
+    return Draft(asked(g, f"compare_{kind}{place}", **said), written_query(query), table.name)
+
+
 def chosen_groups(g: Grammar, table: TableReading) -> Draft | None:
     """Groups with more of something than a number: 'genres with an average price over 20'."""
     groups = groups_of(g, table)
@@ -249,14 +293,14 @@ def chosen_groups(g: Grammar, table: TableReading) -> Draft | None:
     kind, what, _, column = of = measured(g, table)
     said = told_apart(g, table, group, of)
     if column is None:
-        n: int | float = g.draw.choice((1, 2, 3, 5, 10, 20, 50, 100))
+        n: int | float = g.draw.choice(COUNTS if kind == "count" else TURNOVERS)
     else:
         value = float(g.draw.choice(column.values))
         value *= g.draw.choice((3, 10)) if kind == "sum" else 1
         n = rounded(g.draw, round(value) if value > 10 else value)
     up = g.draw.random() < 0.75
     said |= noun_slots(g, table, ()) | {"parent": group.word, "parents": plural(group.word)}
-    said |= {"n": marked(n), "more": g.draw.choice(MORE if up else FEWER)}
+    said |= {"n": marked(number_said(g.draw, n)), "more": g.draw.choice(MORE if up else FEWER)}
     rest = f"GROUP BY {group.key} HAVING {what} {'>' if up else '<'} {n}"
     query = Query(table.name, group.by, links=group.links, rest=rest)
     return Draft(asked(g, f"having_{kind}", **said), written_query(query), table.name)

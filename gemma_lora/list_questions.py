@@ -56,6 +56,9 @@ def list_rows(g: Grammar, table: TableReading) -> Draft | None:
         kind = "list_where"
     elif found and is_called(g.phrasings, "people", table.words) and chance < 0.3:
         kind = "list_who"
+    elif not (table.label or table.shown) and key_of(table) and chance < 0.7:
+        kind = "list_numbers"
+        said["number"] = g.draw.choice(("number", "number", "id", f"{table.words[0]} number"))
     else:
         kind = "list"
     return Draft(asked(g, kind, **said), written_query(query), table.name)

@@ -31,7 +31,14 @@ from gemma_lora.extreme_questions import (
 )
 from gemma_lora.family_questions import by_children, with_or_without
 from gemma_lora.grammar import Grammar, asked, put_back
-from gemma_lora.group_questions import aggregate, chosen_groups, grouped, most_of_groups, top_groups
+from gemma_lora.group_questions import (
+    aggregate,
+    chosen_groups,
+    compared_groups,
+    grouped,
+    most_of_groups,
+    top_groups,
+)
 from gemma_lora.joined_conditions import extends, is_its_own
 from gemma_lora.list_questions import (
     count,
@@ -107,16 +114,17 @@ KINDS: dict[str, tuple[Kind, float]] = {  # kind -> what makes it, its share
     "extreme": (extreme, 0.095),
     "extreme parent": (extreme_parent, 0.02),
     "extreme date": (extreme_date, 0.01),
-    "extreme each": (extreme_each, 0.008),
+    "extreme each": (extreme_each, 0.014),
     "top": (top, 0.025),
     "aggregate": (aggregate, 0.075),
     "grouped": (grouped, 0.045),
     "chosen groups": (chosen_groups, 0.015),
+    "compared groups": (compared_groups, 0.012),
     "most of groups": (most_of_groups, 0.02),
     "by children": (by_children, 0.045),
     "with or without": (with_or_without, 0.03),
     "events": (events, 0.04),
-    "own key": (own_key, 0.01),
+    "own key": (own_key, 0.015),
     "relation": (relation, 0.02),
     "where": (where_is, 0.02),
     "contents": (contents, 0.012),

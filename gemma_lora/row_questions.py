@@ -67,7 +67,6 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
         query = Query(table.name, ref(table.name, flag.name), where=where)
         return Draft(asked(g, form, **said), written_query(query), table.name)
     column, link = g.draw.choice(columns)
-    concept = concept_of(g.phrasings, column)
     said = in_plural(value) | {
         "attr": called(g.draw, g.phrasings, column),
         "value": value,
@@ -83,8 +82,8 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
         question = asked(g, "look_up_two", **said)
     elif column.role == "date" and (done := participle(column)) and g.draw.random() < 0.4:
         question = asked(g, "look_up_done", **said, done=done)
-    elif concept and concept.ask and is_meant(table, column, concept) and g.draw.random() < 0.6:
-        question = filled(g.draw, concept.ask, said)
+    elif (ways := asked_for(g, table, column)) and g.draw.random() < 0.6:
+        question = filled(g.draw, ways, said)
     elif place and not table.shown and g.draw.random() < 0.4:
         person = is_called(g.phrasings, "people", table.words)
         said |= at_home(g, table, column, value)
@@ -94,6 +93,15 @@ def look_up(g: Grammar, table: TableReading) -> Draft | None:
     links = (link,) if link else ()
     query = Query(table.name, select, links=links, where=where)
     return Draft(question, written_query(query), table.name)
+
+
+def asked_for(g: Grammar, table: TableReading, column: ColumnReading) -> tuple[str, ...]:
+    """What else people say for a row's column: 'how long is {value}', 'how do i call {value}'."""
+    concept = concept_of(g.phrasings, column)
+    if concept and concept.ask:
+        return concept.ask if is_meant(table, column, concept) else ()
+    details = g.phrasings.details
+    return next((details[word] for word in column.words if word in details), ())
 
 
 def is_meant(table: TableReading, column: ColumnReading, concept: Concept) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PHRASINGS_FILE = Path(__file__).with_name("phrasings.yaml")
 QUALIFIED = {"shipping", "late", "delivery", "service", "handling", "tax", "interest", "discount"}
+WORD_LISTS = ("places", "natural", "people", "adjectives", "nouns", "roles", "kinds")
+ORDERED = {"order", "ordered", "orders", "reorder", "reserved"}
 AREAS = {"area", "acreage", "surface"}
 SIZE = re.compile(r"\b(?:big|large|small)")
 VALUE = re.compile("\x02(.*?)\x03", re.DOTALL)  # a value inside a question that is being made
@@ -81,6 +83,7 @@ class Phrasings(NamedTuple):
     rivals: tuple[tuple[str, ...], ...]  # words of two measures that are set against each other
     opened: dict[str, tuple[str, ...]]  # what is said before an order, a question, mere things
     reworded: dict[str, tuple[str, ...]]  # words of a question -> others that mean the same
+    details: dict[str, tuple[str, ...]]  # what a column is called -> how people ask for it
     flags: dict[str, FlagWords]
 
 
@@ -109,12 +112,11 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
     for country, (people, *codes) in held.pop("countries").items():
         demonyms |= {name.lower(): people for name in (country, *codes)}
         countries |= {name.lower(): (country, *codes) for name in (country, *codes)}
-    lists = ("places", "natural", "people", "adjectives", "nouns", "roles", "kinds")
-    words = {name: frozenset(held.pop(name)) for name in lists}
+    words = {name: frozenset(held.pop(name)) for name in WORD_LISTS}
     highest = held.pop("highest_words")
     rivals = tuple(map(tuple, held.pop("rivals")))
-    opened, reworded, relates = (
-        in_tuples(held.pop(name)) for name in ("opened", "reworded", "relates")
+    opened, reworded, relates, details = (
+        in_tuples(held.pop(name)) for name in ("opened", "reworded", "relates", "details")
     )
     flags = {word: FlagWords(**in_tuples(sides)) for word, sides in held.pop("flags").items()}
     return Phrasings(
@@ -133,6 +135,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         rivals,
         opened,
         reworded,
+        details,
         flags,
     )
 
@@ -248,6 +251,8 @@ def concept_of(phrasings: Phrasings, column: ColumnReading) -> Concept | None:
     kinds = (c for c in phrasings.concepts if c.match & words)
     # A number of days that is called 'lead time' is no date.
     found = next((c for c in kinds if column.role != "measure" or "date" not in c.match), None)
+    if found and "stock" in found.match and ORDERED & set(column.words[0].split()):
+        return None  # of what is on order none may be left, and there is more of it
     if found and "population" in found.match and column.beside & AREAS:
         return without_size(found)
     return found

@@ -134,7 +134,7 @@ def test_a_query_is_its_shape_and_its_values(file: Path) -> None:
 
 def test_where_people_live_is_one_place(file: Path) -> None:
     """Their town; where they come from is their country."""
-    made = [q for q in questions_of(file, 6_000, 2) if q.table == "customers"]
+    made = [q for q in questions_of(file, 6_000, 4) if q.table == "customers"]
     where = [q for q in made if q.question.lower().startswith("where does")]
     live = {q.sql for q in where if " live" in q.question}
     come = {q.sql for q in where if "come from" in q.question}

@@ -134,6 +134,34 @@ def test_what_is_on_order_has_not_been_sold(made: list[Question]) -> None:
     assert [q for q in sales if re.search("revenue|sales|turnover", q.question.lower())]
 
 
+def test_of_what_is_on_order_none_is_left_over(made: list[Question]) -> None:
+    """'Which products are out of stock' had two meanings: the units on order were none, too."""
+    gone = [
+        q for q in made if re.search("(?i)out of stock|sold out|run out|none are left", q.question)
+    ]
+    assert gone
+    assert not [q for q in gone if "UnitsInStock = 0" not in q.sql]
+
+
+def test_a_company_is_called_through_its_contact(made: list[Question]) -> None:
+    asked = [
+        q
+        for q in made
+        if re.search("(?i)(?:contact(?: person)?|deal with|call|talk to) at ", q.question)
+    ]
+    assert asked
+    assert all(q.sql.startswith("SELECT ContactName FROM") for q in asked)
+    numbers = [q for q in made if re.search("(?i)dial|by phone|how do i call", q.question)]
+    assert numbers
+    assert all(q.sql.startswith("SELECT Phone FROM") for q in numbers)
+
+
+def test_turnovers_are_compared_with_large_numbers(made: list[Question]) -> None:
+    least = [q.sql for q in made if re.search(r"HAVING SUM\(.*\*.*\) [<>] \d+$", q.sql)]
+    assert least
+    assert all(float(sql.rpartition(" ")[2]) >= 100 for sql in least)
+
+
 def test_shares_and_prices_a_piece_are_not_added_up(made: list[Question]) -> None:
     assert [q for q in made if re.search(r"AVG\([^)]*Discount", q.sql)]
     assert not [q for q in made if re.search(r"SUM\((?:\S+\.)?(?:Discount|UnitPrice)\)", q.sql)]

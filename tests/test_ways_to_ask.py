@@ -77,6 +77,10 @@ FORMS = {  # what people ask -> (what it looks like, what its query looks like)
     "both parts of a name wanted": (r"(?i)first name and last name", r"^SELECT first_name, last_"),
     "when it was shipped": (r"(?i)shipped", r"^SELECT shipped_date FROM orders WHERE order_id"),
     "numbers of what has no name": (r"(?i)(?:number|id) and ", r"^SELECT order_id, \w+ FROM or"),
+    "the numbers alone": (r"(?i)\b(?:number|id)s\b", r"^SELECT order_id FROM orders"),
+    "two groups side by side": (r"(?i)compare the .*firm \d (?:and|with) .*firm \d",
+                                r"company, .*company IN \('Firm \d', 'Firm \d'\) GROUP BY"),
+    "what somebody does": (r"(?i)what(?: i|')s first\d+ last\d+'s job", r"^SELECT job_title"),
 }  # fmt: skip
 
 
