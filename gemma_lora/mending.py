@@ -79,6 +79,8 @@ class Mender:
         if not self.able:
             return None
         elsewhere = in_another_table(sql, self.schema, self.run)
+        if elsewhere and not has_columns(sql, self.schema):  # a view may hold some of its rows
+            return mended(sql, self.schema, self.texts, question) or elsewhere
         return elsewhere or mended(sql, self.schema, self.texts, question)
 
     @property
@@ -144,6 +146,17 @@ def in_another_table(
         if other != first and shows(run(asked)):
             found.append(Mended(asked, (f"{other} for {first}",)))
     return found[0] if len(found) == 1 else None
+
+
+def has_columns(sql: str, schema: Schema) -> bool:
+    """Whether the table of a query about one has all the columns that it names."""
+    exp = importlib.import_module("sqlglot").exp
+    if (tree := select_in(sql)) is None:
+        return False
+    table = schema.table(tree.find(exp.Table).name)
+    return table is not None and all(
+        schema.column(table, c.name) for c in tree.find_all(exp.Column)
+    )
 
 
 def shows(rows: Sequence[Sequence[Any]]) -> bool:

@@ -61,6 +61,13 @@ def answer(
         return found, connection.execute(found.sql).fetchall() if found else []
 
 
+def rows_or_none(connection: sqlite3.Connection, sql: str) -> list[tuple[object, ...]]:
+    """The rows of a query, none where it fails."""
+    with suppress(sqlite3.Error):
+        return connection.execute(sql).fetchall()
+    return []
+
+
 @pytest.mark.parametrize(
     ("sql", "rows", "change"),
     [
@@ -206,6 +213,23 @@ def test_a_table_without_rows_and_a_view_of_none_are_taken_for_no_other(
     for year in (2022, 2024):
         assert mender(f"SELECT name FROM sales_{year} WHERE prize = 1") is None
     assert mender("SELECT name FROM sales_2023 WHERE prize = 1")
+
+
+def test_a_join_is_meant_before_a_view_that_holds_some_of_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "cellar.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE kinds (kind_id INTEGER PRIMARY KEY, kind TEXT);"
+            "CREATE TABLE drinks (drink TEXT, kind_id INTEGER REFERENCES kinds, gone INTEGER);"
+            "INSERT INTO kinds VALUES (1, 'ale'), (2, 'tea');"
+            "INSERT INTO drinks VALUES ('Stout', 1, 0), ('Porter', 1, 1), ('Mint', 2, 0);"
+            "CREATE VIEW served AS SELECT drink, kind FROM drinks JOIN kinds USING (kind_id)"
+            " WHERE NOT gone;"
+        )
+        mender = Mender(partial(schema_of_file, path), partial(rows_or_none, connection))
+        found = mender("SELECT drink FROM drinks WHERE kind = 'ale'")
+        assert found is not None and found.changes == ("kinds joined",)
+        assert connection.execute(found.sql).fetchall() == [("Stout",), ("Porter",)]
 
 
 def test_a_large_file_is_known_by_its_declarations(
