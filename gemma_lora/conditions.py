@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from gemma_lora.column_sql import in_order, label_equals, number_of, ref, written
 from gemma_lora.date_conditions import dated, main_date
 from gemma_lora.grammar import Condition, Grammar, dealt
+from gemma_lora.said_units import in_said_unit
 from gemma_lora.table_reading import KEPT_VALUES, ColumnReading, TableReading, literal, quoted
 from gemma_lora.value_wording import kind_noun, people_of, said_of
 from gemma_lora.wording import (
@@ -192,6 +193,8 @@ def compares(g: Grammar, table: TableReading, column: ColumnReading) -> Conditio
     whole = all(v == int(v) for v in values)
     numbers = sorted(g.draw.sample(values, 2)) if len(values) > 1 else values * 2
     low, high = (shortest(rounded(g.draw, int(v) if whole else v)) for v in numbers)
+    if g.draw.random() < 0.5 and (one := in_said_unit(g, table, column, (low, high))):
+        return one
     concept = concept_of(g.phrasings, column)
     said = {"attr": called(g.draw, g.phrasings, column)}
     left = number_of(column, table.name)

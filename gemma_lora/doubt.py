@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from gemma_lora.confinement import WRITING_KINDS
 from gemma_lora.database import Database, DatabaseFile
 from gemma_lora.figures import Sample
 from gemma_lora.omitted_conditions import VALUE_LENGTH, categories
+from gemma_lora.said_units import larger_units
 from gemma_lora.schema_prompt import listed, words_of
 from gemma_lora.selection import TUNED, without_candidates
 from gemma_lora.sql_text import statement_kind
@@ -33,6 +34,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 DAY = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)?")
 LARGE_NUMBERS = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 LARGE = re.compile(r"\b(\d+(?:\.\d+)?) (thousand|million|billion)\b", re.IGNORECASE)
+COUNTED = re.compile(r"\b(\d+(?:\.\d+)?) ?([a-z]+)")
 QUARTER = re.compile(r"\bq[1-4]\b", re.IGNORECASE)  # a query writes its months
 # Words of any question: a name of nothing else (`name`, `is_out`) is not known by them.
 COMMON = frozenset(
@@ -86,7 +88,16 @@ def omissions(question: str, sql: str, known: Sequence[Named]) -> list[str]:
     days = filter(None, map(DAY.fullmatch, numbers))
     written = {*numbers} | {shortened(part) for day in days for part in day.groups(default="")}
     meant = numbers_in(QUARTER.sub("", spelt_out(question)))
+    written |= {*in_larger_units(question, written)}
     return [*named, *(n for n in meant if n not in written)]
+
+
+def in_larger_units(question: str, written: Collection[str]) -> Iterator[str]:
+    """Numbers of a question that its query writes in a smaller unit: '5 minutes' as 300000."""
+    for number, unit in COUNTED.findall(question.lower()):
+        factors = larger_units().get(unit.removesuffix("s"), frozenset())
+        if any(f"{float(number) * factor:.12g}" in written for factor in factors):
+            yield number
 
 
 def spelt_out(text: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PHRASINGS_FILE = Path(__file__).with_name("phrasings.yaml")
 QUALIFIED = {"shipping", "late", "delivery", "service", "handling", "tax", "interest", "discount"}
 WORD_LISTS = ("places", "natural", "people", "adjectives", "nouns", "roles", "kinds")
+SAYINGS = ("synonyms", "opened", "reworded", "relates", "details")
 ORDERED = {"order", "ordered", "orders", "reorder", "reserved"}
 AREAS = {"area", "acreage", "surface"}
 SIZE = re.compile(r"\b(?:big|large|small)")
@@ -84,6 +85,7 @@ class Phrasings(NamedTuple):
     opened: dict[str, tuple[str, ...]]  # what is said before an order, a question, mere things
     reworded: dict[str, tuple[str, ...]]  # words of a question -> others that mean the same
     details: dict[str, tuple[str, ...]]  # what a column is called -> how people ask for it
+    units: dict[str, tuple[tuple[str, int], ...]]  # a column's unit -> larger ones, in it
     flags: dict[str, FlagWords]
 
 
@@ -102,10 +104,9 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         Concept(frozenset(one.pop("match")), **in_tuples(one))
         for one in held.pop("concepts").values()
     )
-    synonyms = in_tuples(held.pop("synonyms"))
-    verbs, agents, reaches = (
+    verbs, agents, reaches, units = (
         {word: tuple(map(tuple, forms)) for word, forms in held.pop(name).items()}
-        for name in ("verbs", "agents", "reaches")
+        for name in ("verbs", "agents", "reaches", "units")
     )
     demonyms: dict[str, str] = {}
     countries: dict[str, tuple[str, ...]] = {}
@@ -115,9 +116,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
     words = {name: frozenset(held.pop(name)) for name in WORD_LISTS}
     highest = held.pop("highest_words")
     rivals = tuple(map(tuple, held.pop("rivals")))
-    opened, reworded, relates, details = (
-        in_tuples(held.pop(name)) for name in ("opened", "reworded", "relates", "details")
-    )
+    synonyms, opened, reworded, relates, details = (in_tuples(held.pop(n)) for n in SAYINGS)
     flags = {word: FlagWords(**in_tuples(sides)) for word, sides in held.pop("flags").items()}
     return Phrasings(
         in_tuples(held),
@@ -136,6 +135,7 @@ def load_phrasings(path: Path = PHRASINGS_FILE) -> Phrasings:
         opened,
         reworded,
         details,
+        units,
         flags,
     )
 

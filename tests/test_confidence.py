@@ -175,6 +175,10 @@ def named(*texts: str) -> list[Named]:
         ("over 500,000", "SELECT 1 WHERE a > 500000", []),
         ("over 1.5 million", "SELECT 1 WHERE a > 1500000", []),
         ("over 2 million", "SELECT 1 WHERE a > 2000", ["2000000"]),
+        ("over 5 minutes", "SELECT 1 WHERE a > 300000", []),
+        ("over 5 minutes", "SELECT 1 WHERE a > 5000", ["5"]),
+        ("over 5 people", "SELECT 1 WHERE a > 300000", ["5"]),
+        ("under 1 hour, 2kg", "SELECT 1 WHERE a < 3600 AND b = 2000", []),
         ("in Q3 2024", "SELECT 1 WHERE a >= '2024-07-01' AND a < '2024-10-01'", []),
     ],
 )

@@ -1,0 +1,61 @@
+"""Numbers in the units that people say: 'longer than 5 minutes' of a column of milliseconds."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Sequence
+
+from gemma_lora.column_sql import number_of
+from gemma_lora.grammar import Condition, Grammar
+from gemma_lora.table_reading import ColumnReading, TableReading
+from gemma_lora.wording import concept_of, filled, load_phrasings, marked
+
+
+def units_of(g: Grammar, column: ColumnReading) -> tuple[tuple[str, int], ...]:
+    """(what people count in, how many of the column's own unit that is); () where it names none.
+
+    'duration_sec' is a 'duration in sec'; 'temp_min' is in no unit.
+    """
+    said = column.words[-1].split()
+    alone = len(said) == 1 or said[-2] == "in"
+    return g.phrasings.units.get(said[-1], ()) if alone else ()
+
+
+def in_said_unit(
+    g: Grammar, table: TableReading, column: ColumnReading, numbers: Sequence[int | float]
+) -> Condition | None:
+    """A measure is above, below or between numbers of a larger unit; None where it has none.
+
+    `numbers` are two of the column's values, the smaller first.
+    """
+    unit, factor = g.draw.choice(units_of(g, column) or (("", 0),))
+    if not unit or numbers[1] < factor:
+        return None
+    low = max(1, round(numbers[0] / factor))
+    high = max(low + 1, round(numbers[1] / factor))
+    left = number_of(column, table.name)
+    kind = g.draw.choices(("more", "less", "between"), (5, 4, 1))[0]
+    said = {"n": marked(counted(low, unit)), "n2": marked(counted(high, unit))}
+    sql = f"{left} {'>' if kind == 'more' else '<'} {low * factor}"
+    if kind == "between":
+        sql = f"{left} BETWEEN {low * factor} AND {high * factor}"
+    concept = concept_of(g.phrasings, column)
+    own = {"more": concept.more, "less": concept.less}.get(kind, ()) if concept else ()
+    forms = own if own and g.draw.random() < 0.7 else g.phrasings.forms[f"condition_unit_{kind}"]
+    return Condition(filled(g.draw, forms, said), sql, column=(table.name, column.name))
+
+
+@functools.cache
+def larger_units() -> dict[str, frozenset[int]]:
+    """{what people count in: how many of a smaller unit it may be}: of minutes 60 and 60000."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for units in load_phrasings().units.values():
+        for unit, factor in units:
+            found[unit].add(factor)
+    return {unit.removesuffix("s"): frozenset(factors) for unit, factors in found.items()}
+
+
+def counted(number: int, unit: str) -> str:
+    """'1 minute', '5 minutes'."""
+    return f"{number} {unit.removesuffix('s') if number == 1 else unit}"
