@@ -62,6 +62,7 @@ from gemma_lora.row_questions import (
     look_up_parent,
     where_is,
 )
+from gemma_lora.said_units import answered_in_unit
 from gemma_lora.schema_reading import DatabaseReading, in_time
 from gemma_lora.short_sql import shortened
 from gemma_lora.spread_questions import each_once, reach
@@ -285,7 +286,9 @@ def drawn_questions(
             draft = draft._replace(sql=shortened(reading, once))
             if asked_so_far[draft.sql] > max(4, wanted // 150):
                 continue
-            said = Said(with_names(g, in_the_country(g, name, draft), draft.sql), draft.sql)
+            asked_in, sql = answered_in_unit(g, in_the_country(g, name, draft), draft.sql)
+            draft = draft._replace(sql=sql)
+            said = Said(with_names(g, asked_in, sql), sql)
             question = roughened(g.draw, loosened(g.draw, g.phrasings, said.question))
             if question.lower() in seen:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -10,6 +11,9 @@ from gemma_lora.column_sql import number_of
 from gemma_lora.grammar import Condition, Grammar
 from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import concept_of, filled, load_phrasings, marked
+
+ANSWERED = 0.2  # of the questions for one number that has a larger unit
+MEASURE = re.compile(r"SELECT ((?:AVG|SUM|MIN|MAX)\(([^()]+)\)|([^(),]+))(?= FROM )")
 
 
 def units_of(g: Grammar, column: ColumnReading) -> tuple[tuple[str, int], ...]:
@@ -44,6 +48,21 @@ def in_said_unit(
     own = {"more": concept.more, "less": concept.less}.get(kind, ()) if concept else ()
     forms = own if own and g.draw.random() < 0.7 else g.phrasings.forms[f"condition_unit_{kind}"]
     return Condition(filled(g.draw, forms, said), sql, column=(table.name, column.name))
+
+
+def answered_in_unit(g: Grammar, question: str, sql: str) -> tuple[str, str]:
+    """The question and its query, now and then for a number in a larger unit: '... in minutes'."""
+    select = MEASURE.match(sql)
+    if select is None or "?" in question or g.draw.random() > ANSWERED:
+        return question, sql
+    *table, name = (select[2] or select[3]).replace('"', "").split(".")
+    owners = [t for t in g.reading.tables if any(c.name == name for c in t.columns)]
+    named = [t for t in owners if t.name in (table or re.findall(r"\w+", sql))]
+    units = units_of(g, named[0].column(name)) if named else ()
+    if not units:
+        return question, sql
+    unit, factor = g.draw.choice(units)
+    return f"{question} in {unit}", f"SELECT {select[1]} / {factor}.0{sql[select.end() :]}"
 
 
 @functools.cache

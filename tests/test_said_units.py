@@ -52,6 +52,16 @@ def test_a_number_is_compared_in_the_column_s_unit(column: str, made: list[Quest
     assert asked >= 10
 
 
+def test_an_answer_is_given_in_the_unit_that_is_asked_for(made: list[Question]) -> None:
+    wanted = [(q, re.search(r" / (\d+)\.0 FROM", q.sql)) for q in made]
+    asked = [(q, found[1]) for q, found in wanted if found]
+    said = {factor: " ".join(q.question.lower() for q, f in asked if f == factor)
+            for factor in ("60000", "1000", "60", "1000000")}  # fmt: skip
+    assert "in minutes" in said["60000"] and "in hours" in said["60"]
+    assert "in seconds" in said["1000"] and "in mb" in said["1000000"]
+    assert any(q.sql.startswith("SELECT AVG(") for q, _ in asked)
+
+
 def test_a_lowest_temperature_is_no_time(made: list[Question]) -> None:
     about = [q for q in made if re.search(r"temp_min (?:[<>]|BETWEEN)", q.sql)]
     assert about
