@@ -274,9 +274,10 @@ def compared_groups(g: Grammar, table: TableReading) -> Draft | None:
     values = [dealt(g, (group.by, "compared"), column.values) for _ in range(2)]
     if values[0] == values[1]:
         return None
-    kind, what, said, _ = measured(g, table)
+    kind, what, *_ = of = measured(g, table)
     one, other = (said_of(g, column, value) for value in values)
-    said = said | noun_slots(g, table, ()) | {"value": one, "value2": other}
+    said = told_apart(g, table, group, of) | noun_slots(g, table, ())
+    said |= {"value": one, "value2": other}
     place = "_place" * (kind == "count" and is_called(g.phrasings, "places", column.words))
     where = f"{group.by} IN ({', '.join(map(written, values))})"
     rest = f"GROUP BY {group.key}"

@@ -165,6 +165,8 @@ def column_words(name: str, row_word: str, is_date: bool) -> tuple[str, ...]:
     lead = row_word.split()
     if len(words) > len(lead) and words[: len(lead)] == lead:
         return (" ".join(words[len(lead) :]), whole)
+    if words[-2:-1] == ["shipping"] and words[-1] == "name":
+        return (whole,)  # 'orders whose shipping is' nobody says
     if len(words) > 1 and words[-1] in ("name", "type") and words[0] not in ("first", "last"):
         return (" ".join(words[:-1]), whole)  # people ask for the city, not for the city name
     return (whole,)

@@ -96,9 +96,12 @@ def in_time(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
 def read_tables(
     connection: sqlite3.Connection, names: Sequence[str], links: Sequence[Link]
 ) -> list[TableReading]:
-    """Read the tables and views that hold anything, knowing the keys between them."""
-    keys = {name: {k.child_column for k in links if k.child == name} for name in names}
+    """Read the tables and views that hold anything, knowing the keys between them.
+
+    What is a key in a table is one in a view that shows it.
+    """
     views = view_names(connection)
+    keys = {name: {k.child_column for k in links if name in (k.child, *views)} for name in names}
     tables = [
         replace(read_table(connection, name, keys[name]), is_view=name in views) for name in names
     ]

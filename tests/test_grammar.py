@@ -192,11 +192,11 @@ def test_texts_that_name_another_table_s_rows_are_keys(tmp_path: Path) -> None:
     assert ("river", "runs_through", "state") in keys
     assert {("border", "state_name", "state"), ("border", "border", "state")} <= keys
     with read_only(tmp_path / "map.sqlite") as connection:
-        found = list(make_questions(connection, reading, 3_000, 2))
+        found = list(make_questions(connection, reading, 4_000, 2))
     smallest = r"\(SELECT state_name FROM state ORDER BY area ASC LIMIT 1\)"
     related = r"IN \(SELECT border FROM border WHERE state_name = "
     nested = {
-        r"bordering|that border": rf"^SELECT area FROM state WHERE state_name {related}'",
+        r"border|neighbou?r|next to": rf"^SELECT area FROM state WHERE state_name {related}'",
         r"states (?:that|which) border": rf"^SELECT river_name FROM river WHERE \w+ {related}'",
         r"smallest state": rf"^SELECT river_name FROM river WHERE runs_through = {smallest}",
         r"(?:bordering|border) the smallest state": rf"state_name {related}{smallest}",

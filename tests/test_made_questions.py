@@ -70,6 +70,7 @@ def made(shop: Path, reading: DatabaseReading) -> list[Question]:
         ("lead_time_days", ("lead time", "lead time in days")),
         ("warranty_months", ("warranty", "warranty in months")),
         ("open_days", ("open days",)),
+        ("ShipName", ("shipping name",)),
     ],
 )
 def test_columns_are_called_as_people_call_them(name: str, words: tuple[str, ...]) -> None:

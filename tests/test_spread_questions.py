@@ -58,7 +58,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(file: Path) -> list[Question]:
-    return questions_of(file, 4000, 4)
+    return questions_of(file, 6000, 4)
 
 
 def answers(file: Path, sql: str) -> list[tuple[object, ...]]:
