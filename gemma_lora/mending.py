@@ -29,6 +29,7 @@ from gemma_lora.query_blocks import (
     most_alike,
     nearest,
     read_block,
+    show_once,
 )
 from gemma_lora.schema_reading import Link
 from gemma_lora.sql_text import sql_trees
@@ -338,6 +339,7 @@ def join_tables(block: Block) -> bool:
             joined += [t for t in (link.child, link.parent) if t not in joined]
     if new := [table for table in joined if table not in named]:
         block.changes.append(f"{' and '.join(new)} joined")
+        show_once(block, links)
     elif not block.changes:
         block.changes.append("tables joined by their keys")
     source = block.select.args.get("from_") or block.select.args.get("from")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gemma_lora.schema_reading import Link
 from gemma_lora.table_links import Schema
 
 OTHER_LIKENESS = 0.75  # of a table, or of a column of any table (difflib's ratio)
@@ -95,3 +96,22 @@ def nearest(block: Block, tables: Sequence[str]) -> str | None:
     ways.sort()
     alone = len(ways) == 1 or (len(ways) > 1 and ways[0][0] < ways[1][0])
     return ways[0][1] if alone else None
+
+
+def show_once(block: Block, links: Sequence[Link]) -> None:
+    """Show each row once where joining along some keys repeats it: a supplier's goods, once sold.
+
+    What is counted or put in groups stays; so does what the lowest table shows.
+    """
+    exp = importlib.import_module("sqlglot").exp
+    select = block.select
+    shown = [c for one in select.expressions for c in one.find_all(exp.Column)]
+    grouped = select.args.get("group") or select.args.get("distinct")
+    if grouped or not shown or any(one.find(exp.AggFunc, exp.Star) for one in select.expressions):
+        return
+    once = {block.owners.get(id(column)) for column in shown}
+    for _ in links:  # what a row that is shown belongs to is there once for it
+        once |= {link.parent for link in links if link.child in once}
+    if any(link.child not in once for link in links):
+        select.set("distinct", exp.Distinct())
+        block.changes.append("each shown once")

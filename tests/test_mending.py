@@ -232,6 +232,39 @@ def test_a_join_is_meant_before_a_view_that_holds_some_of_the_rows(tmp_path: Pat
         assert connection.execute(found.sql).fetchall() == [("Stout",), ("Porter",)]
 
 
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        # What Ada sells was sold three times.
+        ("SELECT goods.good FROM sold JOIN goods USING (good_id) WHERE good = 'Ada'",
+         [("Fig",), ("Nut",)]),
+        ("SELECT seller FROM sellers WHERE pieces > 1", [("Ada",)]),
+        # Each piece of the lowest table stays, and so does what is counted.
+        ("SELECT pieces FROM goods WHERE seller = 'Ada'", [(2,), (2,), (5,)]),
+        ("SELECT COUNT(good) FROM sold WHERE seller = 'Ada'", [(3,)]),
+    ],
+)  # fmt: skip
+def test_what_a_join_repeats_is_shown_once(
+    sql: str, rows: list[tuple[object, ...]], tmp_path: Path
+) -> None:
+    path = tmp_path / "market.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE sellers (seller_id INTEGER PRIMARY KEY, seller TEXT);"
+            "CREATE TABLE goods (good_id INTEGER PRIMARY KEY, good TEXT,"
+            " seller_id INTEGER REFERENCES sellers);"
+            "CREATE TABLE sold (good_id INTEGER REFERENCES goods, pieces INTEGER);"
+            "INSERT INTO sellers VALUES (1, 'Ada'), (2, 'Bo');"
+            "INSERT INTO goods VALUES (1, 'Fig', 1), (2, 'Nut', 1), (3, 'Pea', 2);"
+            "INSERT INTO sold VALUES (1, 2), (1, 2), (2, 5), (3, 1);"
+        )
+        mender = Mender(partial(schema_of_file, path), partial(rows_or_none, connection))
+        found = mender(sql)
+        assert found is not None
+        assert sorted(connection.execute(found.sql).fetchall()) == rows
+        assert ("each shown once" in found.changes) == ("DISTINCT" in found.sql)
+
+
 def test_a_large_file_is_known_by_its_declarations(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
