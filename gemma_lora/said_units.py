@@ -13,17 +13,19 @@ from gemma_lora.table_reading import ColumnReading, TableReading
 from gemma_lora.wording import concept_of, filled, load_phrasings, marked
 
 ANSWERED = 0.2  # of the questions for one number that has a larger unit
+LEAST_ALONE = 5  # letters of a unit that is all of a name: 'bytes'; 'min' may be the least
 MEASURE = re.compile(r"SELECT ((?:AVG|SUM|MIN|MAX)\(([^()]+)\)|([^(),]+))(?= FROM )")
 
 
 def units_of(g: Grammar, column: ColumnReading) -> tuple[tuple[str, int], ...]:
     """(what people count in, how many of the column's own unit that is); () where it names none.
 
-    'duration_sec' is a 'duration in sec'; 'temp_min' is in no unit.
+    'duration_sec' is a 'duration in sec'; 'temp_min' and 'min' are in no unit, nor are the minutes
+    of a meeting, which are text.
     """
-    said = column.words[-1].split()
-    alone = len(said) == 1 or said[-2] == "in"
-    return g.phrasings.units.get(said[-1], ()) if alone else ()
+    *before, unit = column.words[-1].split()
+    told = before[-1:] == ["in"] or (not before and len(unit) >= LEAST_ALONE)
+    return g.phrasings.units.get(unit, ()) if told and column.role == "measure" else ()
 
 
 def in_said_unit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sqlite3
 from contextlib import closing
@@ -10,8 +11,13 @@ from pathlib import Path
 import pytest
 from conftest import questions_of
 
+from gemma_lora.column_roles import Role
+from gemma_lora.grammar import Grammar
 from gemma_lora.questions import Question
-from gemma_lora.said_units import larger_units
+from gemma_lora.said_units import larger_units, units_of
+from gemma_lora.schema_reading import DatabaseReading
+from gemma_lora.table_reading import ColumnReading
+from gemma_lora.wording import load_phrasings
 
 FACTORS = {"minute": 60_000, "second": 1_000, "mb": 10**6, "megabyte": 10**6, "hour": 60}
 SAID = re.compile(r"(\d+) (minute|second|hour|megabyte|mb)s?\b", re.IGNORECASE)
@@ -66,6 +72,22 @@ def test_a_lowest_temperature_is_no_time(made: list[Question]) -> None:
     about = [q for q in made if re.search(r"temp_min (?:[<>]|BETWEEN)", q.sql)]
     assert about
     assert not [q for q in about if re.search(r"\d hours?\b", q.question) and "rest" not in q.sql]
+
+
+@pytest.mark.parametrize(
+    ("word", "role", "told"),
+    [
+        ("duration in min", "measure", True),
+        ("minutes", "measure", True),
+        ("minutes", "text", False),  # of a meeting
+        ("min", "measure", False),  # the least
+        ("temp min", "measure", False),
+        ("m", "measure", False),
+    ],
+)
+def test_which_names_tell_a_unit(word: str, role: Role, told: bool) -> None:
+    g = Grammar(DatabaseReading((), (), ""), load_phrasings(), random.Random(1), {}, [])
+    assert bool(units_of(g, ColumnReading(word, role, (word,)))) == told
 
 
 def test_what_a_unit_may_stand_for() -> None:
