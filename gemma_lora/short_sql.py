@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from gemma_lora.joined_conditions import extends
 from gemma_lora.schema_reading import DatabaseReading
 from gemma_lora.table_reading import quoted
 
-NAME = r"[A-Za-z_]\w*"
+NAME = r'(?:[A-Za-z_]\w*|"(?:[^"]|"")*")'
 JOIN = re.compile(rf" JOIN ({NAME}) ON {NAME}\.({NAME}) = {NAME}\.({NAME})")
 SOURCE = re.compile(rf"FROM ({NAME})((?: JOIN {NAME} ON {NAME}\.{NAME} = {NAME}\.{NAME})+)")
 ALONE = re.compile(r"FROM (\S+) JOIN (\S+) ON (\S+) = (\S+)(?= WHERE| GROUP| ORDER|$)")
 QUALIFIED = re.compile(rf"(?<![\w\"])({NAME})\.({NAME})")
+NAMED = re.compile(rf"\b(?:FROM|JOIN) ({NAME})")
+USED = re.compile(rf"\bUSING \(({NAME})\)")
 TEXTS = re.compile(r"('(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")")
 
 
@@ -46,26 +49,60 @@ def without_parent(reading: DatabaseReading, sql: str) -> str:
 
 
 def shortened(reading: DatabaseReading, sql: str) -> str:
-    """The same query with USING where it can be, and without tables that no column needs."""
-    sql = without_parent(reading, sql)
+    """The same query with USING where it can be, and no table in front of a column that needs none.
+
+    Then a column is written alike whether tables are joined or not, and what a model writes first
+    does not hang on joins that come later.
+    """
+    sql, texts = masked(without_parent(reading, sql))
     columns = {t.name: {c.lower() for c in t.held} for t in reading.tables}
-    alone = Counter(c for names in columns.values() for c in names)
-
-    def joined(source: re.Match[str]) -> str:
-        tables = [source[1]]
-
-        def using(join: re.Match[str]) -> str:
-            there = [t for t in tables if join[2].lower() in columns.get(t, ())]
-            tables.append(join[1])
-            same = join[2] == join[3] and len(there) == 1  # of two, SQLite would not know which
-            return f" JOIN {join[1]} USING ({join[2]})" if same else join[0]
-
-        return f"FROM {source[1]}{JOIN.sub(using, source[2])}"
+    sql = SOURCE.sub(lambda source: with_using(source, columns), sql)
+    named = [plain(name) for name in NAMED.findall(sql)]
+    holding = Counter(c for table in named for c in columns.get(table, ()))
+    holding -= Counter(plain(column).lower() for column in USED.findall(sql))  # merged into one
 
     def bare(column: re.Match[str]) -> str:
-        known = column[1] in columns and alone[column[2].lower()] == 1
+        known = plain(column[1]) in columns and holding[plain(column[2]).lower()] == 1
         return column[2] if known else column[0]
 
-    pieces = TEXTS.split(sql)  # SQL, text, SQL, ..., SQL
-    pieces[::2] = [QUALIFIED.sub(bare, SOURCE.sub(joined, piece)) for piece in pieces[::2]]
-    return "".join(pieces)
+    if not columns.keys() >= set(named):  # a query in FROM, a name for a table: as it is
+        return unmasked(sql, texts)
+    return unmasked(QUALIFIED.sub(bare, sql), texts)
+
+
+def with_using(source: re.Match[str], columns: Mapping[str, set[str]]) -> str:
+    """The tables of a FROM, joined by USING where both columns of a key are called alike."""
+    tables = [plain(source[1])]
+
+    def using(join: re.Match[str]) -> str:
+        key = plain(join[2])
+        there = [t for t in tables if key.lower() in columns.get(t, ())]
+        tables.append(plain(join[1]))
+        same = join[2] == join[3] and len(there) == 1  # of two, SQLite would not know which
+        return f" JOIN {join[1]} USING ({join[2]})" if same else join[0]
+
+    return f"FROM {source[1]}{JOIN.sub(using, source[2])}"
+
+
+def masked(sql: str) -> tuple[str, list[str]]:
+    """(the query with a mark for each string, the strings): no name is looked for in these."""
+    texts: list[str] = []
+
+    def mark(text: re.Match[str]) -> str:
+        if text[0].startswith('"'):
+            return text[0]
+        texts.append(text[0])
+        return "''"
+
+    return TEXTS.sub(mark, sql), texts
+
+
+def unmasked(sql: str, texts: Sequence[str]) -> str:
+    """The query with its strings again."""
+    left = iter(texts)
+    return TEXTS.sub(lambda text: text[0] if text[0].startswith('"') else next(left), sql)
+
+
+def plain(name: str) -> str:
+    """A name without its quotes."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
