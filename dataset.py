@@ -65,7 +65,7 @@ from gemma_lora.prompts import (
     sql_prompt,
 )
 from gemma_lora.sandbox import SqlWorker, verify_gold
-from gemma_lora.schema_prompt import POINTED, own_form_of, relations_of, render_question, suits
+from gemma_lora.schema_prompt import own_form_of, own_prompt, partly_bare, suits
 from gemma_lora.sources import (
     READERS,
     REQUIRED_COLUMNS,
@@ -150,12 +150,12 @@ class DatasetConfig:
         default="context",
         metadata={"help": "context: rows over one SQL schema stay in one split; row: no grouping"},
     )
-    prompt_context: Literal["schema", "rows", "full", "none", "pointed"] = field(
+    prompt_context: Literal["schema", "rows", "full", "none", "values", "pointed"] = field(
         default="schema",
         metadata={
             "help": "what the prompt shows of the SQL context: its CREATEs, these and three rows "
-            "of each table, all, or nothing; of a large --db (pointed) the tables that the "
-            "question's words point at"
+            "of each table, all, or nothing; of a --db (values) the columns of texts that the "
+            "question names, of a large one (pointed) the tables that its words point at"
         },
     )
     verify_sql: bool = field(
@@ -238,7 +238,7 @@ class DatasetConfig:
 
 
 def preset(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What --db sets where the user said nothing: the question alone, unless it is a large one."""
+    """What --db sets where the user said nothing: where named values stand, unless it is large."""
     if not given.get("db"):
         return {}
     return {"prompt_context": own_form_of(given["db"]), **OWN_SIZES}
@@ -316,8 +316,8 @@ def rendered(
 
     `shown` is what the prompt shows of the context, where that took running it.
     """
-    if config.db and config.prompt_context == "pointed":
-        prompt = render_question(question, relations_of(config.db), POINTED, len).prompt
+    if config.db:
+        prompt = own_prompt(question, config.db, config.prompt_context)
     elif config.type == "sql":
         prompt = sql_prompt(question, shown or shown_of(context, config.prompt_context))
     else:
@@ -507,7 +507,7 @@ def split_rows(rows: Sequence[Row], config: DatasetConfig) -> dict[str, list[Row
     if empty:
         schemas = f" over {len(set(groups))} schemas; --split-by row may help" if by_schema else ""
         raise UserError(f"nothing is left for {empty[0]}: only {len(rows)} usable rows{schemas}")
-    splits["train"] += example_rows(config)
+    splits["train"] = partly_bare(splits["train"], config.prompt_context) + example_rows(config)
     order = random.Random(config.seed)
     for name in SPLITS:
         order.shuffle(splits[name])

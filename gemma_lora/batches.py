@@ -54,7 +54,7 @@ def head_interval(given: int | None, prompt_context: str | None) -> int:
 
     Measured only where the prompt shows no schema: short rows, and the head half of a step.
     """
-    by_heart = prompt_context == "none" and not on_gpu()
+    by_heart = prompt_context in ("none", "values") and not on_gpu()
     return given or (WHOLE_HEAD_EVERY if by_heart else 1)
 
 

@@ -27,9 +27,10 @@ from gemma_lora.database import FILE_TIMEOUT_SEC, Database, DatabaseFile, Databa
 from gemma_lora.doubt import known_names
 from gemma_lora.files import write_atomic
 from gemma_lora.mending import KEPT_VALUES, Mender
+from gemma_lora.named_values import stored_texts
 from gemma_lora.omitted_conditions import Completer
 from gemma_lora.result_table import csv_lines, result_text
-from gemma_lora.schema_prompt import RenderedQuestion, declaration, schema_text
+from gemma_lora.schema_prompt import RenderedQuestion, schema_in_words, shown_in_words
 from gemma_lora.schema_reading import hash_of_schema
 from gemma_lora.splits import form_of
 from gemma_lora.table_links import schema_of_file, schema_of_text
@@ -253,25 +254,17 @@ def take_database(chat: Chat, database: Database, relations: list[Relation], pat
     trained = chat.tuned.config.get("database")
     schema_hash = hash_of_schema({r.name: r.sql for r in relations})
     learnt = trained is None or schema_hash == trained["schema_hash"]
-    shown = "known to the adapter by heart" if learnt else "of which prompts show nothing"
     form = form_of(chat.tuned.config).context
-    if form == "pointed":
-        shown = "of which each question is shown those that its words point at"
-    elif form != "none":
-        tokens, budget = count_tokens(chat, schema_text(relations)), room_for_schema(chat, "")
-        smallest = min(count_tokens(chat, declaration(r)) for r in relations)
-        if smallest > budget:
-            limit = getattr(chat.tuned.model.args, "max_position_embeddings", budget)
-            raise UserError(
-                f"the smallest table of {path} takes {smallest:,} tokens; the model reads {limit:,}"
-            )
-        shown = f"{tokens:,} tokens"
-        if tokens > budget:
-            shown += f", of which a prompt shows {budget:,}: tables the question's words point at"
+    shown = shown_in_words(form, learnt)
+    if not shown:
+        budget = room_for_schema(chat, "")
+        limit = getattr(chat.tuned.model.args, "max_position_embeddings", budget)
+        shown = schema_in_words(relations, partial(count_tokens, chat), budget, limit)
     if isinstance(chat.database, DatabaseFile):
         chat.database.close()
     chat.database, chat.relations = database, relations
     chat.known = known_names(database)
+    chat.texts = stored_texts(database) if form == "values" else {}
     if isinstance(database, DatabaseFile):
         read = partial(schema_of_file, database.path)
     else:

@@ -87,9 +87,9 @@ def fewer_and_fewer(found: Sequence[Shown]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def first_rows(database: Database, relation: Relation) -> Rows:
+def first_rows(database: Database | None, relation: Relation) -> Rows:
     """The first rows of a table; none of a view, or where they cannot be read."""
-    if relation.kind == "view":
+    if database is None or relation.kind == "view":
         return ()
     return database.run(first_rows_of(relation), max_rows=ROWS_SHOWN).rows
 

@@ -30,17 +30,13 @@ from gemma_lora.doubt import Named, doubts
 from gemma_lora.figures import TUNED
 from gemma_lora.generation import Generation, GreedyHead, prompt_ids, stop_ids
 from gemma_lora.mending import Amender, Mender
+from gemma_lora.named_values import Texts
 from gemma_lora.prompts import alpaca_prompt, encode, render_chat
 from gemma_lora.replies import extract_sql
 from gemma_lora.report import WIDE
 from gemma_lora.result_table import UNLIMITED, result_text
 from gemma_lora.sandbox import SqlWorker
-from gemma_lora.schema_prompt import (
-    RenderedQuestion,
-    listed,
-    render_question,
-    schema_budget,
-)
+from gemma_lora.schema_prompt import RenderedQuestion, listed, render_question, schema_budget
 from gemma_lora.splits import Row, form_of
 
 if TYPE_CHECKING:
@@ -89,6 +85,7 @@ class Chat:
     database: Database | None = None  # what is asked
     relations: list[Relation] = field(default_factory=list)  # its tables and views
     known: list[Named] = field(default_factory=list)  # what questions can name of it
+    texts: Texts = field(default_factory=dict)  # those that prompts say the columns of
     mender: Mender | None = None  # puts queries on it right
     amenders: Sequence[Amender] = ()  # add what they leave out, leave out what nobody asked for
     answered: Query | None = None  # the last answer that held SQL
@@ -126,12 +123,9 @@ def render(chat: Chat, question: str) -> RenderedQuestion:
     if not chat.is_sql:
         text = alpaca_prompt(question, None)
         return RenderedQuestion(text, text, None)
-    count, database = partial(count_tokens, chat), chat.database
-    form, budget = form_of(chat.tuned.config), room_for_schema(chat, question)
-    if database is None:
-        return render_question(question, chat.relations, form, count, budget)
-    rows_of = partial(first_rows, database)
-    return render_question(question, chat.relations, form, count, budget, rows_of)
+    count, budget = partial(count_tokens, chat), room_for_schema(chat, question)
+    form, rows_of = form_of(chat.tuned.config), partial(first_rows, chat.database)
+    return render_question(question, chat.relations, form, count, budget, rows_of, chat.texts)
 
 
 def ask(chat: Chat, question: str, run: bool) -> None:

@@ -49,7 +49,7 @@ class FileWorker(SqlWorker):
 
 
 def question_rows(path: Path, database: Path) -> list[Row]:
-    """People's questions as rows to be answered from the question alone. Raises UserError."""
+    """People's questions as rows without a context; prompts come later. Raises UserError."""
     rows: list[Row] = []
     for number, one in enumerate(read_examples(path, database), 1):
         prompt = sql_prompt(one.question, None)

@@ -1,7 +1,8 @@
 """Rows to train on from a person's own database: questions made from it, and their own examples.
 
-A row of a general set shows its schema in the prompt. Here the prompt is the question alone, for
-there is one schema and the model learns it by heart. Nothing of the file leaves the machine.
+A row of a general set shows its schema in the prompt. Here the model learns the one schema there is
+by heart, and its prompt says only in which columns the texts stand that the question names (see
+`named_values`). Nothing of the file leaves the machine.
 """
 
 from __future__ import annotations

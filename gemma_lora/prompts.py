@@ -71,6 +71,12 @@ def sql_prompt(question: str, schema: str | None, twice: bool = True) -> str:
     )
 
 
+def values_prompt(question: str, lines: str) -> str:
+    """The same where the prompt says in which columns the texts stand that the question names."""
+    values = f"Values:\n{lines}\n\n" if lines else ""
+    return f"Write a SQLite query that answers the question.\n\n{values}Question: {question}"
+
+
 def alpaca_prompt(instruction: str, input: str | None = None) -> str:
     """The user turn of an instruction example."""
     return f"{instruction}\n\n{input}" if input and input.strip() else instruction

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gemma_lora.adapters import AdapterConfig, Finetuned, adapter_kind
@@ -22,7 +24,8 @@ from gemma_lora.context_rows import (
     shown_with_rows,
 )
 from gemma_lora.database import DatabaseFile, Relation
-from gemma_lora.prompts import encode, render_example, render_prompt, sql_prompt
+from gemma_lora.named_values import Texts, stored_texts, value_lines
+from gemma_lora.prompts import encode, render_example, render_prompt, sql_prompt, values_prompt
 from gemma_lora.sandbox import SqlWorker
 from gemma_lora.splits import PromptForm, Row, form_of
 from gemma_lora.sql_text import SCHEMA_NOISE
@@ -34,7 +37,7 @@ NAMES_SAID = 8
 # their words point at. Databases of 11 tables and 64 columns were learnt; five in one file, 38
 # tables and 256 columns, were not in 15 minutes (20% of 260 questions). Pointing was not compared.
 BY_HEART_TABLES, BY_HEART_COLUMNS = 30, 300
-POINTED = PromptForm("pointed")
+BARE_SHARE = 0.1  # of the rows that a "values" adapter is trained on
 POINTED_CHARACTERS = 1200  # of CREATE statements; characters, so that every side counts alike
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 
@@ -98,16 +101,24 @@ def relations_of(path: Path) -> tuple[Relation, ...]:
         return tuple(database.relations())
 
 
+@functools.cache
+def texts_of(path: Path) -> Texts:
+    """The texts of a database that a prompt can say the columns of; raises UserError."""
+    with DatabaseFile(path) as database:
+        return stored_texts(database)
+
+
 def suits(form: str, own_database: Path | None) -> bool:
     """Whether prompts may show this much: of one's own database, or of a general set's contexts."""
-    return form in (("none", "pointed") if own_database else ("schema", "rows", "full", "none"))
+    own, general = ("values", "none", "pointed"), ("schema", "rows", "full", "none")
+    return form in (own if own_database else general)
 
 
 def own_form(relations: Sequence[Relation]) -> str:
     """What questions about a database of one's own are trained to show of it."""
     columns = sum(declaration(one).count(",") + 1 for one in relations)  # about as many
     small = len(relations) < BY_HEART_TABLES and columns < BY_HEART_COLUMNS
-    return "none" if small else "pointed"
+    return "values" if small else "pointed"
 
 
 def own_form_of(path: Path) -> str:
@@ -115,7 +126,29 @@ def own_form_of(path: Path) -> str:
     try:
         return own_form(relations_of(path))
     except UserError:
-        return "none"
+        return "values"
+
+
+def own_prompt(question: str, path: Path, form: str) -> str:
+    """The prompt of a question about a database of one's own; raises UserError."""
+    texts = texts_of(path) if form == "values" else {}
+    return render_question(question, relations_of(path), PromptForm(form), len, texts=texts).prompt
+
+
+def partly_bare(rows: Sequence[Row], form: str) -> list[Row]:
+    """Rows to train on, with "values" one in ten of them, always the same, as the question alone.
+
+    So is a question asked where nothing can be looked up: in Ollama, without the file.
+    """
+
+    def asks_alone(row: Row) -> bool:
+        first = hashlib.sha256(row["question"].encode()).digest()[0]
+        return form == "values" and first < 256 * BARE_SHARE
+
+    return [
+        with_prompt(row, sql_prompt(row["question"], None)) if asks_alone(row) else row
+        for row in rows
+    ]
 
 
 def schema_text(relations: Sequence[Relation]) -> str:
@@ -130,14 +163,18 @@ def render_question(
     count_tokens: Callable[[str], int],
     budget: int = SCHEMA_TOKENS,
     rows_of: Callable[[Relation], Rows] = lambda relation: (),
+    texts: Texts = MappingProxyType({}),
 ) -> RenderedQuestion:
     """The prompt of a question about these relations, whose schema takes `budget` tokens or fewer.
 
-    Form "none" shows the question alone: the adapter knows its database by heart. Form "pointed"
+    Form "none" shows the question alone: the adapter knows its database by heart. Form "values"
+    says where those of `texts` stand that the question names, and nothing else. Form "pointed"
     shows what the question's words point at, whatever the budget. Form "rows" shows what
     `rows_of` finds in each table, as many rows as fit beside the CREATE statements.
     """
     bare = sql_prompt(question, None)
+    if form.context == "values":
+        return RenderedQuestion(values_prompt(question, value_lines(question, texts)), bare, None)
     if form.context == "none" or not relations:
         return RenderedQuestion(bare, bare, None)
     if form.context == "pointed":
@@ -148,9 +185,36 @@ def render_question(
         shown, note = fitting_relations(question, relations, count_tokens, budget)
     text = schema_text(shown)
     if form.context == "rows":
-        texts = fewer_and_fewer([Shown(one, rows_of(one)) for one in shown])
-        text = next((t for t in texts if count_tokens(t) <= budget), text)
+        by_rows = fewer_and_fewer([Shown(one, rows_of(one)) for one in shown])
+        text = next((t for t in by_rows if count_tokens(t) <= budget), text)
     return RenderedQuestion(sql_prompt(question, text, form.twice), bare, note)
+
+
+def shown_in_words(form: str, learnt: bool) -> str:
+    """What prompts of one's own database show of it; '' for the forms that show its schema."""
+    if form == "pointed":
+        return "of which each question is shown those that its words point at"
+    if form not in ("none", "values"):
+        return ""
+    shows = "nothing" if form == "none" else "only where texts stand"
+    return "known to the adapter by heart" if learnt else f"of which prompts show {shows}"
+
+
+def schema_in_words(
+    relations: Sequence[Relation], count_tokens: Callable[[str], int], budget: int, limit: int
+) -> str:
+    """How much of a schema prompts show; UserError where not even the smallest table fits."""
+    tokens = count_tokens(schema_text(relations))
+    smallest = min(count_tokens(declaration(one)) for one in relations)
+    if smallest > budget:
+        raise UserError(
+            f"the smallest table takes {smallest:,} tokens; the model reads {limit:,}: give a "
+            "database with smaller ones"
+        )
+    if tokens <= budget:
+        return f"{tokens:,} tokens"
+    part = f"of which a prompt shows {budget:,}: tables the question's words point at"
+    return f"{tokens:,} tokens, {part}"
 
 
 def fitting_relations(
@@ -196,6 +260,7 @@ def schema_budget(config: AdapterConfig, tokens: int) -> int:
 def as_trained(rows: Sequence[Row], path: Path, tuned: Finetuned) -> list[Row]:
     """Rows asked of a SQLite file, with prompts as the adapter was trained to read them."""
     form, found = form_of(tuned.config), list[Row]()
+    texts: Texts = texts_of(path) if form.context == "values" else {}
 
     def count_tokens(text: str) -> int:
         return len(encode(tuned.tokenizer, text))
@@ -206,7 +271,7 @@ def as_trained(rows: Sequence[Row], path: Path, tuned: Finetuned) -> list[Row]:
             taken = count_tokens(render_prompt(sql_prompt(row["question"], "-", form.twice)))
             budget = schema_budget(tuned.config, taken)
             prompt = render_question(
-                row["question"], relations_of(path), form, count_tokens, budget, rows_of
+                row["question"], relations_of(path), form, count_tokens, budget, rows_of, texts
             ).prompt
             found.append(with_prompt(row, prompt))
     return found

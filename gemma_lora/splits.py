@@ -63,7 +63,8 @@ class KnownDatabase(TypedDict):
 class TrainedOn(TypedDict, total=False):
     """What the rows of a prepared folder have in common."""
 
-    # What prompts show beside the question: "schema" | "rows" | "full" | "none" | "pointed".
+    # What prompts show beside the question: "schema" | "rows" | "full" | "none" | "values" |
+    # "pointed".
     prompt_context: str
     question_twice: bool  # whether the question stands ahead of that too, as since format 2
     database: KnownDatabase  # the one they are about, if it is one

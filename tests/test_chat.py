@@ -31,7 +31,6 @@ from gemma_lora.report import make_console
 from gemma_lora.result_table import cell_text, csv_lines, result_text, table_text
 from gemma_lora.schema_prompt import (
     BY_HEART_COLUMNS,
-    POINTED,
     POINTED_CHARACTERS,
     as_trained,
     declaration,
@@ -615,7 +614,7 @@ def test_only_what_the_question_points_at_is_shown() -> None:
     assert shown[0].name == "book_price" and 1 < len(shown) < 30
     assert all({"book", "price"} & set(r.name.split("_")) for r in shown)
     assert pointed_relations("Hello?", relations) == []
-    rendered = render_question("Hello?", relations, POINTED, len, 0)
+    rendered = render_question("Hello?", relations, PromptForm("pointed"), len, 0)
     assert rendered.prompt == rendered.bare
 
 
@@ -629,7 +628,7 @@ def test_pointed_tables_never_pass_their_room(question: str, names: list[str]) -
 
 def test_from_which_size_on_tables_are_shown() -> None:
     relations = sixty_tables()
-    assert [own_form(relations[:n]) for n in (1, 29, 30, 60)] == ["none"] * 2 + ["pointed"] * 2
+    assert [own_form(relations[:n]) for n in (1, 29, 30, 60)] == ["values"] * 2 + ["pointed"] * 2
     wide = ", ".join(f"c{i} INT" for i in range(BY_HEART_COLUMNS))
     assert own_form([Relation("w", "table", f"CREATE TABLE w ({wide})")]) == "pointed"
 

@@ -615,7 +615,7 @@ def test_an_adapter_knows_its_database(library: Path, tiny_model: Path, tmp_path
     assert done.returncode == 0, done.stderr
     config = json.loads((adapter / "adapter_config.json").read_text())
     known = {"name": "library.sqlite", "schema_hash": read_database(library).schema_hash}
-    assert (config["prompt_context"], config["database"]) == ("none", known)
+    assert (config["prompt_context"], config["database"]) == ("values", known)
     assert done.stdout.rstrip().endswith(f"{adapter} --interactive --db library.sqlite")
     other = tmp_path / "other.sqlite"
     with closing(sqlite3.connect(other)) as connection:
