@@ -114,8 +114,14 @@ def test_a_rule_that_changes_leaves_no_old_suite_in_use(
 
 
 DAMAGES = [
-    b"", b"no gzip", gzip.compress(b"{"), gzip.compress(b"[1]"), gzip.compress(b'{"facts": []}'),
-    gzip.compress(json.dumps({"databases": ["CREATE"], "facts": {}, "reason": None}).encode()),
+    b"", b"no gzip",
+    *(
+        gzip.compress(text, mtime=0)  # the same in every process that collects the tests
+        for text in (
+            b"{", b"[1]", b'{"facts": []}',
+            json.dumps({"databases": ["CREATE"], "facts": {}, "reason": None}).encode(),
+        )
+    ),
 ]  # fmt: skip
 
 
