@@ -8,8 +8,9 @@ asked twice: through `database.DatabaseFile`, as the chat does, and with Python'
 in order. Where the `sqlite3` program is installed, CSV of whole-number queries is compared with its
 own byte for byte. Prints a line for each query (rows, whether equal, seconds of both ways), the
 sha256 of the file (and of its log) before and after, the peak memory of the process that reads
-(Linux only), and, last, one JSON line. With --journal-mode WAL a second connection commits one row
-before the first query and stays open, so that the log holds rows that the main file does not.
+(Linux only), how long it takes to read the texts that prompts look up, and, last, one JSON line.
+With --journal-mode WAL a second connection commits one row before the first query and stays open,
+so that the log holds rows that the main file does not.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gemma_lora.database import FILE_TIMEOUT_SEC, DatabaseFile
 from gemma_lora.files import sha256_of
+from gemma_lora.named_values import stored_texts
 from gemma_lora.result_table import csv_lines
 
 ORDERS_PER_GB = 7_600_000
@@ -182,11 +184,16 @@ def check(path: Path, timeout_sec: float) -> dict[str, Any]:
             times = f"{ours.seconds:7.2f} s {shown.seconds:7.2f} s {theirs.seconds:7.2f} s"
             verdict = "equal" if same else "DIFFERENT"
             print(f"{ours.rows:>9,} rows {verdict:9} {times}  {sql[:60]}", flush=True)
+        begun = time.perf_counter()
+        texts = stored_texts(file)
+        reading = time.perf_counter() - begun
+        print(f"{len(texts):,} texts of which prompts can say the columns, read in {reading:.1f} s")
     after = hashes(path)
     for name, digest in before.items():
         print(f"sha256 {name} before {digest}\n       {' ' * len(name)} after  {after.get(name)}")
     return {"bytes": path.stat().st_size, "hashes_before": before, "hashes_after": after,
-            "peak_mb": peak, "queries": lines}  # fmt: skip
+            "peak_mb": peak, "texts": len(texts), "texts_seconds": reading,
+            "queries": lines}  # fmt: skip
 
 
 def main() -> int:
