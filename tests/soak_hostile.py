@@ -36,7 +36,7 @@ from gemma_lora import confinement, sandbox, sql_text  # noqa: E402
 TIMEOUT_SEC = 0.3
 # What a job may take beyond its deadline: the kill, the worker's end, and reading a text of 1 MB
 # here, about 1 s on an idle core. Machines that run tests are not idle.
-OVERSHOOT_SEC = confinement.KILL_GRACE_SEC + 8
+OVERSHOOT_SEC = confinement.KILL_GRACE_SEC + 24
 # Of a translation six texts may be read by sqlglot, and seven runs may reach their deadlines.
 TRANSLATED_SEC = 6 * (confinement.TRANSLATE_SEC + confinement.KILL_GRACE_SEC) + 6 * TIMEOUT_SEC
 MEMORY_BYTES = 4 * confinement.HEAP_BYTES + 300_000_000  # RLIMIT_AS over what it started with

@@ -1162,7 +1162,7 @@ def test_no_hub(environment: dict[str, str]) -> None:
     ]
     assert "Traceback" not in done.stderr
     assert "cannot be reached" in done.stderr and "--dataset-name sample" in done.stderr
-    assert time.monotonic() - start < 15  # not the minute of the hub library's retries
+    assert time.monotonic() - start < 45  # not the minute of the hub library's retries
 
 
 def test_the_token_is_handed_on() -> None:

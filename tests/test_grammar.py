@@ -64,7 +64,7 @@ FORMS = {  # what people ask -> what its query looks like
     "none of a kind": r"NOT IN \(SELECT \w+ FROM \w+ WHERE (?!.*IS NOT NULL)",
     "what somebody did": r"^SELECT DISTINCT title FROM loans JOIN members",
     "what somebody did and when": r"^SELECT title, loaned_on FROM loans",
-    "what is done most often": r"^SELECT title FROM loans .*GROUP BY books.book_id ORDER BY COUNT",
+    "what is done most often": r"^SELECT title FROM loans .*GROUP BY book_id ORDER BY COUNT",
     "the maker of an extreme": r"^SELECT authors.name FROM books JOIN authors .*(MAX|LIMIT 1)",
     "one extreme for each": r"^SELECT genre, title, M(AX|IN)\(\w+\) FROM books GROUP BY genre",
     "the last date": r"^SELECT MAX\((loaned|joined|acquired)_on\) FROM",

@@ -331,4 +331,4 @@ def test_every_core_comes_out_of_every_wrapping(core: str, wrap: str) -> None:
 def test_hostile_replies_end_soon(reply: str) -> None:
     start = time.monotonic()
     replies.extract_sql(reply, SCHEMA)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 120
