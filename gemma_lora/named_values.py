@@ -95,7 +95,7 @@ def texts_in(database: Database, table: str, column: str) -> list[str]:
 
 def named_texts(question: str, texts: Texts) -> list[Stored]:
     """The texts that a question names, the longest where several begin alike."""
-    written = _WORD.findall(question)
+    written = _WORD.findall(unicodedata.normalize("NFC", question))  # a mark is no letter to \w
     words = [" ".join(words_in(word)) for word in written]
     found: list[Stored] = []
     start = 0

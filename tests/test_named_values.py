@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -128,6 +129,14 @@ def test_a_stored_text_is_found_by_itself_and_its_prompt_has_room(
 def test_no_more_columns_than_there_is_room_for() -> None:
     texts = {"ale": [Stored("Ale", tuple(f"t.c{i}" for i in range(20)))]}
     assert value_lines("ale", texts).count("t.c") == MOST_COLUMNS
+
+
+def test_accents_typed_as_marks_of_their_own_are_read(shop: Path) -> None:
+    with DatabaseFile(shop) as database:
+        texts = stored_texts(database)
+    for form in ("NFC", "NFD"):
+        question = unicodedata.normalize(form, "who is in Köln")
+        assert value_lines(question, texts).startswith("'Köln': Customers.City")
 
 
 @pytest.fixture
